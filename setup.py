@@ -1,0 +1,94 @@
+"""Builds ``ufbert._cmm``, the compiled kernels.
+
+Two environment variables opt out of what is normally required:
+
+``UFBERT_NO_OPENMP=1``
+    build single-threaded kernels where the compiler has no OpenMP;
+``UFBERT_NO_EXTENSION=1``
+    build no kernels at all: ``ufbert`` then computes in plain NumPy.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+OPENMP_PROBE = """
+#include <omp.h>
+int main(void) { int n = 0;
+#pragma omp parallel num_threads(2)
+    { n = omp_get_num_threads(); }
+    return n > 0 ? 0 : 1; }
+"""
+
+NO_OPENMP = """
+ufbert needs a C compiler with OpenMP, and this one could not build a two-line OpenMP program:
+    {command}
+{output}
+What to do:
+  * Debian, Ubuntu: apt-get install gcc (libgomp comes with it); Alpine: apk add gcc musl-dev libgomp
+  * macOS: brew install libomp, then CFLAGS="-Xpreprocessor -fopenmp -I$(brew --prefix libomp)/include"
+    LDFLAGS="-L$(brew --prefix libomp)/lib -lomp" pip install ...
+  * or build single-threaded kernels on purpose: UFBERT_NO_OPENMP=1 pip install ...
+"""
+
+
+def is_set(name):
+    return os.environ.get(name, "") not in ("", "0")
+
+
+class BuildKernels(build_ext):
+    """Adds the compiler's flags, after a probe that OpenMP really compiles and links."""
+
+    def build_extensions(self):
+        msvc = self.compiler.compiler_type == "msvc"
+        # No -march and no -ffast-math: each function names its own instruction set, and one rounding more or
+        # less can turn a token into another branch of the tree.
+        flags = ["/O2"] if msvc else ["-O3", "-std=c11", "-fvisibility=hidden", "-Wall"]
+        openmp = [] if is_set("UFBERT_NO_OPENMP") else ["/openmp" if msvc else "-fopenmp"]
+        if openmp and not msvc:
+            self.require_openmp(openmp)
+        for extension in self.extensions:
+            extension.extra_compile_args = flags + openmp
+            extension.extra_link_args = [] if msvc else openmp
+        super().build_extensions()
+
+    def require_openmp(self, openmp):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text(OPENMP_PROBE)
+            # compiler_so and linker_so carry the user's CC, CFLAGS and LDFLAGS.
+            user_flags = [f for f in (os.environ.get("CFLAGS", "") + " " + os.environ.get("LDFLAGS", "")).split()]
+            command = [self.compiler.compiler_so[0], *openmp, str(source), *user_flags, "-o", str(Path(folder, "probe"))]
+            result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode != 0:
+            sys.exit(NO_OPENMP.format(command=" ".join(command), output=result.stderr.strip()))
+
+
+def extensions():
+    if is_set("UFBERT_NO_EXTENSION"):
+        return []
+    from Cython.Build import cythonize
+
+    kernels = Extension(
+        "ufbert._cmm",
+        sources=["ufbert/_cmm.pyx", "ufbert/_cmm_kernels.c"],
+        depends=["ufbert/_cmm_kernels.h"],
+        libraries=[] if sys.platform == "win32" else ["m"],
+    )
+    directives = {
+        "language_level": 3,
+        "boundscheck": False,
+        "wraparound": False,
+        "cdivision": True,
+        "initializedcheck": False,
+        "freethreading_compatible": True,
+    }
+    return cythonize([kernels], compiler_directives=directives)
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})
