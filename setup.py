@@ -48,7 +48,7 @@ class BuildKernels(build_ext):
         msvc = self.compiler.compiler_type == "msvc"
         # No -march and no -ffast-math: each function names its own instruction set, and one rounding more or
         # less can turn a token into another branch of the tree.
-        flags = ["/O2"] if msvc else ["-O3", "-std=c11", "-fvisibility=hidden", "-Wall"]
+        flags = ["/O2"] if msvc else ["-O3", "-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-Wall"]
         openmp = [] if is_set("UFBERT_NO_OPENMP") else ["/openmp" if msvc else "-fopenmp"]
         if openmp and not msvc:
             self.require_openmp(openmp)
@@ -76,8 +76,8 @@ def extensions():
 
     kernels = Extension(
         "ufbert._cmm",
-        sources=["ufbert/_cmm.pyx", "ufbert/_cmm_kernels.c"],
-        depends=["ufbert/_cmm_kernels.h"],
+        sources=["ufbert/_cmm.pyx", *(f"ufbert/kernels/{name}.c" for name in ("dispatch", "scalar", "avx2", "avx512"))],
+        depends=sorted(str(path) for path in Path("ufbert/kernels").glob("*.h")),
         libraries=[] if sys.platform == "win32" else ["m"],
     )
     directives = {
