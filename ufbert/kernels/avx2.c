@@ -44,12 +44,10 @@ INLINE vec v_scale(vec p, vec k) {
     return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23)));
 }
 INLINE vec v_round(vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-INLINE vec v_low_halves(const uint16_t *p) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)p), 16));
-}
-INLINE vec v_high_halves(const uint16_t *p) {
-    return _mm256_castsi256_ps(
-        _mm256_and_si256(_mm256_loadu_si256((const __m256i *)p), _mm256_set1_epi32((int)0xffff0000u)));
+INLINE vec v_load_words(const uint16_t *p) { return _mm256_loadu_ps((const float *)p); }
+INLINE vec v_low_halves(vec words) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(words), 16)); }
+INLINE vec v_high_halves(vec words) {
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(words), _mm256_set1_epi32((int)0xffff0000u)));
 }
 INLINE float v_sum(vec a) {
     __m128 c = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

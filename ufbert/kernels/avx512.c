@@ -36,9 +36,15 @@ INLINE vec v_if_greater(vec a, vec b, vec yes, vec no) {
 /* p * 2^k for a whole k from -126 to 128, given as a float. */
 INLINE vec v_scale(vec p, vec k) { return _mm512_scalef_ps(p, k); }
 INLINE vec v_round(vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-INLINE vec v_low_halves(const uint16_t *p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16)); }
-INLINE vec v_high_halves(const uint16_t *p) {
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000u)));
+/* The empty assembly keeps the compiler from loading the words twice, once for each half. */
+INLINE vec v_load_words(const uint16_t *p) {
+    vec words = _mm512_loadu_ps((const float *)p);
+    __asm__("" : "+v"(words));
+    return words;
+}
+INLINE vec v_low_halves(vec words) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(words), 16)); }
+INLINE vec v_high_halves(vec words) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(words), _mm512_set1_epi32((int)0xffff0000u)));
 }
 INLINE float v_sum(vec a) {
     __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));

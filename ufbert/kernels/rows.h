@@ -1,32 +1,30 @@
 /* The two operations on weight rows that everything is made of: dot products of one row with several tokens, and
  * weighted sums of several rows. Both fix the order of every addition by position alone. */
 
-/* A row in blocks of UFBERT_BLOCK elements: the vector at element `at` of the first or the second half of a block.
- * `left` is how many elements the row has from there on. */
-INLINE vec row_low(const int bfloat16, const char *row, ptrdiff_t block, int at) {
-    if (bfloat16)
-        return v_low_halves((const uint16_t *)row + block * UFBERT_BLOCK + 2 * at);
-    return v_load((const float *)row + block * UFBERT_BLOCK + at);
-}
+enum { EACH_AT_ONCE = 4 };
 
-INLINE vec row_high(const int bfloat16, const char *row, ptrdiff_t block, int at) {
-    if (bfloat16)
-        return v_high_halves((const uint16_t *)row + block * UFBERT_BLOCK + 2 * at);
-    return v_load((const float *)row + block * UFBERT_BLOCK + UFBERT_BLOCK / 2 + at);
+/* Two vectors of a row: at element `at` of the first and of the second half of a block. */
+INLINE void load_row(const int bfloat16, const char *row, ptrdiff_t block, int at, vec *low, vec *high) {
+    if (bfloat16) {
+        const vec words = v_load_words((const uint16_t *)row + block * UFBERT_BLOCK + 2 * at);
+        *low = v_low_halves(words);
+        *high = v_high_halves(words);
+    } else {
+        *low = v_load((const float *)row + block * UFBERT_BLOCK + at);
+        *high = v_load((const float *)row + block * UFBERT_BLOCK + UFBERT_BLOCK / 2 + at);
+    }
 }
 
 /* The same in the last, incomplete block, of which `left` elements exist. Packed bfloat16 rows are filled up. */
-INLINE vec row_low_part(const int bfloat16, const char *row, ptrdiff_t block, int at, ptrdiff_t left) {
-    if (bfloat16)
-        return row_low(1, row, block, at);
-    return v_load_part((const float *)row + block * UFBERT_BLOCK + at, left - at);
-}
-
-INLINE vec row_high_part(const int bfloat16, const char *row, ptrdiff_t block, int at, ptrdiff_t left) {
-    const int half = UFBERT_BLOCK / 2;
-    if (bfloat16)
-        return row_high(1, row, block, at);
-    return v_load_part((const float *)row + block * UFBERT_BLOCK + half + at, left - half - at);
+INLINE void load_row_part(const int bfloat16, const char *row, ptrdiff_t block, int at, ptrdiff_t left, vec *low,
+                          vec *high) {
+    const float *floats = (const float *)row + block * UFBERT_BLOCK + at;
+    if (bfloat16) {
+        load_row(1, row, block, at, low, high);
+    } else {
+        *low = v_load_part(floats, left - at);
+        *high = v_load_part(floats + UFBERT_BLOCK / 2, left - UFBERT_BLOCK / 2 - at);
+    }
 }
 
 /* dots[t] = row . xs[t] for `count` tokens, a constant. Each dot product has one vector of sums for the first halves
@@ -42,7 +40,8 @@ INLINE void dot_unrolled(const int count, const int bfloat16, const char *row, c
     for (ptrdiff_t block = 0; block < blocks; block++)
 #pragma GCC unroll 8
         for (int at = 0; at < half; at += LANES) {
-            const vec first = row_low(bfloat16, row, block, at), second = row_high(bfloat16, row, block, at);
+            vec first, second;
+            load_row(bfloat16, row, block, at, &first, &second);
 #pragma GCC unroll 8
             for (int t = 0; t < count; t++) {
                 low[t] = v_fma(first, v_load(xs[t] + block * UFBERT_BLOCK + at), low[t]);
@@ -51,8 +50,8 @@ INLINE void dot_unrolled(const int count, const int bfloat16, const char *row, c
         }
     if (left)
         for (int at = 0; at < half; at += LANES) {
-            const vec first = row_low_part(bfloat16, row, blocks, at, left);
-            const vec second = row_high_part(bfloat16, row, blocks, at, left);
+            vec first, second;
+            load_row_part(bfloat16, row, blocks, at, left, &first, &second);
 #pragma GCC unroll 8
             for (int t = 0; t < count; t++) {
                 const float *x = xs[t] + blocks * UFBERT_BLOCK + at;
@@ -92,6 +91,54 @@ static void dot_rows(int bfloat16, const char *row, const float *const *xs, int 
         DOT_CASES(0)
 }
 
+/* dots[t] = rows[t] . xs[t], for tokens that share no row: the same sums in the same order, with several tokens in
+ * flight to hide the latency of the additions. */
+INLINE void dot_each_unrolled(const int count, const int bfloat16, const char *const *rows, const float *const *xs,
+                              ptrdiff_t n, float *dots) {
+    const int half = UFBERT_BLOCK / 2;
+    const ptrdiff_t blocks = n / UFBERT_BLOCK, left = n % UFBERT_BLOCK;
+    vec low[EACH_AT_ONCE], high[EACH_AT_ONCE], first, second;
+#pragma GCC unroll 8
+    for (int t = 0; t < count; t++)
+        low[t] = high[t] = v_set(0.0f);
+    for (ptrdiff_t block = 0; block < blocks; block++)
+#pragma GCC unroll 8
+        for (int at = 0; at < half; at += LANES)
+#pragma GCC unroll 8
+            for (int t = 0; t < count; t++) {
+                load_row(bfloat16, rows[t], block, at, &first, &second);
+                low[t] = v_fma(first, v_load(xs[t] + block * UFBERT_BLOCK + at), low[t]);
+                high[t] = v_fma(second, v_load(xs[t] + block * UFBERT_BLOCK + half + at), high[t]);
+            }
+    if (left)
+        for (int at = 0; at < half; at += LANES)
+#pragma GCC unroll 8
+            for (int t = 0; t < count; t++) {
+                const float *x = xs[t] + blocks * UFBERT_BLOCK + at;
+                load_row_part(bfloat16, rows[t], blocks, at, left, &first, &second);
+                low[t] = v_fma(first, v_load_part(x, left - at), low[t]);
+                high[t] = v_fma(second, v_load_part(x + half, left - half - at), high[t]);
+            }
+#pragma GCC unroll 8
+    for (int t = 0; t < count; t++)
+        dots[t] = v_sum(v_add(low[t], high[t]));
+}
+
+static void dot_each(int bfloat16, const char *const *rows, const float *const *xs, int count, ptrdiff_t n,
+                     float *dots) {
+    for (; count >= EACH_AT_ONCE; count -= EACH_AT_ONCE) {
+        if (bfloat16)
+            dot_each_unrolled(EACH_AT_ONCE, 1, rows, xs, n, dots);
+        else
+            dot_each_unrolled(EACH_AT_ONCE, 0, rows, xs, n, dots);
+        rows += EACH_AT_ONCE;
+        xs += EACH_AT_ONCE;
+        dots += EACH_AT_ONCE;
+    }
+    for (int t = 0; t < count; t++)
+        dot_rows(bfloat16, rows[t], xs + t, 1, n, dots + t);
+}
+
 enum { START_AT_ZERO, START_AT_Y };        /* what a weighted sum is added to */
 enum { THROUGH_CACHES, PAST_THE_CACHES };  /* how it is stored */
 
@@ -109,10 +156,13 @@ INLINE void mix_panel(const int panel, const int bfloat16, const int start, cons
     }
     for (ptrdiff_t r = 0; r < count; r++) {
         const vec coef = v_set(coefs[r]);
+        const char *row = rows[r];
 #pragma GCC unroll 32
         for (int i = 0; i < panel * STEPS; i++) {
-            low[i] = v_fma(coef, row_low(bfloat16, rows[r], block + i / STEPS, i % STEPS * LANES), low[i]);
-            high[i] = v_fma(coef, row_high(bfloat16, rows[r], block + i / STEPS, i % STEPS * LANES), high[i]);
+            vec first, second;
+            load_row(bfloat16, row, block + i / STEPS, i % STEPS * LANES, &first, &second);
+            low[i] = v_fma(coef, first, low[i]);
+            high[i] = v_fma(coef, second, high[i]);
         }
     }
 #pragma GCC unroll 32
@@ -138,8 +188,10 @@ static void mix_tail(int bfloat16, int start, float *y, const char *const *rows,
         vec high = start == START_AT_Y ? v_load_part(y + half + at, left - half - at) : v_set(0.0f);
         for (ptrdiff_t r = 0; r < count; r++) {
             const vec coef = v_set(coefs[r]);
-            low = v_fma(coef, row_low_part(bfloat16, rows[r], block, at, left), low);
-            high = v_fma(coef, row_high_part(bfloat16, rows[r], block, at, left), high);
+            vec first, second;
+            load_row_part(bfloat16, rows[r], block, at, left, &first, &second);
+            low = v_fma(coef, first, low);
+            high = v_fma(coef, second, high);
         }
         v_store_part(y + at, low, left - at);
         v_store_part(y + half + at, high, left - half - at);

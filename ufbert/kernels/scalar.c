@@ -57,16 +57,9 @@ INLINE vec v_round(vec a) {
     return a;
 }
 /* Halves of 32-bit words, whatever the machine's byte order: the packer writes them as words too. */
-INLINE vec v_low_halves(const uint16_t *p) {
-    vec_mask words;
-    memcpy(&words, p, sizeof words);
-    return (vec)(words << 16);
-}
-INLINE vec v_high_halves(const uint16_t *p) {
-    vec_mask words;
-    memcpy(&words, p, sizeof words);
-    return (vec)(words & (int32_t)0xffff0000);
-}
+INLINE vec v_load_words(const uint16_t *p) { return v_load((const float *)p); }
+INLINE vec v_low_halves(vec words) { return (vec)((vec_mask)words << 16); }
+INLINE vec v_high_halves(vec words) { return (vec)((vec_mask)words & (int32_t)0xffff0000); }
 INLINE float v_sum(vec a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 
 #include "table.h"
