@@ -181,7 +181,7 @@ static void write_outputs(const descent *d, const int32_t *tokens, int count) {
             }
         }
         activate(layer->activation, coefs, count * now);
-        for (ptrdiff_t block = 0, next; block * UFBERT_BLOCK < n; block = next)
+        for (ptrdiff_t block = 0, next = n; block * UFBERT_BLOCK < n; block = next)
             for (int t = 0; t < count; t++)
                 next = mix_columns(layer->bfloat16, start, past, d->y + tokens[t] * n, rows + t * now,
                                    coefs + t * now, now, block, n);
@@ -200,38 +200,50 @@ static ptrdiff_t end_of_node(const int32_t *at, ptrdiff_t lo, ptrdiff_t hi) {
     return lo;
 }
 
+static void descend_passes(const descent *d, ptrdiff_t lo, ptrdiff_t hi, ptrdiff_t level, ptrdiff_t end) {
+    for (ptrdiff_t length; lo < hi; lo += length) {
+        length = block_length(d->at + lo, hi - lo);
+        descend_block(d, d->order + lo, d->at + lo, (int)length, level, end);
+    }
+}
+
+static void descend_segment(const descent *d, ptrdiff_t lo, ptrdiff_t hi, ptrdiff_t level);
+
+/* A segment that is too large: whole nodes, as many as fit in the second cache, one part after another. */
+static void split_segment(const descent *d, ptrdiff_t lo, ptrdiff_t hi, ptrdiff_t level) {
+    while (lo < hi) {
+        ptrdiff_t cut = end_of_node(d->at, lo, hi), next = cut;
+        for (; next - lo <= SEGMENT_TOKENS && cut < hi; next = end_of_node(d->at, cut, hi))
+            cut = next;
+        descend_segment(d, lo, cut, level);
+        lo = cut;
+    }
+}
+
 /* Tokens order[lo:hi], which stand at nodes of `level` and are sorted by them, to the leaves. */
 static void descend_segment(const descent *d, ptrdiff_t lo, ptrdiff_t hi, ptrdiff_t level) {
     const ptrdiff_t levels = d->layer->depth + 1;
+    ptrdiff_t distinct = 1; /* nodes that the tokens stand at, or fewer */
     while (level < levels) {
-        const ptrdiff_t end = level + PASS_LEVELS > levels ? levels : level + PASS_LEVELS;
-        for (ptrdiff_t i = lo, length; i < hi; i += length) {
-            length = block_length(d->at + i, hi - i);
-            descend_block(d, d->order + i, d->at + i, (int)length, level, end);
-        }
-        level = end;
-        if (level == levels)
-            break;
-        if (2 * sort_by_node(d, lo, hi, PASS_LEVELS) > hi - lo && hi - lo <= SEGMENT_TOKENS) {
+        if (2 * distinct > hi - lo && hi - lo <= SEGMENT_TOKENS) {
             for (ptrdiff_t i = lo; i < hi; i += TOKENS_IN_BLOCK)
-                descend_alone(d, d->order + i, d->at + i, hi - i < TOKENS_IN_BLOCK ? (int)(hi - i) : TOKENS_IN_BLOCK, level);
+                descend_alone(d, d->order + i, d->at + i, hi - i < TOKENS_IN_BLOCK ? (int)(hi - i) : TOKENS_IN_BLOCK,
+                              level);
             break;
         }
-        if (hi - lo > SEGMENT_TOKENS) {
-            while (lo < hi) { /* whole nodes, as many as fit in the second cache */
-                ptrdiff_t cut = end_of_node(d->at, lo, hi);
-                for (ptrdiff_t next; cut < hi && (next = end_of_node(d->at, cut, hi)) - lo <= SEGMENT_TOKENS;)
-                    cut = next;
-                descend_segment(d, lo, cut, level);
-                lo = cut;
-            }
+        const ptrdiff_t end = level + PASS_LEVELS > levels ? levels : level + PASS_LEVELS;
+        descend_passes(d, lo, hi, level, end);
+        if (end == levels)
+            break;
+        distinct = sort_by_node(d, lo, hi, PASS_LEVELS);
+        level = end;
+        if (hi - lo > SEGMENT_TOKENS && distinct > 1) {
+            split_segment(d, lo, hi, level);
             return;
         }
     }
     if (d->tree + 1 == d->layer->num_trees)
-    {
         write_segment(d, lo, hi);
-}
 }
 
 static void forward_tile(descent *d, ptrdiff_t tokens) {
