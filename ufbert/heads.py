@@ -46,6 +46,16 @@ def _reduce(reduction: np.ufunc, values: np.ndarray, batch: Batch) -> np.ndarray
     return result
 
 
+def _without_first(hidden: np.ndarray, batch: Batch, count: int) -> tuple[np.ndarray, Batch]:
+    """Leave out the first `count` tokens of each text."""
+    lengths = batch.lengths
+    starts = np.repeat(batch.cu_seqlens[:-1], lengths)
+    kept = np.arange(batch.num_tokens) - starts >= count
+    cu_seqlens = np.concatenate(([0], np.cumsum(np.maximum(lengths - count, 0))))
+    ids, types, positions = batch.input_ids[kept], batch.token_type_ids[kept], batch.position_ids[kept]
+    return hidden[kept], Batch(ids, types, positions, cu_seqlens)
+
+
 @dataclass(frozen=True)
 class Pooler:
     """BERT's pooler: dense and tanh on the first token."""
@@ -146,14 +156,14 @@ class Pooling:
     modes: tuple[str, ...]
     include_prompt: bool = True
 
-    def __call__(self, hidden: np.ndarray, batch: Batch) -> np.ndarray:
-        pooled = [self._pool(mode, hidden, batch) for mode in self.modes]
-        return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)  # (T, H) -> (N, H * modes)
+    def __call__(self, hidden: np.ndarray, batch: Batch, prompt_tokens: int = 0) -> np.ndarray:
+        """Pool (T, H) to (N, H * modes), but for "cls" without the first `prompt_tokens` of each text."""
+        rest, rest_batch = _without_first(hidden, batch, prompt_tokens) if prompt_tokens else (hidden, batch)
+        pooled = [first_tokens(hidden, batch) if m == "cls" else self._pool(m, rest, rest_batch) for m in self.modes]
+        return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
 
     @staticmethod
     def _pool(mode: str, hidden: np.ndarray, batch: Batch) -> np.ndarray:
-        if mode == "cls":
-            return first_tokens(hidden, batch)
         if mode == "max":
             return _reduce(np.maximum, hidden, batch)
         divisor = np.maximum(batch.lengths, 1)[:, None].astype(np.float32)
