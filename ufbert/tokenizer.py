@@ -22,6 +22,7 @@ __all__ = ["Text", "Tokenizer", "cut_pair"]
 Text = str | tuple[str, str]
 """A text, or a pair of them."""
 
+_SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 _SURROGATES = re.compile("[\ud800-\udfff]")  # half characters, which UTF-8 cannot hold
 
 
@@ -39,12 +40,15 @@ class Tokenizer:
         "mask_token", "unk_token", ... to their texts.
     lowercase : bool
         Lowercase texts first, as sentence-transformers' ``do_lower_case`` asks.
+    clean_up_spaces : bool
+        Decode with the spaces around English punctuation taken out, as ``clean_up_tokenization_spaces`` asks.
     """
 
     backend: Any
     max_length: int
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     lowercase: bool = False
+    clean_up_spaces: bool = False
 
     def encode(
         self, texts: Sequence[Text], max_length: int | None = None, offsets: bool = False
@@ -104,6 +108,13 @@ class Tokenizer:
     def pieces(self, text: str) -> Encoding:
         """Tokenise one text without special tokens, uncut."""
         return self.backend.encode(_checked(text, self.lowercase), add_special_tokens=False)
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
+        """Text of token ids."""
+        text = self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        for spaced in _SPACED if self.clean_up_spaces else ():
+            text = text.replace(spaced, spaced.strip())
+        return text
 
     def join_tokens(self, tokens: Sequence[str]) -> str:
         """Text of tokens, as transformers' ``convert_tokens_to_string``."""

@@ -173,10 +173,13 @@ class Source:
         if config.lm_transform:
             dense = self.linear("lm_dense", hidden, hidden, config.linear_bias)
             norm = self.norm("lm_norm")
-        weight = encoder.embeddings.word
+        weight, bias = encoder.embeddings.word, None
         if not config.tie_word_embeddings:
             weight = self.tensor("lm_decoder", (config.vocab_size, hidden))
-        bias = self.tensor("lm_bias", (config.vocab_size,)) if config.decoder_bias else None
+        if config.decoder_bias:
+            # Tied, the two are one; untied, transformers adds the decoder's own.
+            untied = not config.tie_word_embeddings and self.has("lm_untied_bias")
+            bias = self.tensor("lm_untied_bias" if untied else "lm_bias", (config.vocab_size,))
         return MaskedLMHead(dense, config.hidden_act, norm, Linear(weight, bias))
 
     def crammed_classifier(self) -> CrammedClassifier:

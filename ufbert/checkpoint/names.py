@@ -52,6 +52,7 @@ HEAD = {
         "lm_norm": "cls.predictions.transform.LayerNorm",
         "lm_decoder": "cls.predictions.decoder.weight",
         "lm_bias": "cls.predictions.bias",
+        "lm_untied_bias": "cls.predictions.decoder.bias",
         "classifier": "classifier",
         "question_answering": "qa_outputs",
     },
@@ -60,6 +61,7 @@ HEAD = {
         "lm_norm": "prediction_head.norm",
         "lm_decoder": "decoder.weight",
         "lm_bias": "decoder.bias",
+        "lm_untied_bias": "decoder.bias",
         "classifier_dense": "pooler.dense",
         "classifier": "head",
     },
@@ -70,7 +72,7 @@ IGNORED = {
     # fine-tuned classes leave unused.
     "bert": (
         r"(bert\.)?embeddings\.(position_ids|token_type_ids)",
-        r"cls\.predictions\.decoder\.(weight|bias)",
+        r"cls\.predictions\.(bias|decoder\.weight|decoder\.bias)",
         r"cls\.seq_relationship\.(weight|bias)",
         r"(bert\.)?pooler\.dense\.(weight|bias)",
     ),

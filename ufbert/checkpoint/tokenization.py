@@ -55,7 +55,8 @@ def load_tokenizer(folder: ModelFolder, max_positions: int, lowercase: bool = Fa
             special |= {name: known[0]} if known else {}
     limit = settings.get("model_max_length")
     longest = min(limit, max_positions) if isinstance(limit, (int, float)) and limit >= 1 else max_positions
-    return Tokenizer(backend, int(longest), special, lowercase)
+    clean_up = settings.get("clean_up_tokenization_spaces") is True
+    return Tokenizer(backend, int(longest), special, lowercase, clean_up)
 
 
 def _from_json(folder: ModelFolder) -> Any:
