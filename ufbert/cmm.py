@@ -37,6 +37,11 @@ def active_isa() -> str:
     return _cmm.active_isa() if _cmm else "numpy"
 
 
+def openmp_version() -> int | None:
+    """Give the date of the OpenMP standard that the kernels were built with, such as 201511; None without OpenMP."""
+    return (_cmm.OPENMP_VERSION or None) if _cmm else None
+
+
 def use_isa(name: str) -> None:
     """Choose the instruction set by name, as ``UFBERT_ISA`` does at import.
 

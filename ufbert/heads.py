@@ -157,13 +157,16 @@ class Pooling:
     include_prompt: bool = True
 
     def __call__(self, hidden: np.ndarray, batch: Batch, prompt_tokens: int = 0) -> np.ndarray:
-        """Pool (T, H) to (N, H * modes), but for "cls" without the first `prompt_tokens` of each text."""
-        rest, rest_batch = _without_first(hidden, batch, prompt_tokens) if prompt_tokens else (hidden, batch)
-        pooled = [first_tokens(hidden, batch) if m == "cls" else self._pool(m, rest, rest_batch) for m in self.modes]
+        """Pool (T, H) to (N, H * modes), without the first `prompt_tokens` of each text."""
+        if prompt_tokens:
+            hidden, batch = _without_first(hidden, batch, prompt_tokens)
+        pooled = [self._pool(mode, hidden, batch) for mode in self.modes]
         return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
 
     @staticmethod
     def _pool(mode: str, hidden: np.ndarray, batch: Batch) -> np.ndarray:
+        if mode == "cls":
+            return first_tokens(hidden, batch)
         if mode == "max":
             return _reduce(np.maximum, hidden, batch)
         divisor = np.maximum(batch.lengths, 1)[:, None].astype(np.float32)

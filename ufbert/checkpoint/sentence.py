@@ -120,9 +120,11 @@ def _pooling(folder: ModelFolder, modules: list[tuple[str, str]], pooling: str |
     refused = [key for key in REFUSED_MODES if config.get(key)]
     modes = config.get("pooling_mode")
     modes = [modes] if isinstance(modes, str) else modes
+    if isinstance(modes, list):
+        modes = [mode.removesuffix("_tokens") if isinstance(mode, str) else mode for mode in modes]
     if modes is None:
         modes = [mode for mode, key in POOLING_MODES.items() if config.get(key)]
-    if refused or not isinstance(modes, (list, tuple)) or not modes or not set(modes) <= set(POOLING_MODES):
+    if refused or not isinstance(modes, list) or not modes or any(mode not in POOLING_MODES for mode in modes):
         raise CheckpointError(
             f"{file}: expected a pooling mode among {', '.join(POOLING_MODES)}, found {refused or modes}; "
             "ufbert supports no others"

@@ -59,7 +59,6 @@ class QuestionAnswerer:
         handle_impossible_answer: bool = False,
         max_seq_len: int = 384,
         doc_stride: int | None = None,
-        max_question_len: int | None = None,
         align_to_words: bool = True,
         batch_size: int = 32,
     ) -> Any:
@@ -76,10 +75,8 @@ class QuestionAnswerer:
             Also consider that there is no answer, "".
         max_seq_len : int
             Tokens of question and span together.
-        doc_stride : int
+        doc_stride : int, optional
             Tokens that neighbouring spans share; by default 128, or half of `max_seq_len` if that is less.
-        max_question_len : int, optional
-            Tokens of the question; the rest is cut off. By default nothing is.
         align_to_words : bool
             Stretch answers to whole words; equal answers then count as one, with the sum of their scores.
         batch_size : int
@@ -104,18 +101,14 @@ class QuestionAnswerer:
         options = (top_k, max_answer_len, handle_impossible_answer, align_to_words)
         results = []
         for one_question, one_context in pairs:
-            spans = self._spans(one_question, one_context, max_seq_len, doc_stride, max_question_len)
+            spans = self._spans(one_question, one_context, max_seq_len, doc_stride)
             answers = self._answers(one_context, spans, self._logits(spans, batch_size), *options)
             results.append(answers[0] if top_k == 1 else answers)
         return results[0] if single else results
 
-    def _spans(
-        self, question: str, context: str, max_seq_len: int, doc_stride: int | None, max_question_len: int | None
-    ) -> list[Span]:
+    def _spans(self, question: str, context: str, max_seq_len: int, doc_stride: int | None) -> list[Span]:
         tokenizer = self._tokenizer
         asked, read = tokenizer.pieces(question), tokenizer.pieces(context)
-        if max_question_len is not None:
-            asked.truncate(max_question_len)
         longest = min(max_seq_len, tokenizer.max_length)
         stride = min(longest // 2, 128) if doc_stride is None else doc_stride
         room = longest - len(asked.ids) - tokenizer.backend.num_special_tokens_to_add(True)

@@ -97,6 +97,7 @@ class SentenceEncoder:
         self.prompts: dict[str, str] = dict(settings.get("prompts") or {})
         self.default_prompt_name: str | None = settings.get("default_prompt_name")
         self.similarity_fn_name: str = settings.get("similarity_fn_name") or "cosine"
+        self.truncate_dim: int | None = settings.get("truncate_dim")
         if max_seq_length is not None:
             self.max_seq_length = max_seq_length
 
@@ -143,7 +144,7 @@ class SentenceEncoder:
         normalize_embeddings : bool
             Scale to length 1, also where the model does not.
         truncate_dim : int, optional
-            Keep only the first dimensions.
+            Keep only the first dimensions; by default as many as the model's own `truncate_dim` says, mostly all.
         prompt, prompt_name : str, optional
             Put before each text: literally, or one of the model's `prompts` by name.
         on_overflow : {"truncate", "warn", "error"}, optional
@@ -264,7 +265,7 @@ class SentenceEncoder:
     def _iterate(self, sentences: Iterable[str], width: int, options: dict[str, Any]) -> Iterator[np.ndarray]:
         done = 0
         with _progress(0, False) as bar:
-            for window in windows(sentences, max(WINDOW, options["batch_size"])):
+            for window in windows(sentences, 8 * options["batch_size"]):
                 embeddings = np.empty((len(window), width), np.float32)
                 self._encode_window(window, embeddings, done, bar, **options)
                 done += len(window)
@@ -299,6 +300,7 @@ class SentenceEncoder:
         return len(encodings[0].ids) - 1  # without [SEP]
 
     def _checked_width(self, truncate_dim: int | None) -> int:
+        truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
         if truncate_dim is None:
             return self.dimension
         return min(check_count(truncate_dim, "truncate_dim"), self.dimension)
