@@ -194,7 +194,7 @@ class Source:
         return self.spelling[key].format(layer=layer)
 
     def has(self, key: str, suffix: str = "", layer: int = 0) -> bool:
-        return self.name(key, layer) + suffix in self.tensors
+        return key in self.spelling and self.name(key, layer) + suffix in self.tensors
 
     def tensor(self, key: str, shape: tuple[int, ...], layer: int = 0) -> np.ndarray:
         return self.tensors.take(self.name(key, layer), shape)
