@@ -1,4 +1,4 @@
-"""The tasks answer as transformers' pipelines did on the same folders (scores to 1e-5)."""
+"""The tasks answer as transformers' pipelines did on the same folders (scores to 1e-4)."""
 
 import json
 
@@ -36,12 +36,12 @@ def cases():
 
 
 def approximately(value):
-    """Numbers to 1e-5, everything else exactly."""
+    """Numbers to 1e-4, everything else exactly."""
     if isinstance(value, dict):
         return {key: approximately(item) for key, item in value.items()}
     if isinstance(value, list):
         return [approximately(item) for item in value]
-    return pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+    return pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
 
 
 @pytest.fixture(scope="module")
