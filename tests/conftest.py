@@ -9,7 +9,8 @@ import pytest
 from ufbert.checkpoint.tensors import write_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz.,!?", "##a", "##b", "the", "cat"]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+VOCABULARY = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz.,!?", "##a", "##b", "the", "cat"]
 BERT_CONFIG = {
     "model_type": "bert",
     "architectures": ["BertModel"],
@@ -69,7 +70,7 @@ def write_sentence_model(folder, mode="pooling_mode_mean_tokens", **changes):
     """A sentence-transformers folder over the same BERT."""
     write_bert(folder, **changes)
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    entries = [{"idx": i, "path": path, "type": f"sentence_transformers.models.{kind}"} for i, (path, kind) in enumerate(modules)]
+    entries = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in modules]
     (folder / "modules.json").write_text(json.dumps(entries))
     (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 12, mode: True}))

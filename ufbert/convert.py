@@ -77,7 +77,8 @@ def _convert_folder(folder: ModelFolder, target: Path, dtype: str) -> None:
             shutil.copyfile(folder.path / name, target / name)
     if any(folder.path.glob("*.safetensors")):
         tensors = Tensors(folder.weight_files())
-        write_tensors(target / WEIGHTS, {name: _encode(tensors.tensor(name), dtype) for name in sorted(tensors.names())})
+        encoded = {name: _encode(tensors.tensor(name), dtype) for name in sorted(tensors.names())}
+        write_tensors(target / WEIGHTS, encoded)
     for inner in sorted(path for path in folder.path.iterdir() if path.is_dir() and (path / "config.json").is_file()):
         _convert_folder(ModelFolder(inner), target / inner.name, dtype)
 

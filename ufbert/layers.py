@@ -36,7 +36,7 @@ class Norm:
     eps: float
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        if self.kind == "layer_norm":
+        if self.bias is not None:
             return ops.layer_norm(x, self.weight, self.bias, self.eps)
         return {"rms_norm": ops.rms_norm, "scale_norm": ops.scale_norm}[self.kind](x, self.weight, self.eps)
 

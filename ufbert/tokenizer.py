@@ -92,7 +92,8 @@ class Tokenizer:
         minimum = self.backend.num_special_tokens_to_add(True) + 1
         if not isinstance(max_length, int) or not minimum <= max_length <= self.max_length:
             raise InputError(
-                f"max_seq_length: expected an integer from {minimum} to the model's {self.max_length}, got {max_length!r}"
+                f"max_seq_length: expected an integer from {minimum} to the model's {self.max_length}, "
+                f"got {max_length!r}"
             )
         return max_length
 
@@ -153,4 +154,5 @@ def _checked(text: Any, lowercase: bool) -> Any:
         return text.lower() if lowercase else text
     if isinstance(text, (tuple, list)) and len(text) == 2 and all(isinstance(part, str) for part in text):
         return tuple(_checked(part, lowercase) for part in text)
-    raise InputError(f"texts: expected str, or pairs of str where pairs are taken, got {type(text).__name__}: {text!r:.80}")
+    found = f"{type(text).__name__}: {text!r:.80}"
+    raise InputError(f"texts: expected str, or pairs of str where pairs are taken, got {found}")

@@ -124,8 +124,8 @@ class Source:
         """Rows in the order head, (q, k, v), column of the head -> (q, k, v), head, column."""
         config = self.config
         linear = self.linear("query_key_value", 3 * config.hidden_size, config.hidden_size, config.qkv_bias, index)
-        order = np.arange(3 * config.hidden_size).reshape(config.num_attention_heads, 3, config.head_size)
-        order = order.swapaxes(0, 1).reshape(-1)
+        rows = np.arange(3 * config.hidden_size).reshape(config.num_attention_heads, 3, config.head_size)
+        order = rows.swapaxes(0, 1).reshape(-1)
         return Linear(linear.weight[order], None if linear.bias is None else linear.bias[order])
 
     def feed_forward(self, index: int) -> FeedForward:
@@ -142,11 +142,12 @@ class Source:
     def fast_feed_forward(self, index: int) -> FastFeedForward:
         config = self.config
         trees, nodes, hidden = config.num_trees, config.num_nodes, config.hidden_size
-        linear_in = self.linear("fff_in", trees * nodes, hidden, True, index)
+        w_in = self.tensors.take(self.name("fff_in", index) + ".weight", (trees * nodes, hidden))
+        b_in = self.tensors.take(self.name("fff_in", index) + ".bias", (trees * nodes,))
         w_out = self.tensor("fff_out", (hidden, trees * nodes), index)
         return FastFeedForward(
-            linear_in.weight.reshape(trees, nodes, hidden),
-            linear_in.bias.reshape(trees, nodes),
+            w_in.reshape(trees, nodes, hidden),
+            b_in.reshape(trees, nodes),
             np.ascontiguousarray(w_out.T).reshape(trees, nodes, hidden),  # a node's output row becomes contiguous
             config.depth,
             config.hidden_act,
@@ -205,9 +206,9 @@ class Source:
         return Linear(weight, self.tensors.take(stem + ".bias", (out_width,)) if bias else None)
 
     def norm(self, key: str, layer: int = 0) -> Norm:
-        config, stem, shape = self.config, self.name(key, layer), (self.config.hidden_size,)
+        config, stem = self.config, self.name(key, layer)
+        shape: tuple[int, ...] = () if config.norm == "scale_norm" else (config.hidden_size,)
         if config.norm != "layer_norm":
-            shape = () if config.norm == "scale_norm" else shape
             scale = self.tensors.take(stem + ".learnable_scale", shape)
             return Norm(config.norm, scale, None, config.layer_norm_eps)
         # Checkpoints converted from TensorFlow in 2018 and 2019 still say gamma and beta.

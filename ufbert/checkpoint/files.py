@@ -70,7 +70,7 @@ class ModelFolder:
         except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.path / name}: expected JSON, found a fault: {error}; copy it anew") from None
         if not isinstance(value, kind):
-            expected = {dict: "an object", list: "an array"}[kind]
+            expected = "an object" if kind is dict else "an array"
             raise CheckpointError(f"{self.path / name}: expected {expected}, found {type(value).__name__}")
         return value
 
@@ -89,7 +89,7 @@ class ModelFolder:
         if self.has(INDEX):
             weight_map = self.read_json(INDEX).get("weight_map")
             if not isinstance(weight_map, dict) or not weight_map:
-                raise CheckpointError(f"{self.path / INDEX}: expected a weight_map of tensor names to files, found none")
+                raise CheckpointError(f"{self.path / INDEX}: expected a weight_map of tensors to files, found none")
             return [self._shard(name) for name in dict.fromkeys(weight_map.values())]
         pickled = sorted(file.name for file in self.path.glob("*.bin")) + sorted(f.name for f in self.path.glob("*.pt"))
         raise CheckpointError(f"{self.path / WEIGHTS}: expected safetensors weights, found " + _instead(pickled))

@@ -73,8 +73,9 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None) -> Sent
     limit = transformer.get("max_seq_length")
     longest = min(limit, tokenizer.max_length) if isinstance(limit, int) and limit > 0 else tokenizer.max_length
 
-    pool, after, width = _pooling(folder, modules, pooling), [], model.config.hidden_size
-    width *= len(pool.modes)
+    pool = _pooling(folder, modules, pooling)
+    width = model.config.hidden_size * len(pool.modes)
+    after: list[Callable[[np.ndarray], np.ndarray]] = []
     for kind, path in modules[2:]:
         if kind == "Dense":
             dense = _dense(folder.subfolder(path), width)

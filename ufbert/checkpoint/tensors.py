@@ -47,7 +47,7 @@ class Tensor:
                 f"{self.file}: tensor {self.name}: expected a dtype among {', '.join(_DTYPES | _OTHERS)}, "
                 f"found {self.dtype}; convert it to one of them"
             )
-        array = np.frombuffer(self.data, dtype).reshape(self.shape)
+        array: np.ndarray = np.frombuffer(self.data, dtype).reshape(self.shape)
         return array if array.flags.aligned else array.copy()
 
     def float32(self) -> np.ndarray:
@@ -79,9 +79,8 @@ class Tensors:
         for file in files:
             for tensor in _open(file):
                 if tensor.name in self._tensors:
-                    raise CheckpointError(
-                        f"{file}: tensor {tensor.name}: expected one, found another in {self._tensors[tensor.name].file}"
-                    )
+                    other = self._tensors[tensor.name].file
+                    raise CheckpointError(f"{file}: tensor {tensor.name}: expected one, found another in {other}")
                 self._tensors[tensor.name] = tensor
         self.where = files[0] if len(files) == 1 else files[0].parent
         self.taken: set[str] = set()

@@ -69,8 +69,8 @@ def _from_json(folder: ModelFolder) -> Any:
         raise
     except BaseException as error:  # a panic in the library is not an Exception
         raise CheckpointError(
-            f"{folder.path / 'tokenizer.json'}: expected a tokenizer of the tokenizers library, found a fault: {error}; "
-            "copy it anew"
+            f"{folder.path / 'tokenizer.json'}: expected a tokenizer of the tokenizers library, found a fault: "
+            f"{error}; copy it anew"
         ) from None
 
 

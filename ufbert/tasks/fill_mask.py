@@ -29,10 +29,10 @@ class FillMask:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._model, self._tokenizer = load_parts(folder, "masked-lm")
+        self._model, self._head, self._tokenizer = load_parts(folder, "masked-lm")
         self._mask_id = self._tokenizer.token_id("mask_token")
         if self._mask_id is None:
-            raise CheckpointError(f"{folder}: expected a tokenizer with a mask token, found none; name it as mask_token")
+            raise CheckpointError(f"{folder}: expected a tokenizer with a mask token, found none; name it mask_token")
 
     @property
     def mask_token(self) -> str:
@@ -68,7 +68,7 @@ class FillMask:
         """
         top_k, batch_size = check_count(top_k, "top_k"), check_count(batch_size, "batch_size")
         single = isinstance(texts, str)
-        encodings, truncated = self._tokenizer.encode([texts] if single else list(texts))
+        encodings, truncated = self._tokenizer.encode([texts] if isinstance(texts, str) else list(texts))
         check_overflow(truncated, self._tokenizer.max_length, on_overflow)
         masks = [[i for i, token in enumerate(e.ids) if token == self._mask_id] for e in encodings]
         for index, positions in enumerate(masks):
@@ -80,7 +80,7 @@ class FillMask:
         results: list[Any] = [None] * len(encodings)
         for indices, batch, hidden in hidden_states(self._model, encodings, batch_size):
             rows = [start + at for start, i in zip(batch.cu_seqlens, indices, strict=False) for at in masks[i]]
-            probabilities = iter(ops.softmax(self._model.head(hidden[rows])))  # (M, V), at the masks only
+            probabilities = iter(ops.softmax(self._head(hidden[rows])))  # (M, V), at the masks only
             for index in indices:
                 ids = encodings[index].ids
                 alone = len(masks[index]) == 1

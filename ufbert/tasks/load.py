@@ -14,13 +14,14 @@ from ..encoder import Model
 from ..errors import CheckpointError
 from ..tokenizer import Tokenizer
 
-__all__ = ["Parts", "labels", "load_parts"]
+__all__ = ["Parts", "labels", "load_parts", "top"]
 
 
 class Parts(NamedTuple):
-    """What a task works with."""
+    """What a task works with; `head` is the model's, of the class that the task needs."""
 
     model: Model
+    head: Any
     tokenizer: Tokenizer
 
 
@@ -39,7 +40,7 @@ def load_parts(folder: str | os.PathLike[str], task: str) -> Parts:
             f"{root.path / 'config.json'}: expected an architecture for {task}, found one for {model.config.task}; "
             "use a model that was trained for this task"
         )
-    return Parts(model, load_tokenizer(root, model.config.max_position_embeddings))
+    return Parts(model, model.head, load_tokenizer(root, model.config.max_position_embeddings))
 
 
 def labels(model: Model) -> list[str]:

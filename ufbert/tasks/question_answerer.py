@@ -48,7 +48,7 @@ class QuestionAnswerer:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._model, self._tokenizer = load_parts(folder, "question-answering")
+        self._model, self._head, self._tokenizer = load_parts(folder, "question-answering")
 
     def __call__(
         self,
@@ -132,7 +132,7 @@ class QuestionAnswerer:
     def _logits(self, spans: list[Span], batch_size: int) -> list[np.ndarray]:
         logits: list[Any] = [None] * len(spans)
         for indices, batch, hidden in hidden_states(self._model, spans, batch_size):
-            scores = self._model.head(hidden)  # (T, H) -> (T, 2)
+            scores = self._head(hidden)  # (T, H) -> (T, 2)
             for at, index in enumerate(indices):
                 logits[index] = scores[batch.cu_seqlens[at] : batch.cu_seqlens[at + 1]]
         return logits

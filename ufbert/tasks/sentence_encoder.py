@@ -162,7 +162,7 @@ class SentenceEncoder:
             If an argument does not fit, or with ``on_overflow="error"`` if a text is too long.
         """
         single = isinstance(sentences, str)
-        texts = [sentences] if single else list(sentences)
+        texts = [sentences] if isinstance(sentences, str) else list(sentences)
         width = self._checked_width(truncate_dim)
         embeddings = np.empty((len(texts), width), np.float32)
         truncated = np.zeros(len(texts), np.int64)
@@ -272,7 +272,15 @@ class SentenceEncoder:
                 yield from embeddings
 
     def _encode_window(
-        self, texts: list[str], out: np.ndarray, first: int, bar: Any, batch_size, normalize_embeddings, prompt, on_overflow
+        self,
+        texts: list[str],
+        out: np.ndarray,
+        first: int,
+        bar: Any,
+        batch_size: int,
+        normalize_embeddings: bool,
+        prompt: str,
+        on_overflow: str,
     ) -> list[int]:
         """Fill `out` (N, dim); return how many tokens were cut off each text."""
         parts = self._parts

@@ -33,7 +33,7 @@ class TextClassifier:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._model, self._tokenizer = load_parts(folder, "sequence-classification")
+        self._model, self._head, self._tokenizer = load_parts(folder, "sequence-classification")
         self.labels = labels(self._model)
 
     def __call__(
@@ -90,7 +90,7 @@ class TextClassifier:
         check_overflow(truncated, self._tokenizer.max_length, on_overflow)
         logits = np.empty((len(encodings), len(self.labels)), np.float32)
         for indices, batch, hidden in hidden_states(self._model, encodings, batch_size):
-            logits[indices] = self._model.head(hidden, batch)
+            logits[indices] = self._head(hidden, batch)
         return logits
 
     def _scores(self, logits: np.ndarray, function: str | None) -> np.ndarray:

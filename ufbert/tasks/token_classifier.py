@@ -32,7 +32,7 @@ class TokenClassifier:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._model, self._tokenizer = load_parts(folder, "token-classification")
+        self._model, self._head, self._tokenizer = load_parts(folder, "token-classification")
         self.labels = labels(self._model)
 
     def __call__(
@@ -74,12 +74,12 @@ class TokenClassifier:
         check_choice(aggregation_strategy, "aggregation_strategy", STRATEGIES)
         check_count(batch_size, "batch_size")
         single = isinstance(texts, str)
-        texts = [texts] if single else list(texts)
+        texts = [texts] if isinstance(texts, str) else list(texts)
         encodings, truncated = self._tokenizer.encode(texts, offsets=True)
         check_overflow(truncated, self._tokenizer.max_length, on_overflow)
         results: list[Any] = [None] * len(texts)
         for indices, batch, hidden in hidden_states(self._model, encodings, batch_size):
-            scores = ops.softmax(self._model.head(hidden))  # (T, H) -> (T, C)
+            scores = ops.softmax(self._head(hidden))  # (T, H) -> (T, C)
             for at, index in enumerate(indices):
                 own = scores[batch.cu_seqlens[at] : batch.cu_seqlens[at + 1]]
                 entities = self._entities(texts[index], encodings[index], own, aggregation_strategy)

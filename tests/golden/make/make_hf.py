@@ -6,15 +6,21 @@ Made with Python 3.11, torch 2.13.0 on a CPU, transformers 5.23.0, safetensors 0
 model.safetensors (or shards) and expected.safetensors: input_ids, attention_mask, token_type_ids -> last_hidden_state,
 pooler_output, logits. The reference does not zero the hidden states of masked positions.
 """
-import json
 import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (AutoModel, BertConfig, BertForMaskedLM, BertForNextSentencePrediction, BertForPreTraining,
-                          BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification,
-                          BertModel)
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+)
 
 ACTIVATIONS = ["relu", "silu", "swish", "tanh", "sigmoid", "mish", "gelu_pytorch_tanh", "gelu_fast", "gelu_python",
                "quick_gelu"]

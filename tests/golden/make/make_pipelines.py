@@ -16,8 +16,14 @@ from pathlib import Path
 import torch
 import transformers
 from tokenizers import normalizers, pre_tokenizers
-from transformers import (BertConfig, BertForMaskedLM, BertForQuestionAnswering, BertForSequenceClassification,
-                          BertForTokenClassification, BertTokenizer, BertTokenizerFast)
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertTokenizerFast,
+)
 
 SENTENCES = """
 The old lighthouse keeper climbed the narrow stairs every evening and lit the lamp before the ships came in.

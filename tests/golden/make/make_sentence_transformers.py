@@ -17,11 +17,10 @@ from pathlib import Path
 
 import sentence_transformers
 import torch
+from make_pipelines import bert_config, randomize, save_tokenizer
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from transformers import BertModel
-
-from make_pipelines import bert_config, randomize, save_tokenizer
 
 OLD = sentence_transformers.__version__.startswith("2.")
 if OLD:
