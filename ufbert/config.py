@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 
 from .errors import CheckpointError
 
-__all__ = ["ClassificationHeadConfig", "ModelConfig"]
+__all__ = ["LIMITS", "ClassificationHeadConfig", "ModelConfig", "check_size"]
 
 # No real model comes near these; they stop a hostile config.json before anything is allocated or looped over.
 LIMITS = {

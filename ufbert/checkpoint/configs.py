@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..config import ClassificationHeadConfig, ModelConfig
+from ..config import LIMITS, ClassificationHeadConfig, ModelConfig, check_size
 from ..errors import CheckpointError
 
 __all__ = ["parse_config"]
@@ -189,6 +189,7 @@ def _crammed(top: Options, architecture: str | None, encoder_only: bool) -> Mode
     attention.refuse_unless("rotary_embedding", (False, None), False)
     attention.refuse_unless("sequence_op", ("torch-softmax",), "torch-softmax")
     hidden_size = arch.get("hidden_size", None)
+    check_size(hidden_size, "hidden_size", 1, LIMITS["hidden_size"])
     embedding.refuse_unless("embedding_dim", (hidden_size, None), hidden_size)
     labels = _labels(top)
     use_bias = arch.flag("use_bias", True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from .files import ModelFolder
 from .tensors import Tensors
 from .tokenization import load_tokenizer
 
-__all__ = ["POOLING_MODES", "SentenceModel", "load_sentence_model"]
+__all__ = ["POOLING_MODES", "SIMILARITIES", "SentenceModel", "SentenceSettings", "load_sentence_model"]
 
 POOLING_MODES = {
     # in the order in which sentence-transformers joins them
@@ -27,6 +27,7 @@ POOLING_MODES = {
     "mean": "pooling_mode_mean_tokens",
     "mean_sqrt_len": "pooling_mode_mean_sqrt_len_tokens",
 }
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 REFUSED_MODES = ("pooling_mode_weightedmean_tokens", "pooling_mode_lasttoken")
 DENSE_ACTIVATIONS = {
     "Identity": "identity",
@@ -39,6 +40,16 @@ DENSE_ACTIVATIONS = {
 
 
 @dataclass(frozen=True)
+class SentenceSettings:
+    """What ``config_sentence_transformers.json`` says of calls."""
+
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity_fn_name: str = "cosine"
+    truncate_dim: int | None = None
+
+
+@dataclass(frozen=True)
 class SentenceModel:
     """An encoder, its tokenizer, and what makes one embedding of a text's hidden states."""
 
@@ -47,7 +58,7 @@ class SentenceModel:
     max_seq_length: int
     pooling: Pooling
     modules: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: SentenceSettings = SentenceSettings()
 
     @property
     def dimension(self) -> int:
@@ -71,7 +82,7 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None) -> Sent
     lowercase = bool(transformer.get("do_lower_case", False))
     tokenizer = load_tokenizer(root, model.config.max_position_embeddings, lowercase)
     limit = transformer.get("max_seq_length")
-    longest = min(limit, tokenizer.max_length) if isinstance(limit, int) and limit > 0 else tokenizer.max_length
+    longest = min(limit, tokenizer.max_length) if _is_positive(limit) else tokenizer.max_length
 
     pool = _pooling(folder, modules, pooling)
     width = model.config.hidden_size * len(pool.modes)
@@ -83,8 +94,31 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None) -> Sent
             after.append(dense)
         else:
             after.append(Normalize())
-    settings = folder.read_optional_json("config_sentence_transformers.json")
-    return SentenceModel(model, tokenizer, longest, pool, tuple(after), settings)
+    return SentenceModel(model, tokenizer, longest, pool, tuple(after), _settings(folder))
+
+
+def _settings(folder: ModelFolder) -> SentenceSettings:
+    name = "config_sentence_transformers.json"
+    found = folder.read_optional_json(name)
+
+    def checked(key: str, expected: str, is_fine: Callable[[Any], bool], default: Any) -> Any:
+        value = default if found.get(key) is None else found[key]
+        if not is_fine(value):
+            raise CheckpointError(f"{folder.path / name}: {key}: expected {expected}, found {value!r:.80}; correct it")
+        return value
+
+    def is_prompts(value: Any) -> bool:
+        return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+    prompts = checked("prompts", "an object of names to texts", is_prompts, {})
+    default = checked("default_prompt_name", "the name of a prompt", lambda value: value in (None, *prompts), None)
+    similarity = checked("similarity_fn_name", f"one of {', '.join(SIMILARITIES)}", SIMILARITIES.__contains__, "cosine")
+    width = checked("truncate_dim", "a positive integer", lambda value: value is None or _is_positive(value), None)
+    return SentenceSettings(prompts, default, similarity, width)
+
+
+def _is_positive(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _modules(folder: ModelFolder, pooling: str | None) -> list[tuple[str, str]]:

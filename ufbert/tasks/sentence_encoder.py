@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..checkpoint.files import ModelFolder
-from ..checkpoint.sentence import load_sentence_model
+from ..checkpoint.sentence import SIMILARITIES, load_sentence_model
 from ..errors import CheckpointError, InputError
 from ..heads import normalize
 from .run import check_choice, check_count, check_overflow, hidden_states, windows
@@ -19,7 +19,6 @@ from .run import check_choice, check_count, check_overflow, hidden_states, windo
 __all__ = ["Embeddings", "SentenceEncoder", "bundled_model"]
 
 WINDOW = 1_024  # texts that are tokenised and sorted by length together
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 
 class Embeddings(NamedTuple):
@@ -94,10 +93,10 @@ class SentenceEncoder:
         self._max_seq_length = self._parts.max_seq_length
         self.on_overflow = on_overflow
         settings = self._parts.settings
-        self.prompts: dict[str, str] = dict(settings.get("prompts") or {})
-        self.default_prompt_name: str | None = settings.get("default_prompt_name")
-        self.similarity_fn_name: str = settings.get("similarity_fn_name") or "cosine"
-        self.truncate_dim: int | None = settings.get("truncate_dim")
+        self.prompts = dict(settings.prompts)
+        self.default_prompt_name = settings.default_prompt_name
+        self.similarity_fn_name = settings.similarity_fn_name
+        self.truncate_dim = settings.truncate_dim
         if max_seq_length is not None:
             self.max_seq_length = max_seq_length
 
