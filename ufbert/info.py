@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,8 @@ def info() -> dict[str, Any]:
         ``openmp``, the version's date, or None; ``blas``, what NumPy multiplies matrices with; versions of the
         libraries; ``weights``, the version of the bundled weights, or None.
     """
+    from importlib import metadata  # slow to import, and rarely wanted
+
     compiled = cmm.supported_isas() != ["numpy"]
     return {
         "version": metadata.version("ufbert"),
