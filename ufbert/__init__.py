@@ -1,7 +1,35 @@
-"""BERT encoders and UltraFastBERT on a CPU, without a deep-learning framework."""
+"""BERT encoders and UltraFastBERT on a CPU, without a deep-learning framework.
+
+    >>> import ufbert
+    >>> encoder = ufbert.SentenceEncoder()            # the bundled all-MiniLM-L6-v2, or a model folder
+    >>> embeddings = encoder.encode(["one text", "another"])
+    >>> model = ufbert.load("path/to/ultrafastbert")  # padded integer arrays in, hidden states and logits out
+"""
 
 from . import cmm, reference
+from .checkpoint import load
+from .convert import convert
+from .encoder import Model, ModelOutput
 from .errors import CheckpointError, InputError, UfbertError
+from .info import info
+from .tasks import FillMask, QuestionAnswerer, SentenceEncoder, TextClassifier, TokenClassifier
 
 __version__ = "0.1.0"
-__all__ = ["CheckpointError", "InputError", "UfbertError", "__version__", "cmm", "reference"]
+__all__ = [
+    "CheckpointError",
+    "FillMask",
+    "InputError",
+    "Model",
+    "ModelOutput",
+    "QuestionAnswerer",
+    "SentenceEncoder",
+    "TextClassifier",
+    "TokenClassifier",
+    "UfbertError",
+    "__version__",
+    "cmm",
+    "convert",
+    "info",
+    "load",
+    "reference",
+]

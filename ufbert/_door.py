@@ -15,7 +15,7 @@ try:
 except ImportError:  # built with UFBERT_NO_EXTENSION=1, or for another platform
     _cmm = None
 
-__all__ = ["active_isa", "supported_isas", "use_isa"]
+__all__ = ["active_isa", "openmp_version", "supported_isas", "use_isa"]
 
 MAX_DEPTH = 24
 SERIAL_BELOW = 200_000  # multiply-adds: some 10 microseconds, what waking a second thread costs
@@ -33,6 +33,11 @@ def supported_isas() -> list[str]:
 def active_isa() -> str:
     """Name the instruction set in use."""
     return _cmm.active_isa() if _cmm else "numpy"
+
+
+def openmp_version() -> int | None:
+    """Give the date of the OpenMP standard that the kernels were built with, such as 201511; None without OpenMP."""
+    return (_cmm.OPENMP_VERSION or None) if _cmm else None
 
 
 def use_isa(name: str) -> None:

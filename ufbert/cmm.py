@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import _door, reference
-from ._door import _cmm, active_isa, supported_isas, use_isa
+from ._door import _cmm, active_isa, openmp_version, supported_isas, use_isa
 from .errors import InputError
 from .packed import PackedFFF
 
@@ -23,6 +23,7 @@ __all__ = [
     "leaf_fff_forward",
     "load_leaf_fff",
     "node_visits",
+    "openmp_version",
     "smallest_margin",
     "supported_isas",
     "use_isa",

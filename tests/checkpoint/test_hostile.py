@@ -1,0 +1,250 @@
+"""Faulty and hostile model folders: always one UfbertError that names the file or tensor, never anything else."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from conftest import BERT_CONFIG, GOLDEN, bert_tensors, write_bert, write_sentence_model
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import ufbert
+from ufbert import CheckpointError, UfbertError
+from ufbert.checkpoint.tensors import write_tensors
+
+TENSORS = bert_tensors(BERT_CONFIG)
+QUERY = "encoder.layer.1.attention.self.query.weight"
+
+
+def refused(folder, *messages, load=ufbert.load):
+    with pytest.raises(CheckpointError) as caught:
+        load(folder)
+    for message in messages:
+        assert message in str(caught.value)
+
+
+def weights(header, data=b""):
+    encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(encoded)) + encoded + data
+
+
+def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 7,
+        struct.pack("<Q", 2**63) + b"{}",
+        struct.pack("<Q", 10**8) + b"{}",
+        weights(b"not json"),
+        weights(b"[]"),
+        weights(b"\xff\xfe"),
+        weights({"a": entry(offsets=(0, 400))}, b"\0" * 4),
+        weights({"a": entry(offsets=(4, 0))}, b"\0" * 4),
+        weights({"a": entry(offsets=(-4, 0))}, b"\0" * 4),
+        weights({"a": entry(shape=(2,))}, b"\0" * 4),
+        weights({"a": entry(shape=(-1,))}, b"\0" * 4),
+        weights({"a": entry(shape=(2**62, 8))}, b"\0" * 4),
+        weights({"a": entry(), "b": entry()}, b"\0" * 4),
+        weights({"a": entry()}, b"\0" * 400),
+        weights({"a": entry(dtype="X9")}, b"\0" * 4),
+        weights({"a": {"dtype": "F32"}}, b"\0" * 4),
+        weights({"a": "text"}, b"\0" * 4),
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90868376\n",
+        b"PK\3\4" + b"\0" * 100,
+        b"\x80\x02}q\0." * 20,
+    ],
+    ids=range(21),
+)
+def test_files_that_are_not_safetensors(bert_folder, content):
+    (bert_folder / "model.safetensors").write_bytes(content)
+    refused(bert_folder, "model.safetensors", "expected a whole safetensors file")
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_file_cut_anywhere_is_refused(bert_folder, data):
+    whole = (GOLDEN / "bert" / "model.safetensors").read_bytes()
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    (bert_folder / "model.safetensors").write_bytes(whole[:cut])
+    (bert_folder / "config.json").write_text((GOLDEN / "bert" / "config.json").read_text())
+    refused(bert_folder, "model.safetensors")
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_flipped_bytes_of_the_header_never_crash(bert_folder, data):
+    content = bytearray((bert_folder / "model.safetensors").read_bytes())
+    length = 8 + struct.unpack("<Q", content[:8])[0]
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, length - 1))] = data.draw(st.integers(0, 255))
+    (bert_folder / "flipped.safetensors").write_bytes(content)
+    target = bert_folder / "model.safetensors"
+    original = target.read_bytes()
+    (bert_folder / "flipped.safetensors").replace(target)
+    try:
+        ufbert.load(bert_folder)([[1, 2]])
+    except UfbertError:
+        pass
+    finally:
+        target.write_bytes(original)
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        ({QUERY: None}, [QUERY, "expected it from config.json, found none"]),
+        ({QUERY: np.zeros((12, 11), np.float32)}, [QUERY, "expected shape (12, 12)", "found (12, 11)"]),
+        ({QUERY: np.zeros(144, np.float32)}, [QUERY, "found (144,)"]),
+        ({"surprise": np.zeros(3, np.float32)}, ["surprise", "does not account for"]),
+        ({"encoder.layer.2.output.dense.weight": np.zeros((12, 20), np.float32)}, ["does not account for"]),
+    ],
+)
+def test_missing_extra_and_misshapen_tensors(tmp_path, change, messages):
+    tensors = {name: array for name, array in (TENSORS | change).items() if array is not None}
+    refused(write_bert(tmp_path / "model", tensors), "model.safetensors", *messages)
+
+
+def test_more_layers_than_configured(tmp_path):
+    folder = write_bert(tmp_path / "model", num_hidden_layers=1)
+    refused(folder, "expected 1 layers from config.json", "found one more")
+
+
+@pytest.mark.parametrize("dtype", ["I64", "U8", "BOOL"])
+def test_weights_that_are_not_floating_point(bert_folder, dtype):
+    kinds = {"I64": np.int64, "U8": np.uint8, "BOOL": np.bool_}
+    arrays = {name: ("F32", array) for name, array in TENSORS.items()}
+    arrays[QUERY] = (dtype, np.ones((12, 12), kinds[dtype]))
+    write_tensors(bert_folder / "model.safetensors", arrays)
+    refused(bert_folder, QUERY, f"found {dtype}")
+
+
+def test_pickles_are_never_read(bert_folder):
+    (bert_folder / "model.safetensors").rename(bert_folder / "pytorch_model.bin")
+    refused(bert_folder, "pytorch_model.bin", "never read", "convert it")
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({}, "weight_map"),
+        ({"weight_map": {}}, "weight_map"),
+        ({"weight_map": ["a"]}, "weight_map"),
+        ({"weight_map": {"a": "../model.safetensors"}}, "inside the model folder"),
+        ({"weight_map": {"a": "/etc/passwd"}}, "inside the model folder"),
+        ({"weight_map": {"a": 3}}, "inside the model folder"),
+        ({"weight_map": {"a": "missing.safetensors"}}, "no such safetensors file"),
+        ({"weight_map": {"a": "config.json"}}, "no such safetensors file"),
+    ],
+)
+def test_index_files(bert_folder, index, message):
+    (bert_folder / "model.safetensors").rename(bert_folder.parent / "model.safetensors")
+    (bert_folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(bert_folder, message)
+
+
+def test_one_tensor_in_two_shards(bert_folder):
+    content = (bert_folder / "model.safetensors").read_bytes()
+    (bert_folder / "model.safetensors").unlink()
+    for name in ("a.safetensors", "b.safetensors"):
+        (bert_folder / name).write_bytes(content)
+    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    (bert_folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(bert_folder, "expected one, found another")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"bert"', "null", "[" * 100_000, b"\xff\xfe{}", "{" + '"a":1,' * 3])
+def test_config_that_is_not_a_json_object(bert_folder, text):
+    (bert_folder / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    refused(bert_folder, "config.json")
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_value_of_any_setting_is_understood_or_refused(bert_folder, data):
+    others = ["hidden_act", "layer_norm_eps", "id2label", "problem_type", "num_labels"]
+    key = data.draw(st.sampled_from([*BERT_CONFIG, *others]))
+    values = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=5,
+    )
+    (bert_folder / "config.json").write_text(json.dumps(BERT_CONFIG | {key: data.draw(values)}))
+    try:
+        ufbert.load(bert_folder)
+    except UfbertError:
+        pass
+
+
+@pytest.mark.parametrize("path", ["no/such/folder", "", "a\0b", 3, None])
+def test_folders_that_are_none(path):
+    refused(path)
+
+
+def test_a_file_is_no_folder(bert_folder):
+    refused(bert_folder / "config.json", "found a file")
+    (bert_folder / "config.json").unlink()
+    refused(bert_folder, "config.json", "expected a readable file")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("modules.json", "{}", "expected an array"),
+        ("modules.json", "[]", "expected the modules"),
+        ("modules.json", "[3]", "expected objects"),
+        ("modules.json", '[{"type": "os.system", "path": "echo"}]', "expected the modules"),
+        ("modules.json", '[{"type": "Transformer", "path": ".."}, {"type": "Pooling"}]', "inside the model"),
+        ("modules.json", '[{"type": "Transformer", "path": "/"}, {"type": "Pooling"}]', "inside the model"),
+        ("modules.json", '[{"type": "Transformer", "path": ""}, {"type": "Pooling", "path": "x"}]', "model folder"),
+        ("1_Pooling/config.json", "{}", "expected a pooling mode"),
+        ("1_Pooling/config.json", '{"pooling_mode": "attention"}', "expected a pooling mode"),
+        ("1_Pooling/config.json", '{"pooling_mode": {"a": 1}}', "expected a pooling mode"),
+        ("1_Pooling/config.json", '{"pooling_mode_lasttoken": true}', "pooling_mode_lasttoken"),
+        ("sentence_bert_config.json", "[]", "expected an object"),
+        ("tokenizer_config.json", "3", "expected an object"),
+        ("tokenizer.json", "", "tokenizer.json"),
+        ("tokenizer.json", '{"model": {"type": "Alien"}}', "tokenizer.json"),
+        ("vocab.txt", "", "expected one token a line"),
+        ("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n", "without [SEP]"),
+        ("config_sentence_transformers.json", '{"prompts": ["a"]}', "prompts"),
+        ("config_sentence_transformers.json", '{"prompts": {"a": 3}}', "prompts"),
+        ("config_sentence_transformers.json", '{"truncate_dim": "all"}', "truncate_dim"),
+        ("config_sentence_transformers.json", '{"similarity_fn_name": "psychic"}', "similarity_fn_name"),
+        ("config_sentence_transformers.json", '{"default_prompt_name": "query"}', "default_prompt_name"),
+    ],
+)
+def test_files_of_sentence_transformers(tmp_path, name, content, message):
+    folder = write_sentence_model(tmp_path / "model")
+    (folder / name).write_text(content)
+    refused(folder, message, load=ufbert.SentenceEncoder)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"in_features": 11, "out_features": 4}, "in_features 12"),
+        ({"in_features": 12, "out_features": "4"}, "out_features"),
+        ({"in_features": 12, "out_features": 4, "activation_function": "builtins.eval"}, "activation_function"),
+        ({"in_features": 12, "out_features": 4, "bias": True}, "linear.bias"),
+        ({"in_features": 12, "out_features": 5, "bias": False}, "expected shape (5, 12)"),
+    ],
+)
+def test_dense_modules(tmp_path, config, message):
+    folder = write_sentence_model(tmp_path / "model")
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([*modules, {"type": "x.Dense", "path": "2_Dense"}]))
+    (folder / "2_Dense").mkdir()
+    (folder / "2_Dense" / "config.json").write_text(json.dumps(config))
+    write_tensors(folder / "2_Dense" / "model.safetensors", {"linear.weight": ("F32", np.ones((4, 12), np.float32))})
+    refused(folder, message, load=ufbert.SentenceEncoder)
+
+
+def test_no_tokenizer(tmp_path):
+    folder = write_sentence_model(tmp_path / "model")
+    (folder / "vocab.txt").unlink()
+    refused(folder, "expected tokenizer.json or vocab.txt", load=ufbert.SentenceEncoder)

@@ -1,0 +1,87 @@
+"""Tiny models that tests make, and where the golden files are."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ufbert.checkpoint.tensors import write_tensors
+
+GOLDEN = Path(__file__).parent / "golden"
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+VOCABULARY = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz.,!?", "##a", "##b", "the", "cat"]
+BERT_CONFIG = {
+    "model_type": "bert",
+    "architectures": ["BertModel"],
+    "vocab_size": len(VOCABULARY),
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "max_position_embeddings": 32,
+    "type_vocab_size": 2,
+}
+
+
+def bert_tensors(config, seed=0):
+    """Random tensors of a BertModel, by name."""
+    rng = np.random.default_rng(seed)
+    hidden, width = config["hidden_size"], config["intermediate_size"]
+    shapes = {
+        "embeddings.word_embeddings.weight": (config["vocab_size"], hidden),
+        "embeddings.position_embeddings.weight": (config["max_position_embeddings"], hidden),
+        "embeddings.token_type_embeddings.weight": (config["type_vocab_size"], hidden),
+        "embeddings.LayerNorm.weight": (hidden,),
+        "embeddings.LayerNorm.bias": (hidden,),
+        "pooler.dense.weight": (hidden, hidden),
+        "pooler.dense.bias": (hidden,),
+    }
+    for index in range(config["num_hidden_layers"]):
+        linears = {
+            "attention.self.query": (hidden, hidden),
+            "attention.self.key": (hidden, hidden),
+            "attention.self.value": (hidden, hidden),
+            "attention.output.dense": (hidden, hidden),
+            "intermediate.dense": (width, hidden),
+            "output.dense": (hidden, width),
+        }
+        for name, shape in linears.items():
+            shapes[f"encoder.layer.{index}.{name}.weight"] = shape
+            shapes[f"encoder.layer.{index}.{name}.bias"] = shape[:1]
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            shapes[f"encoder.layer.{index}.{name}.weight"] = (hidden,)
+            shapes[f"encoder.layer.{index}.{name}.bias"] = (hidden,)
+    return {name: (rng.standard_normal(shape) * 0.4).astype(np.float32) for name, shape in shapes.items()}
+
+
+def write_bert(folder, tensors=None, **changes):
+    """A BERT folder with weights, configuration and vocabulary; `changes` go into config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = BERT_CONFIG | changes
+    tensors = bert_tensors(BERT_CONFIG) if tensors is None else tensors
+    write_tensors(folder / "model.safetensors", {name: ("F32", array) for name, array in tensors.items()})
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    return folder
+
+
+def write_sentence_model(folder, mode="pooling_mode_mean_tokens", **changes):
+    """A sentence-transformers folder over the same BERT."""
+    write_bert(folder, **changes)
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    entries = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in modules]
+    (folder / "modules.json").write_text(json.dumps(entries))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 12, mode: True}))
+    return folder
+
+
+@pytest.fixture
+def bert_folder(tmp_path):
+    return write_bert(tmp_path / "bert")
+
+
+@pytest.fixture
+def sentence_folder(tmp_path):
+    return write_sentence_model(tmp_path / "sentence")

@@ -1,0 +1,165 @@
+"""The command line as a process: what it prints, writes and returns."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import GOLDEN
+
+import ufbert
+
+PIPELINES = GOLDEN / "pipelines"
+COMMAND = [sys.executable, "-c", "import sys; from ufbert.cli import main; sys.exit(main())"]
+TEXTS = "first text\n\n  third, with Ünïcödé 🙂\n"
+
+
+def run(*arguments, stdin="", code=0):
+    result = subprocess.run([*COMMAND, *map(str, arguments)], input=stdin.encode(), capture_output=True)
+    assert result.returncode == code, result.stderr.decode()
+    return result.stdout.decode(), result.stderr.decode()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    from conftest import write_sentence_model
+
+    return write_sentence_model(tmp_path_factory.mktemp("cli") / "model")
+
+
+@pytest.fixture(scope="module")
+def expected(model):
+    return ufbert.SentenceEncoder(model).encode(TEXTS.split("\n")[:-1])
+
+
+def test_embed_plain(model, expected):
+    out, _ = run("embed", "--model", model, stdin=TEXTS)
+    np.testing.assert_allclose(np.loadtxt(out.splitlines()), expected, atol=1e-6)
+
+
+def test_embed_jsonl_from_a_file(model, expected, tmp_path):
+    (tmp_path / "texts.txt").write_text(TEXTS, encoding="utf-8")
+    run("embed", "--model", model, "--input", tmp_path / "texts.txt", "--output", tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == TEXTS.split("\n")[:-1]
+    np.testing.assert_array_equal(np.float32([row["embedding"] for row in rows]), expected)
+
+
+def test_embed_npy_from_arguments(model, expected, tmp_path):
+    run("embed", "--model", model, "--output", tmp_path / "out.npy", *TEXTS.split("\n")[:-1])
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
+    assert os.listdir(tmp_path) == ["out.npy"]
+
+
+def test_embed_nothing_is_an_empty_array(model, tmp_path):
+    run("embed", "--model", model, "--output", tmp_path / "out.npy")
+    assert np.load(tmp_path / "out.npy").shape == (0, 12)
+
+
+def test_windows_line_ends_and_byte_order_mark(model):
+    plain, _ = run("embed", "--model", model, stdin="a\nb\n")
+    assert run("embed", "--model", model, stdin="\ufeffa\r\nb\r\n")[0] == plain
+
+
+def test_ranking_with_the_bundled_model():
+    texts = ["The stock market fell.", "Leaves turn sunlight into sugar.", "Cats are mammals."]
+    out, _ = run("embed", "--query", "How do plants make food?", "--top", 2, *texts)
+    scores, ranked = zip(*(line.split("\t") for line in out.splitlines()), strict=True)
+    assert ranked == ("Leaves turn sunlight into sugar.", "Cats are mammals.")
+    assert float(scores[0]) > 0.4 > float(scores[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "direct"),
+    [
+        (["fill-mask", "--top-k", 2, "The [MASK]."], "fills", lambda f: ufbert.FillMask(f)("The [MASK].", 2)),
+        (["classify", "--top-k", 2, "A text."], "labels", lambda f: ufbert.TextClassifier(f)("A text.", 2)),
+        (["classify", "--pairs", "A\tB"], "labels", lambda f: ufbert.TextClassifier(f)(("A", "B"))),
+        (["ner", "Maria went home."], "entities", lambda f: ufbert.TokenClassifier(f)("Maria went home.")),
+        (
+            ["qa", "--question", "Who?", "Maria went home."],
+            "answers",
+            lambda f: [ufbert.QuestionAnswerer(f)(question="Who?", context="Maria went home.")],
+        ),
+    ],
+)
+def test_tasks_print_what_python_returns(arguments, key, direct):
+    command = arguments[0]
+    folders = {"classify": "text-classification", "ner": "token-classification", "qa": "question-answering"}
+    folder = PIPELINES / folders.get(command, command)
+    out, _ = run(*arguments, "--model", folder, "--format", "jsonl")
+    assert json.loads(out) == {"text": str(arguments[-1]), key: direct(folder)}
+    assert len(run(*arguments, "--model", folder)[0].splitlines()) >= 1
+
+
+def test_info_and_version():
+    assert json.loads(run("info", "--json")[0])["version"] == ufbert.__version__
+    assert "instruction set" in run("info")[0]
+    assert run("--version")[0] == f"ufbert {ufbert.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "message"),
+    [
+        (["embed", "--model", "no/such/folder", "x"], "", 1, "expected a model folder"),
+        (["embed", "--input", "no/such/file"], "", 1, "no/such/file: No such file"),
+        (["embed", "--output", "no/such/folder/out.npy", "x"], "", 1, "No such file"),
+        (["embed", "--on-overflow", "error"], "word " * 9_000, 1, "too many"),
+        (["fill-mask", "--model", PIPELINES / "fill-mask"], "a\nb\n", 1, "expected at least one [MASK]"),
+        (["classify", "--pairs", "--model", PIPELINES / "text-classification", "one"], "", 1, "one tab"),
+        (["embed", "--format", "npy", "x"], "", 2, "--output"),
+        (["embed", "--batch-size", "0", "x"], "", 2, "at least 1"),
+        (["qa", "x"], "", 2, "--question"),
+        (["frobnicate"], "", 2, "invalid choice"),
+        ([], "", 2, "COMMAND"),
+    ],
+)
+def test_failures(arguments, stdin, code, message):
+    out, err = run(*arguments, stdin=stdin, code=code)
+    assert message in err and out == "" and "Traceback" not in err
+
+
+def test_text_that_is_not_utf8(model):
+    command = [*COMMAND, "embed", "--model", str(model)]
+    result = subprocess.run(command, input="good\nn\xf6t\n".encode("latin-1"), capture_output=True)
+    assert result.returncode == 1 and b"line 2: expected UTF-8" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
+def test_interrupt_leaves_whole_results(model, tmp_path, name):
+    """Ctrl-C in the middle of an endless input."""
+    command = [*COMMAND, "embed", "--model", str(model), "--output", str(tmp_path / name)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size > 100_000 for path in tmp_path.iterdir()):
+        assert time.monotonic() < deadline
+        process.stdin.write(b"a text\n" * 1_000)
+        process.stdin.flush()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 1
+    assert b"results, which are written" in process.stderr.read()
+    assert os.listdir(tmp_path) == [name]
+    if name.endswith("npy"):
+        rows = np.load(tmp_path / name)
+    else:
+        rows = np.float32([json.loads(line)["embedding"] for line in (tmp_path / name).read_text().splitlines()])
+    assert len(rows) > 10 and rows.shape[1] == 12
+    np.testing.assert_allclose(rows, np.broadcast_to(rows[0], rows.shape), atol=1e-5)
+
+
+def test_a_failure_before_the_first_result_leaves_the_old_file(tmp_path):
+    (tmp_path / "out.jsonl").write_text("old\n")
+    run("fill-mask", "--model", PIPELINES / "fill-mask", "--output", tmp_path / "out.jsonl", "no mask", code=1)
+    assert (tmp_path / "out.jsonl").read_text() == "old\n"
+    assert os.listdir(tmp_path) == ["out.jsonl"]
+
+
+def test_a_reader_that_stops_early_is_no_error(model):
+    command = " ".join(f"'{part}'" for part in [*COMMAND, "embed", "--model", str(model)])
+    script = f"yes text | head -5000 | {command} | head -1 | wc -l"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert result.stdout.strip() == "1" and "Traceback" not in result.stderr

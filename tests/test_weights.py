@@ -1,0 +1,32 @@
+"""The bundled model, which is all-MiniLM-L6-v2 rounded to float16."""
+
+import hashlib
+import re
+
+import numpy as np
+import ufbert_weights
+from conftest import GOLDEN
+from safetensors.numpy import load_file
+
+import ufbert
+
+
+def test_bundled_model_gives_the_embeddings_of_the_float32_original():
+    folder = GOLDEN / "all-minilm-l6-v2"
+    texts = (folder / "texts.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    expected = load_file(folder / "expected.safetensors")["embeddings"]
+    embeddings = ufbert.SentenceEncoder().encode(texts)
+    cosine = np.einsum("nd,nd->n", embeddings.astype(np.float64), expected)
+    cosine /= np.linalg.norm(embeddings, axis=1) * np.linalg.norm(expected.astype(np.float64), axis=1)
+    assert (1 - cosine).max() <= 1e-5
+
+
+def test_bundled_weights_are_the_file_that_source_names():
+    folder = ufbert_weights.path("all-MiniLM-L6-v2")
+    named = re.findall(r"`([0-9a-f]{64})`", (folder / "SOURCE.md").read_text())
+    assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() in named
+
+
+def test_every_bundled_model_loads():
+    for name in ufbert_weights.names():
+        assert ufbert.SentenceEncoder(ufbert_weights.path(name)).encode("A text.").shape == (384,)

@@ -1,0 +1,250 @@
+"""Configuration and tensors to a model. Every shape is checked before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import numpy as np
+
+from ..config import ModelConfig
+from ..encoder import Encoder, Model
+from ..errors import CheckpointError
+from ..heads import CrammedClassifier, MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
+from ..layers import Embeddings, EncoderLayer, FastFeedForward, FeedForward, Linear, Norm, SelfAttention
+from . import names
+from .configs import parse_config
+from .files import ModelFolder
+from .tensors import Tensors
+
+__all__ = ["load", "load_model"]
+
+
+def load(folder: str | os.PathLike[str]) -> Model:
+    """Load the model of a folder, with the head that its ``config.json`` names.
+
+    Parameters
+    ----------
+    folder : str or path
+        ``config.json`` and ``model.safetensors`` (or a sharded index), as Hugging Face's transformers or the authors
+        of crammedBERT and UltraFastBERT store them.
+
+    Returns
+    -------
+    Model
+        Float32 weights stay mapped to the file, so do not overwrite it in place while the model lives.
+
+    Raises
+    ------
+    CheckpointError
+        If a file, a tensor or an option is missing, faulty or unknown.
+    """
+    return load_model(ModelFolder(folder))
+
+
+def load_model(folder: ModelFolder, encoder_only: bool = False) -> Model:
+    """Load a model; with `encoder_only` without its head, whatever it is, but with BERT's pooler left out too."""
+    config = parse_config(folder.read_json("config.json"), encoder_only)
+    source = Source(config, Tensors(folder.weight_files()))
+    model = source.model(with_pooler=not encoder_only)
+    source.check_unused(encoder_only)
+    return model
+
+
+class Source:
+    """Builds the parts of a model from named tensors, with the sizes that the configuration gives."""
+
+    def __init__(self, config: ModelConfig, tensors: Tensors) -> None:
+        self.config, self.tensors = config, tensors
+        prefix = names.PREFIX[config.family]
+        encoder_names = names.ENCODER[config.family]
+        bare = encoder_names["word_embeddings"] in tensors
+        self.spelling = {key: ("" if bare else prefix) + name for key, name in encoder_names.items()}
+        self.spelling |= names.HEAD[config.family]
+
+    def model(self, with_pooler: bool) -> Model:
+        config = self.config
+        self.check_layer_count()
+        encoder = Encoder(
+            self.embeddings(),
+            tuple(self.layer(index) for index in range(config.num_hidden_layers)),
+            self.norm("final_norm") if config.final_norm else None,
+        )
+        pooler = None
+        wants_pooler = config.task == "base" or (config.family == "bert" and config.task == "sequence-classification")
+        if with_pooler and wants_pooler and self.has("pooler", ".weight"):
+            pooler = Pooler(self.linear("pooler", config.hidden_size, config.hidden_size))
+        return Model(config, encoder, pooler, self.head(encoder, pooler))
+
+    def embeddings(self) -> Embeddings:
+        config, hidden = self.config, self.config.hidden_size
+        # Rows are widened as they are looked up, so a float16 table can stay mapped, unless a decoder multiplies by it.
+        table = (config.vocab_size, hidden)
+        word = self.tensors.take(self.name("word_embeddings"), table, keep_float16=config.task != "masked-lm")
+        token_type = None
+        if config.type_vocab_size:
+            token_type = self.tensor("token_type_embeddings", (config.type_vocab_size, hidden))
+        norm = self.norm("embedding_norm") if config.embedding_norm else None
+        return Embeddings(word, self.positions(), token_type, norm)
+
+    def positions(self) -> np.ndarray | None:
+        shape = (self.config.max_position_embeddings, self.config.hidden_size)
+        kind = self.config.position_embedding
+        if kind == "learned":
+            return self.tensor("position_embeddings", shape)
+        if kind == "none":
+            return None
+        scale = self.tensor("position_scale", (1,)) if kind == "scaled-sinusoidal" else np.float32(1)
+        return scale * sinusoids(*shape)
+
+    def layer(self, index: int) -> EncoderLayer:
+        attention = self.attention(index)
+        feed_forward = self.fast_feed_forward(index) if self.config.feed_forward == "fff" else self.feed_forward(index)
+        norm1, norm2 = self.norm("norm1", index), self.norm("norm2", index)
+        return EncoderLayer(attention, feed_forward, norm1, norm2, self.config.norm_position)
+
+    def attention(self, index: int) -> SelfAttention:
+        config, hidden = self.config, self.config.hidden_size
+        scale = config.head_size**-0.5
+        if config.family == "crammed":
+            qkv = self.interleaved_query_key_value(index)
+            if self.has("attention_scale", layer=index):
+                scale = float(self.tensor("attention_scale", (), index))
+        else:
+            parts = [self.linear(key, hidden, hidden, config.qkv_bias, index) for key in ("query", "key", "value")]
+            bias = np.concatenate([part.bias for part in parts]) if config.qkv_bias else None
+            qkv = Linear(np.concatenate([part.weight for part in parts]), bias)
+        output = None
+        if config.output_projection:
+            output = self.linear("attention_output", hidden, hidden, config.linear_bias, index)
+        return SelfAttention(qkv, output, config.num_attention_heads, scale)
+
+    def interleaved_query_key_value(self, index: int) -> Linear:
+        """Rows in the order head, (q, k, v), column of the head -> (q, k, v), head, column."""
+        config = self.config
+        linear = self.linear("query_key_value", 3 * config.hidden_size, config.hidden_size, config.qkv_bias, index)
+        rows = np.arange(3 * config.hidden_size).reshape(config.num_attention_heads, 3, config.head_size)
+        order = rows.swapaxes(0, 1).reshape(-1)
+        return Linear(linear.weight[order], None if linear.bias is None else linear.bias[order])
+
+    def feed_forward(self, index: int) -> FeedForward:
+        config, width = self.config, self.config.intermediate_size
+        gated = config.feed_forward == "gated"
+        out_width = width // 2 if gated else width
+        return FeedForward(
+            self.linear("feed_forward_in", width, config.hidden_size, config.linear_bias, index),
+            self.linear("feed_forward_out", config.hidden_size, out_width, config.linear_bias, index),
+            config.hidden_act,
+            gated,
+        )
+
+    def fast_feed_forward(self, index: int) -> FastFeedForward:
+        config = self.config
+        trees, nodes, hidden = config.num_trees, config.num_nodes, config.hidden_size
+        w_in = self.tensors.take(self.name("fff_in", index) + ".weight", (trees * nodes, hidden))
+        b_in = self.tensors.take(self.name("fff_in", index) + ".bias", (trees * nodes,))
+        w_out = self.tensor("fff_out", (hidden, trees * nodes), index)
+        return FastFeedForward(
+            w_in.reshape(trees, nodes, hidden),
+            b_in.reshape(trees, nodes),
+            np.ascontiguousarray(w_out.T).reshape(trees, nodes, hidden),  # a node's output row becomes contiguous
+            config.depth,
+            config.hidden_act,
+        )
+
+    def head(self, encoder: Encoder, pooler: Pooler | None) -> Any:
+        config, hidden = self.config, self.config.hidden_size
+        if config.task == "masked-lm":
+            return self.masked_lm_head(encoder)
+        if config.task == "token-classification":
+            return TokenClassifier(self.linear("classifier", config.num_labels, hidden))
+        if config.task == "question-answering":
+            return TokenClassifier(self.linear("question_answering", 2, hidden))
+        if config.task == "sequence-classification" and config.family == "crammed":
+            return self.crammed_classifier()
+        if config.task == "sequence-classification":
+            pooler = pooler or Pooler(self.linear("pooler", hidden, hidden))  # the latter to name what is missing
+            return SequenceClassifier(pooler, self.linear("classifier", config.num_labels, hidden))
+        return None
+
+    def masked_lm_head(self, encoder: Encoder) -> MaskedLMHead:
+        config, hidden = self.config, self.config.hidden_size
+        dense = norm = None
+        if config.lm_transform:
+            dense = self.linear("lm_dense", hidden, hidden, config.linear_bias)
+            norm = self.norm("lm_norm")
+        weight, bias = encoder.embeddings.word, None
+        if not config.tie_word_embeddings:
+            weight = self.tensor("lm_decoder", (config.vocab_size, hidden))
+        if config.decoder_bias:
+            # Tied, the two are one; untied, transformers adds the decoder's own.
+            untied = not config.tie_word_embeddings and self.has("lm_untied_bias")
+            bias = self.tensor("lm_untied_bias" if untied else "lm_bias", (config.vocab_size,))
+        return MaskedLMHead(dense, config.hidden_act, norm, Linear(weight, bias))
+
+    def crammed_classifier(self) -> CrammedClassifier:
+        config, head = self.config, self.config.classification_head
+        if head is None:
+            raise CheckpointError("config.json: arch: classification_head: expected its settings, found none")
+        dense = self.linear("classifier_dense", head.head_dim, config.hidden_size) if head.include_ff_layer else None
+        classifier = self.linear("classifier", config.num_labels, head.head_dim)
+        return CrammedClassifier(head.pooler, dense, head.activation, classifier)
+
+    def name(self, key: str, layer: int = 0) -> str:
+        return self.spelling[key].format(layer=layer)
+
+    def has(self, key: str, suffix: str = "", layer: int = 0) -> bool:
+        return key in self.spelling and self.name(key, layer) + suffix in self.tensors
+
+    def tensor(self, key: str, shape: tuple[int, ...], layer: int = 0) -> np.ndarray:
+        return self.tensors.take(self.name(key, layer), shape)
+
+    def linear(self, key: str, out_width: int, in_width: int, bias: bool = True, layer: int = 0) -> Linear:
+        stem = self.name(key, layer)
+        weight = self.tensors.take(stem + ".weight", (out_width, in_width))
+        return Linear(weight, self.tensors.take(stem + ".bias", (out_width,)) if bias else None)
+
+    def norm(self, key: str, layer: int = 0) -> Norm:
+        config, stem = self.config, self.name(key, layer)
+        shape: tuple[int, ...] = () if config.norm == "scale_norm" else (config.hidden_size,)
+        if config.norm != "layer_norm":
+            scale = self.tensors.take(stem + ".learnable_scale", shape)
+            return Norm(config.norm, scale, None, config.layer_norm_eps)
+        # Checkpoints converted from TensorFlow in 2018 and 2019 still say gamma and beta.
+        old = stem + ".gamma" in self.tensors
+        weight = self.tensors.take(stem + (".gamma" if old else ".weight"), shape)
+        bias = self.tensors.take(stem + (".beta" if old else ".bias"), shape)
+        return Norm(config.norm, weight, bias, config.layer_norm_eps)
+
+    def check_layer_count(self) -> None:
+        """Refuse a checkpoint with more layers than configured, before the loop over them."""
+        extra = self.name("norm1", self.config.num_hidden_layers).rsplit(".", 1)[0] + "."
+        found = [name for name in self.tensors.names() if name.startswith(extra)]
+        if found:
+            raise CheckpointError(
+                f"{self.tensors.where}: tensor {found[0]}: expected {self.config.num_hidden_layers} layers from "
+                "config.json (num_hidden_layers), found one more; are config.json and weights of the same model?"
+            )
+
+    def check_unused(self, encoder_only: bool) -> None:
+        """Refuse tensors that nothing used, but those that are known to be superfluous."""
+        patterns = list(names.IGNORED[self.config.family])
+        if encoder_only or self.config.task == "base":
+            patterns.append(names.HEADS[self.config.family])
+        unexpected = [name for name in self.tensors.unused() if not re.fullmatch("|".join(patterns), name)]
+        if unexpected:
+            raise CheckpointError(
+                f"{self.tensors.where}: tensor {unexpected[0]}: found {len(unexpected)} tensor(s) that config.json "
+                "does not account for, expected none; are config.json and weights of the same model?"
+            )
+
+
+def sinusoids(positions: int, width: int) -> np.ndarray:
+    """Table of sinusoidal positions, (positions, width) float32: even columns sin, odd cos. arXiv 1706.03762, 3.5."""
+    frequencies = np.exp(np.arange(0, width, 2, dtype=np.float32) * np.float32(-np.log(10_000.0) / width))
+    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
+    table = np.empty((positions, width), np.float32)
+    table[:, 0::2] = np.sin(angles)
+    table[:, 1::2] = np.cos(angles)[:, : width // 2]
+    return table

@@ -1,0 +1,263 @@
+"""``config.json`` to `ModelConfig`. An option that is not supported is refused by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..config import LIMITS, ClassificationHeadConfig, ModelConfig, check_size
+from ..errors import CheckpointError
+
+__all__ = ["parse_config"]
+
+BERT_TASKS = {
+    "BertModel": "base",
+    "BertForPreTraining": "masked-lm",
+    "BertForMaskedLM": "masked-lm",
+    "BertForSequenceClassification": "sequence-classification",
+    "BertForTokenClassification": "token-classification",
+    "BertForQuestionAnswering": "question-answering",
+}
+CRAMMED_TASKS = {
+    "ScriptableLM": "base",
+    "ScriptableLMForPreTraining": "masked-lm",
+    "ScriptableLMForSequenceClassification": "sequence-classification",
+}
+BERT_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "mish": "mish",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "linear": "identity",
+}
+CRAMMED_ACTIVATIONS = {"GELU": "gelu", "ReLU": "relu", "SiLU": "silu", "Tanh": "tanh"}
+CRAMMED_NORMS = {"LayerNorm": "layer_norm", "RMSNorm": "rms_norm", "ScaleNorm": "scale_norm"}
+CRAMMED_POSITIONS = {
+    "learned": "learned",
+    "sinusoidal": "sinusoidal",
+    "scaled-sinusoidal": "scaled-sinusoidal",
+    None: "none",
+}
+POOLERS = ("zero_index", "avg", "max", "lse")
+
+
+class Options:
+    """A JSON object, read key by key; every complaint names the key by its full path.
+
+    Parameters
+    ----------
+    values : mapping
+    where : str
+        The path so far: "config.json", "config.json: arch", ...
+    """
+
+    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+        self.values, self.where = values, where
+
+    def get(self, key: str, default: Any) -> Any:
+        """Value of a key whose range is checked elsewhere; null counts as absent."""
+        value = self.values.get(key)
+        return default if value is None else value
+
+    def section(self, key: str) -> Options:
+        """Return the object under a key, empty if it is absent."""
+        value = self.get(key, {})
+        if not isinstance(value, dict):
+            raise self.error(key, "an object", value)
+        return Options(value, f"{self.where}: {key}")
+
+    def flag(self, key: str, default: bool) -> bool:
+        """Return a true or false value."""
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise self.error(key, "true or false", value)
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        """Return a number from 0 to 1, such as an epsilon."""
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise self.error(key, "a number from 0 to 1", value)
+        return float(value)
+
+    def choice(self, key: str, choices: Iterable[Any], default: Any) -> Any:
+        """Return a value that is one of `choices`."""
+        value = self.values.get(key, default)
+        choices = list(choices)
+        if not any(value is choice or (type(value) is type(choice) and value == choice) for choice in choices):
+            raise self.error(key, "one of " + ", ".join(map(str, choices)), value)
+        return value
+
+    def refuse_unless(self, key: str, accepted: Iterable[Any], default: Any) -> None:
+        """Refuse an option that only ablations of the architecture use."""
+        value = self.values.get(key, default)
+        if value not in list(accepted):
+            raise self.error(key, f"{default!r}, the only one supported", value)
+
+    def error(self, key: str, expected: str, value: Any) -> CheckpointError:
+        """Build the complaint."""
+        found = repr(value)[:80]
+        return CheckpointError(
+            f"{self.where}: {key}: expected {expected}, found {found}; ufbert does not support this option, "
+            "use a checkpoint without it"
+        )
+
+
+def parse_config(data: Mapping[str, Any], encoder_only: bool = False) -> ModelConfig:
+    """Read a ``config.json``.
+
+    Parameters
+    ----------
+    data : mapping
+        The parsed file.
+    encoder_only : bool
+        Take any known architecture as its bare encoder.
+
+    Raises
+    ------
+    CheckpointError
+        If the architecture or an option is unknown, or a value is out of its range.
+    """
+    top = Options(data, "config.json")
+    architectures = top.get("architectures", [])
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise top.error("architectures", "a list of names", architectures)
+    architecture = architectures[0] if architectures else None
+    model_type = top.get("model_type", "bert" if architecture in BERT_TASKS else None)
+    parsers = {"bert": _bert, "crammedBERT": _crammed}
+    if not isinstance(model_type, str) or model_type not in parsers:
+        raise CheckpointError(
+            f"config.json: model_type: expected one of {', '.join(parsers)}, found {model_type!r} "
+            f"(architecture {architecture}); ufbert runs BERT and crammedBERT/UltraFastBERT only"
+        )
+    return parsers[model_type](top, architecture, encoder_only)
+
+
+def _task(top: Options, tasks: Mapping[str, str], architecture: str | None, encoder_only: bool) -> str:
+    if encoder_only or architecture is None:
+        return "base"
+    if architecture not in tasks:
+        raise top.error("architectures", "one of " + ", ".join(tasks), architecture)
+    return tasks[architecture]
+
+
+def _bert(top: Options, architecture: str | None, encoder_only: bool) -> ModelConfig:
+    top.refuse_unless("position_embedding_type", ("absolute", None), "absolute")
+    top.refuse_unless("is_decoder", (False, None), False)
+    top.refuse_unless("add_cross_attention", (False, None), False)
+    act = top.choice("hidden_act", BERT_ACTIVATIONS, "gelu")
+    labels = _labels(top)
+    return ModelConfig(
+        family="bert",
+        task=_task(top, BERT_TASKS, architecture, encoder_only),
+        vocab_size=top.get("vocab_size", 30522),
+        hidden_size=top.get("hidden_size", 768),
+        num_hidden_layers=top.get("num_hidden_layers", 12),
+        num_attention_heads=top.get("num_attention_heads", 12),
+        hidden_act=BERT_ACTIVATIONS[act],
+        layer_norm_eps=top.number("layer_norm_eps", 1e-12),
+        max_position_embeddings=top.get("max_position_embeddings", 512),
+        type_vocab_size=top.get("type_vocab_size", 2),
+        intermediate_size=top.get("intermediate_size", 3072),
+        tie_word_embeddings=top.flag("tie_word_embeddings", True),
+        pad_token_id=top.get("pad_token_id", 0),
+        num_labels=len(labels) or top.get("num_labels", 2),
+        id2label=labels,
+        problem_type=top.get("problem_type", None),
+    )
+
+
+def _crammed(top: Options, architecture: str | None, encoder_only: bool) -> ModelConfig:
+    arch = top.section("arch")
+    if not arch.values:
+        raise arch.error("arch", "the settings of a crammedBERT model", None)
+    attention, embedding = arch.section("attention"), arch.section("embedding")
+    arch.refuse_unless("norm_scheme", ("pre", None), "pre")
+    arch.refuse_unless("ffn_layer_frequency", (1, None), 1)
+    attention.refuse_unless("type", ("self-attention",), "self-attention")
+    attention.refuse_unless("causal_attention", (False, None), False)
+    attention.refuse_unless("rotary_embedding", (False, None), False)
+    attention.refuse_unless("sequence_op", ("torch-softmax",), "torch-softmax")
+    hidden_size = arch.get("hidden_size", None)
+    check_size(hidden_size, "hidden_size", 1, LIMITS["hidden_size"])
+    embedding.refuse_unless("embedding_dim", (hidden_size, None), hidden_size)
+    labels = _labels(top)
+    use_bias = arch.flag("use_bias", True)
+    return ModelConfig(
+        family="crammed",
+        task=_task(top, CRAMMED_TASKS, architecture, encoder_only),
+        vocab_size=embedding.get("vocab_size", None),
+        hidden_size=hidden_size,
+        num_hidden_layers=arch.get("num_transformer_layers", None),
+        num_attention_heads=attention.get("num_attention_heads", None),
+        layer_norm_eps=arch.number("norm_eps", 1e-12),
+        max_position_embeddings=embedding.get("max_seq_length", None),
+        position_embedding=CRAMMED_POSITIONS[embedding.choice("pos_embedding", CRAMMED_POSITIONS, None)],
+        embedding_norm=embedding.flag("normalization", True),
+        norm=CRAMMED_NORMS[arch.choice("norm", CRAMMED_NORMS, "LayerNorm")],
+        norm_position="pre",
+        final_norm=arch.flag("final_norm", True),
+        qkv_bias=attention.flag("qkv_bias", False),
+        linear_bias=use_bias,
+        output_projection=not attention.flag("skip_output_projection", False),
+        lm_transform=not arch.flag("skip_head_transform", False),
+        decoder_bias=arch.flag("decoder_bias", True),
+        tie_word_embeddings=arch.flag("tie_weights", True),
+        pad_token_id=embedding.get("pad_token_id", 0),
+        num_labels=len(labels) or arch.get("num_labels", 2),
+        id2label=labels,
+        problem_type=top.get("problem_type", None),
+        classification_head=_classification_head(arch.section("classification_head"), hidden_size),
+        **_crammed_feed_forward(arch),
+    )
+
+
+def _crammed_feed_forward(arch: Options) -> dict[str, Any]:
+    kind = arch.choice("intermed_type", ("ff", "fff", None), None)
+    gated = {name + "glu": act for name, act in CRAMMED_ACTIVATIONS.items()}
+    if kind == "fff":
+        name = arch.choice("nonlin", CRAMMED_ACTIVATIONS, "GELU")
+        sizes = {"num_trees": arch.get("intermed_size", None), "depth": arch.get("intermed_depth", None)}
+        return {"feed_forward": "fff", "hidden_act": CRAMMED_ACTIVATIONS[name], **sizes}
+    name = arch.choice("nonlin", [*CRAMMED_ACTIVATIONS, *gated], "GELU")
+    width = arch.get("intermed_size", None)
+    if name not in gated:
+        return {"feed_forward": "dense", "hidden_act": CRAMMED_ACTIVATIONS[name], "intermediate_size": width}
+    if isinstance(width, int) and width % 2:
+        raise arch.error("intermed_size", f"an even width for the gated {name}", width)
+    return {"feed_forward": "gated", "hidden_act": gated[name], "intermediate_size": width}
+
+
+def _classification_head(head: Options, hidden_size: Any) -> ClassificationHeadConfig | None:
+    if not head.values:
+        return None
+    include_ff_layer = head.flag("include_ff_layer", True)
+    # The head's nonlinearity is never gated: its name counts without "glu".
+    names = {name + suffix: act for suffix in ("", "glu") for name, act in CRAMMED_ACTIVATIONS.items()}
+    return ClassificationHeadConfig(
+        pooler=head.choice("pooler", POOLERS, "zero_index"),
+        include_ff_layer=include_ff_layer,
+        head_dim=head.get("head_dim", hidden_size),
+        activation=names[head.choice("nonlin", names, "Tanh")],
+    )
+
+
+def _labels(top: Options) -> dict[int, str]:
+    labels = top.get("id2label", {})
+    try:
+        found = {int(index): str(label) for index, label in labels.items()}
+    except (AttributeError, ValueError):
+        raise top.error("id2label", "an object of numbers to names", labels) from None
+    if sorted(found) != list(range(len(found))):
+        raise top.error("id2label", "the numbers from 0 without gaps", labels)
+    return found

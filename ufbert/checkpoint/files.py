@@ -1,0 +1,117 @@
+"""What is in a model folder. Only JSON, text and safetensors are read: no pickle, no code."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+
+__all__ = ["ModelFolder"]
+
+MAX_TEXT_FILE = 256 * 2**20  # bytes; the largest tokenizer.json in use has some 35 MB
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+class ModelFolder:
+    """A folder with ``config.json``, weights and mostly a tokenizer.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            self.path = Path(path)
+            is_folder = self.path.is_dir()
+        except (TypeError, ValueError):  # not a path at all, or one with a NUL
+            raise CheckpointError(f"model folder: expected a path, got {path!r}") from None
+        if not is_folder:
+            found = "a file" if self.path.exists() else "nothing"
+            raise CheckpointError(
+                f"{self.path}: expected a model folder (config.json, model.safetensors), found {found}; a model of the "
+                "Hugging Face hub is first copied: hf download ORGANISATION/NAME --local-dir FOLDER"
+            )
+
+    def has(self, name: str) -> bool:
+        """Tell whether the folder has the file."""
+        return (self.path / name).is_file()
+
+    def read_text(self, name: str) -> str:
+        """Return the text of a UTF-8 file."""
+        file = self.path / name
+        try:
+            size = file.stat().st_size
+            if size > MAX_TEXT_FILE:
+                raise CheckpointError(f"{file}: expected at most {MAX_TEXT_FILE} bytes of text, found {size}")
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{file}: expected UTF-8 text, found other bytes ({error}); copy it anew") from None
+        except OSError as error:
+            raise CheckpointError(
+                f"{file}: expected a readable file, found none ({error.strerror}); "
+                "copy the whole model folder, not only the weights"
+            ) from None
+
+    def read_json(self, name: str, kind: type = dict) -> Any:
+        """Return the object (or with ``kind=list`` the array) of a JSON file."""
+        text = self.read_text(name)
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self.path / name}: expected JSON, found a fault: {error}; copy it anew") from None
+        if not isinstance(value, kind):
+            expected = "an object" if kind is dict else "an array"
+            raise CheckpointError(f"{self.path / name}: expected {expected}, found {type(value).__name__}")
+        return value
+
+    def read_optional_json(self, name: str) -> dict[str, Any]:
+        """Return the object of a JSON file, empty if there is no such file."""
+        return self.read_json(name) if self.has(name) else {}
+
+    def subfolder(self, name: Any) -> ModelFolder:
+        """Return a folder inside this one."""
+        return ModelFolder(self._inside(name, "modules.json"))
+
+    def weight_files(self) -> list[Path]:
+        """List the safetensors files: one, or the shards of an index."""
+        if self.has(WEIGHTS):
+            return [self.path / WEIGHTS]
+        if self.has(INDEX):
+            weight_map = self.read_json(INDEX).get("weight_map")
+            if not isinstance(weight_map, dict) or not weight_map:
+                raise CheckpointError(f"{self.path / INDEX}: expected a weight_map of tensors to files, found none")
+            return [self._shard(name) for name in dict.fromkeys(weight_map.values())]
+        pickled = sorted(file.name for file in self.path.glob("*.bin")) + sorted(f.name for f in self.path.glob("*.pt"))
+        raise CheckpointError(f"{self.path / WEIGHTS}: expected safetensors weights, found " + _instead(pickled))
+
+    def _shard(self, name: Any) -> Path:
+        file = self._inside(name, INDEX)
+        if file.suffix != ".safetensors" or not file.is_file():
+            raise CheckpointError(f"{file}: expected the shard that {INDEX} names, found no such safetensors file")
+        return file
+
+    def _inside(self, name: Any, where: str) -> Path:
+        parts = Path(name).parts if isinstance(name, str) and "\0" not in name else ("..",)
+        if ".." in parts or Path(*parts).is_absolute():
+            raise CheckpointError(f"{self.path / where}: expected names inside the model folder, found {name!r}")
+        return self.path / name
+
+
+def _instead(pickled: list[str]) -> str:
+    if not pickled:
+        return "none; copy the weights beside config.json"
+    return (
+        f"the pickled {', '.join(pickled[:3])}, which is never read, because a pickle can run code; where torch is "
+        "installed, convert it: safetensors.torch.save_file(torch.load('pytorch_model.bin', weights_only=True), "
+        "'model.safetensors')"
+    )

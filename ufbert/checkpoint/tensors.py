@@ -1,0 +1,208 @@
+"""Safetensors files as float32 arrays: mapped where the dtype allows, F16 and BF16 widened.
+
+The ``safetensors`` library validates a file (sizes, offsets, overlaps, dtypes); the arrays are then views of a map of
+it, which processes on one machine share.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ..errors import CheckpointError
+
+__all__ = ["Tensor", "Tensors", "narrow_bfloat16", "widen_bfloat16", "write_tensors"]
+
+_DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64}
+_OTHERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file, not yet read."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether `float32` can be asked for."""
+        return self.dtype in _DTYPES
+
+    def array(self) -> np.ndarray:
+        """Return it in its own dtype (BF16 as uint16), a view of the file."""
+        dtype = (_DTYPES | _OTHERS).get(self.dtype)
+        if dtype is None:
+            raise CheckpointError(
+                f"{self.file}: tensor {self.name}: expected a dtype among {', '.join(_DTYPES | _OTHERS)}, "
+                f"found {self.dtype}; convert it to one of them"
+            )
+        array: np.ndarray = np.frombuffer(self.data, dtype).reshape(self.shape)
+        return array if array.flags.aligned else array.copy()
+
+    def float32(self) -> np.ndarray:
+        """Return it as float32: a view of the file for F32, else a copy."""
+        if not self.is_floating:
+            raise CheckpointError(
+                f"{self.file}: tensor {self.name}: expected dtype {', '.join(_DTYPES)}, found {self.dtype}; "
+                "are config.json and weights of the same model?"
+            )
+        array = self.array()
+        return widen_bfloat16(array) if self.dtype == "BF16" else array.astype(np.float32, copy=False)
+
+
+class Tensors:
+    """The tensors of all weight files of a model, by name.
+
+    Parameters
+    ----------
+    files : list of path
+
+    Raises
+    ------
+    CheckpointError
+        If a file is not valid safetensors, or two files have a tensor of one name.
+    """
+
+    def __init__(self, files: list[Path]) -> None:
+        self._tensors: dict[str, Tensor] = {}
+        for file in files:
+            for tensor in _open(file):
+                if tensor.name in self._tensors:
+                    other = self._tensors[tensor.name].file
+                    raise CheckpointError(f"{file}: tensor {tensor.name}: expected one, found another in {other}")
+                self._tensors[tensor.name] = tensor
+        self.where = files[0] if len(files) == 1 else files[0].parent
+        self.taken: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def names(self) -> list[str]:
+        """Names of all tensors."""
+        return list(self._tensors)
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor, unread.
+
+        Raises
+        ------
+        CheckpointError
+            If there is none of that name.
+        """
+        if name not in self._tensors:
+            raise CheckpointError(
+                f"{self.where}: tensor {name}: expected it from config.json, found none "
+                f"among {len(self._tensors)} tensors ({', '.join(list(self._tensors)[:3])}, ...); "
+                "are config.json and weights of the same model?"
+            )
+        return self._tensors[name]
+
+    def take(self, name: str, shape: tuple[int, ...], keep_float16: bool = False) -> np.ndarray:
+        """Return a tensor as float32 and note that it was used.
+
+        Parameters
+        ----------
+        name : str
+        shape : tuple of int
+            What the configuration says.
+        keep_float16 : bool
+            Leave F16 as it is, a view of the file.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no such tensor, or its shape or dtype does not fit.
+        """
+        tensor = self.tensor(name)
+        if tensor.shape != shape:
+            raise CheckpointError(
+                f"{tensor.file}: tensor {name}: expected shape {shape} from config.json, found {tensor.shape}; "
+                "are config.json and weights of the same model?"
+            )
+        self.taken.add(name)
+        return tensor.array() if keep_float16 and tensor.dtype == "F16" else tensor.float32()
+
+    def unused(self) -> list[str]:
+        """Names that `take` was not asked for."""
+        return [name for name in self._tensors if name not in self.taken]
+
+
+def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """Float32 values of bfloat16 bits, given as uint16: bfloat16 is the upper half of float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def narrow_bfloat16(values: np.ndarray) -> np.ndarray:
+    """Bits, as uint16, of the bfloat16 nearest to float32 values; ties go to even, NaN stays NaN."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+
+def write_tensors(file: Path, tensors: Mapping[str, tuple[str, np.ndarray]]) -> None:
+    """Write a safetensors file.
+
+    Parameters
+    ----------
+    file : path
+    tensors : mapping of str to (str, array)
+        Names to dtypes in the format's words ("F32", "BF16", ...) and the values, BF16 as uint16.
+
+    Notes
+    -----
+    The ``safetensors`` library cannot write BF16 from NumPy, and the signature of its general writer has changed
+    between the versions that we accept. The format: length of the header (8 bytes), header (JSON), data.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (dtype, values) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [end, end + values.nbytes]}
+        end += values.nbytes
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)  # so that the data is aligned in a mapped file
+    with open(file, "wb") as stream:
+        stream.write(len(encoded).to_bytes(8, "little") + encoded)
+        for _, values in tensors.values():
+            stream.write(np.ascontiguousarray(values).data)
+
+
+def _open(file: Path) -> Iterator[Tensor]:
+    """Validate a file with the safetensors library, map it, and cut it into tensors."""
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+        with open(file, "rb") as stream:
+            mapped = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        start = 8 + int.from_bytes(mapped[:8], "little")
+        header = json.loads(bytes(mapped[8:start]))
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file}: expected a whole safetensors file, found a fault: {error or type(error).__name__}"
+            f"{_hint(file)}; copy or download it anew"
+        ) from None
+    for name, entry in header.items():
+        if name != "__metadata__":
+            first, last = entry["data_offsets"]
+            yield Tensor(name, file, entry["dtype"], tuple(entry["shape"]), mapped[start + first : start + last])
+
+
+def _hint(file: Path) -> str:
+    try:
+        with open(file, "rb") as stream:
+            beginning = stream.read(64)
+    except OSError:
+        return ""
+    if beginning.startswith(b"version https://git-lfs"):
+        return " (it is a Git LFS pointer, not the weights: git lfs pull)"
+    return " (it is an archive or a pickle, not safetensors)" if beginning[:2] in (b"PK", b"\x80\x02") else ""

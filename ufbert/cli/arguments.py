@@ -1,0 +1,106 @@
+"""The arguments of the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from .. import __version__
+from ..convert import DTYPES
+from ..tasks.run import ON_OVERFLOW
+from ..tasks.token_classifier import STRATEGIES
+
+__all__ = ["parse"]
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; print help or complaints and exit where argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="ufbert",
+        description="BERT encoders and UltraFastBERT on a CPU: embeddings, masks, labels, entities, answers.",
+        epilog="Texts come from the arguments, from --input FILE (one a line), or from standard input.",
+    )
+    parser.add_argument("--version", action="version", version=f"ufbert {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _embed(commands.add_parser("embed", help="sentence embeddings, or texts ranked by similarity to a query"))
+    _fill_mask(commands.add_parser("fill-mask", help="what stands at [MASK]"))
+    _classify(commands.add_parser("classify", help="labels of texts or pairs of texts"))
+    _ner(commands.add_parser("ner", help="named entities"))
+    _qa(commands.add_parser("qa", help="answers to a question from each text"))
+    _info(commands.add_parser("info", help="version, instruction set, threads, BLAS, OpenMP"))
+    _convert(commands.add_parser("convert", help="copy a model folder with its weights in another dtype"))
+    arguments = parser.parse_args(argv)
+    if arguments.command == "embed" and arguments.format == "npy" and not arguments.output:
+        parser.error("--format npy needs --output FILE")
+    return arguments
+
+
+def _embed(parser: argparse.ArgumentParser) -> None:
+    _texts(parser, model_required=False, formats=("plain", "jsonl", "npy"))
+    parser.add_argument("--query", help="print the texts ranked by similarity to this one, instead of embeddings")
+    parser.add_argument("--top", type=_positive, metavar="N", help="with --query: only the N most similar texts")
+    parser.add_argument("--normalize", action="store_true", help="scale embeddings to length 1")
+    parser.add_argument("--truncate-dim", type=_positive, metavar="N", help="keep the first N dimensions")
+    parser.add_argument("--max-seq-length", type=_positive, metavar="N", help="tokens of a text (default: the model's)")
+    parser.add_argument("--prompt", help="text to put before each text")
+    parser.add_argument("--prompt-name", metavar="NAME", help="one of the model's prompts")
+    parser.add_argument("--pooling", help="cls, mean, max or mean_sqrt_len, where the model does not say")
+
+
+def _fill_mask(parser: argparse.ArgumentParser) -> None:
+    _texts(parser)
+    parser.add_argument("--top-k", type=_positive, default=5, metavar="N", help="tokens to give (default: 5)")
+
+
+def _classify(parser: argparse.ArgumentParser) -> None:
+    _texts(parser)
+    parser.add_argument("--top-k", type=_positive, default=1, metavar="N", help="labels to give (default: 1)")
+    parser.add_argument("--pairs", action="store_true", help="each text is a pair, separated by a tab")
+
+
+def _ner(parser: argparse.ArgumentParser) -> None:
+    _texts(parser)
+    parser.add_argument("--aggregation-strategy", choices=STRATEGIES, default="simple", help="default: simple")
+
+
+def _qa(parser: argparse.ArgumentParser) -> None:
+    _texts(parser, overflow=False)
+    parser.add_argument("--question", required=True)
+    parser.add_argument("--top-k", type=_positive, default=1, metavar="N", help="answers to give (default: 1)")
+
+
+def _info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="model folder")
+    parser.add_argument("target", help="folder to make")
+    parser.add_argument("--dtype", choices=DTYPES, default="float16", help="default: float16")
+
+
+def _texts(
+    parser: argparse.ArgumentParser,
+    model_required: bool = True,
+    formats: Sequence[str] = ("plain", "jsonl"),
+    overflow: bool = True,
+) -> None:
+    """Add what all commands on texts have."""
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts; none: read --input or standard input")
+    default = "" if model_required else " (default: the bundled all-MiniLM-L6-v2)"
+    parser.add_argument("--model", required=model_required, metavar="FOLDER", help="model folder" + default)
+    parser.add_argument("--input", metavar="FILE", help="one text a line, UTF-8; - for standard input")
+    parser.add_argument("--output", metavar="FILE", help="written beside and renamed (default: standard output)")
+    parser.add_argument("--format", choices=formats, help="default: by the output's ending, else plain")
+    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="threads of the kernels")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    if overflow:
+        parser.add_argument("--on-overflow", choices=ON_OVERFLOW, default="warn", help="texts too long (default: warn)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value

@@ -1,0 +1,130 @@
+"""What a model is, in frozen dataclasses with Hugging Face's words.
+
+`ufbert.checkpoint` fills them from ``config.json``; nothing below it knows that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from .errors import CheckpointError
+
+__all__ = ["LIMITS", "ClassificationHeadConfig", "ModelConfig", "check_size"]
+
+# No real model comes near these; they stop a hostile config.json before anything is allocated or looped over.
+LIMITS = {
+    "vocab_size": 10_000_000,
+    "hidden_size": 65_536,
+    "num_hidden_layers": 1_024,
+    "num_attention_heads": 65_536,
+    "intermediate_size": 4_194_304,
+    "max_position_embeddings": 1_048_576,
+    "type_vocab_size": 65_536,
+    "num_trees": 4_194_304,
+    "num_labels": 1_048_576,
+    "head_dim": 1_048_576,
+}
+MAX_DEPTH = 24
+MAX_POSITION_TABLE = 2**26  # entries of a sinusoidal table: 256 MB
+
+
+@dataclass(frozen=True)
+class ClassificationHeadConfig:
+    """The sequence classifier of a crammed model: a pooler over all positions, dense, activation, linear."""
+
+    pooler: str
+    include_ff_layer: bool
+    head_dim: int
+    activation: str
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """An encoder and its head.
+
+    Attributes
+    ----------
+    family : {"bert", "crammed"}
+        Which table of tensor names applies.
+    task : {"base", "masked-lm", "sequence-classification", "token-classification", "question-answering"}
+        Which head the checkpoint has.
+    position_embedding : {"learned", "sinusoidal", "scaled-sinusoidal", "none"}
+    norm_position : {"post", "pre"}
+        Layer norm after each residual sum (BERT), or before each sublayer (crammed).
+    norm : {"layer_norm", "rms_norm", "scale_norm"}
+    feed_forward : {"dense", "gated", "fff"}
+        "gated": half of `intermediate_size` is the value, half the gate. "fff": `num_trees` binary trees of `depth`.
+    hidden_act : str
+        A key of `ufbert.ops.ACTIVATIONS`.
+    """
+
+    family: str
+    task: str
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    hidden_act: str
+    layer_norm_eps: float
+    max_position_embeddings: int
+    type_vocab_size: int = 0
+    position_embedding: str = "learned"
+    embedding_norm: bool = True
+    norm: str = "layer_norm"
+    norm_position: str = "post"
+    final_norm: bool = False
+    qkv_bias: bool = True
+    linear_bias: bool = True
+    output_projection: bool = True
+    feed_forward: str = "dense"
+    intermediate_size: int = 1
+    num_trees: int = 1
+    depth: int = 0
+    lm_transform: bool = True
+    decoder_bias: bool = True
+    tie_word_embeddings: bool = True
+    pad_token_id: int = 0
+    num_labels: int = 2
+    id2label: Mapping[int, str] = field(default_factory=dict)
+    problem_type: str | None = None
+    classification_head: ClassificationHeadConfig | None = None
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes of one tree."""
+        return 2 ** (self.depth + 1) - 1
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if item.name in LIMITS:
+                minimum = 0 if item.name == "type_vocab_size" else 1
+                check_size(getattr(self, item.name), item.name, minimum, LIMITS[item.name])
+        check_size(self.depth, "depth", 0, MAX_DEPTH)
+        if self.feed_forward == "fff":
+            check_size(self.num_trees * self.num_nodes, "num_trees * nodes of a tree", 1, LIMITS["num_trees"])
+        if self.classification_head:
+            check_size(self.classification_head.head_dim, "head_dim", 1, LIMITS["head_dim"])
+        if self.hidden_size % self.num_attention_heads:
+            raise CheckpointError(
+                f"config.json: hidden_size {self.hidden_size} is not divisible by num_attention_heads "
+                f"{self.num_attention_heads}; expected a multiple: correct the two in config.json"
+            )
+        if "sinusoidal" in self.position_embedding:
+            entries = self.max_position_embeddings * self.hidden_size
+            check_size(entries, "max_position_embeddings * hidden_size", 1, MAX_POSITION_TABLE)
+
+
+def check_size(value: object, name: str, minimum: int, maximum: int) -> None:
+    """Raise CheckpointError unless `value` is an integer between the two."""
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+        found = repr(value) if len(repr(value)) < 50 else repr(value)[:47] + "..."
+        raise CheckpointError(
+            f"config.json: {name}: expected an integer from {minimum} to {maximum}, found {found}; "
+            "is this the config.json that came with the weights?"
+        )

@@ -1,0 +1,124 @@
+"""The encoder, the only loop over layers, and the model: an encoder with its head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .batch import Batch, from_padded, pad, split_by_budget
+from .config import ModelConfig
+from .errors import InputError
+from .heads import CrammedClassifier, MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
+from .layers import Embeddings, EncoderLayer, Norm
+
+__all__ = ["Encoder", "Model", "ModelOutput"]
+
+TOKEN_BUDGET = 4_096
+"""Tokens that run through the layers at a time: what bounds the memory of a call."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Embeddings, layers and, in pre-norm models, a final norm."""
+
+    embeddings: Embeddings
+    layers: tuple[EncoderLayer, ...]
+    final_norm: Norm | None
+
+    def __call__(self, batch: Batch) -> np.ndarray:
+        """Run a ragged batch: T tokens -> (T, H) float32."""
+        parts = [
+            self._forward(batch.select(start, stop))
+            for start, stop in split_by_budget(batch.lengths.tolist(), TOKEN_BUDGET)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.zeros((0, self.embeddings.word.shape[1]), np.float32)
+
+    def _forward(self, batch: Batch) -> np.ndarray:
+        x = self.embeddings(batch)  # (T,) -> (T, H)
+        for layer in self.layers:
+            x = layer(x, batch)  # (T, H) -> (T, H)
+        return x if self.final_norm is None else self.final_norm(x)
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What a model computes for a padded batch of N texts of S positions.
+
+    Attributes
+    ----------
+    last_hidden_state : (N, S, H) float32 array
+        Zero at padding and at every other masked position.
+    logits : float32 array or None
+        (N, S, V) of a masked LM, zero at masked positions; (N, C) of a text classifier; (N, S, C) of a token
+        classifier; (N, S, 2), start and end, of a question answerer; None without a head.
+    pooler_output : (N, H) float32 array or None
+        Of BERT's pooler, where the checkpoint has one that is used.
+    """
+
+    last_hidden_state: np.ndarray
+    logits: np.ndarray | None = None
+    pooler_output: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """An encoder with its head; `ufbert.load` makes it. Several threads may call one model at once."""
+
+    config: ModelConfig
+    encoder: Encoder
+    pooler: Pooler | None = None
+    head: CrammedClassifier | MaskedLMHead | SequenceClassifier | TokenClassifier | None = None
+
+    def __call__(self, input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> ModelOutput:
+        """Run padded arrays, as Hugging Face's models take them.
+
+        Parameters
+        ----------
+        input_ids : (N, S) integer array
+        attention_mask : (N, S) array of 0 and 1, optional
+            0 at padding, which may stand anywhere. None for all ones.
+        token_type_ids : (N, S) integer array, optional
+            None for zeros. Models without token types ignore it.
+
+        Returns
+        -------
+        ModelOutput
+
+        Raises
+        ------
+        InputError
+            If a shape, a dtype or an id does not fit the model.
+        """
+        keep = self.head.keep if self.head else "first" if self.pooler else "attended"
+        batch, kept = from_padded(input_ids, attention_mask, token_type_ids, keep)
+        self.check(batch, kept.shape[1])
+        hidden = self.encoder(batch)  # (T, H)
+        pooled = None if self.pooler is None else self.pooler(hidden, batch)
+        logits = None
+        if self.head is not None:
+            logits = self.head(hidden, batch)
+            if self.head.per_token:
+                logits = pad(logits, kept, batch.attended)  # (T, C) -> (N, S, C)
+        return ModelOutput(pad(hidden, kept, batch.attended), logits, pooled)
+
+    def check(self, batch: Batch, num_positions: int) -> None:
+        """Raise InputError unless the embedding tables have a row for everything in `batch`."""
+        limits = [("input_ids", batch.input_ids, self.config.vocab_size)]
+        if self.config.type_vocab_size:
+            limits.append(("token_type_ids", batch.token_type_ids, self.config.type_vocab_size))
+        for name, ids, limit in limits:
+            if ids.size and not 0 <= ids.min() <= ids.max() < limit:
+                wrong = ids.min() if ids.min() < 0 else ids.max()
+                raise InputError(
+                    f"{name}: expected ids from 0 to {limit - 1}, got {wrong}; "
+                    "was the text tokenised with this model's own tokenizer?"
+                )
+        positions = self.config.max_position_embeddings
+        if self.config.position_embedding != "none" and num_positions > positions:
+            raise InputError(
+                f"input_ids: expected at most {positions} positions a text, got {num_positions}; truncate the texts"
+            )

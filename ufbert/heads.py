@@ -1,0 +1,197 @@
+"""What stands on an encoder: poolers, the masked-LM head, classifiers, sentence-embedding modules.
+
+A head is called with the hidden states of a ragged batch; `keep` says which masked tokens it must still see
+(see `ufbert.batch.from_padded`), `per_token` whether it gives a row for each token or for each text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from . import ops
+from .batch import Batch
+from .layers import Linear, Norm
+
+__all__ = [
+    "CrammedClassifier",
+    "Dense",
+    "MaskedLMHead",
+    "Normalize",
+    "Pooler",
+    "Pooling",
+    "SequenceClassifier",
+    "TokenClassifier",
+    "first_tokens",
+    "normalize",
+]
+
+
+def first_tokens(hidden: np.ndarray, batch: Batch) -> np.ndarray:
+    """Return the first token's row of each text, zeros where it has none: (T, H) -> (N, H)."""
+    if len(hidden) == 0:
+        return np.zeros((len(batch), hidden.shape[1]), np.float32)
+    rows = hidden[np.minimum(batch.cu_seqlens[:-1], len(hidden) - 1)]
+    return np.where(batch.lengths[:, None] > 0, rows, np.float32(0))
+
+
+def _reduce(reduction: np.ufunc, values: np.ndarray, batch: Batch) -> np.ndarray:
+    """`reduction` over the tokens of each text, zeros where it has none: (T, H) -> (N, H)."""
+    filled = batch.lengths > 0
+    result = np.zeros((len(batch), values.shape[1]), np.float32)
+    if filled.any():
+        result[filled] = reduction.reduceat(values, batch.cu_seqlens[:-1][filled], axis=0)
+    return result
+
+
+def _without_first(hidden: np.ndarray, batch: Batch, count: int) -> tuple[np.ndarray, Batch]:
+    """Leave out the first `count` tokens of each text."""
+    lengths = batch.lengths
+    starts = np.repeat(batch.cu_seqlens[:-1], lengths)
+    kept = np.arange(batch.num_tokens) - starts >= count
+    cu_seqlens = np.concatenate(([0], np.cumsum(np.maximum(lengths - count, 0))))
+    ids, types, positions = batch.input_ids[kept], batch.token_type_ids[kept], batch.position_ids[kept]
+    return hidden[kept], Batch(ids, types, positions, cu_seqlens)
+
+
+@dataclass(frozen=True)
+class Pooler:
+    """BERT's pooler: dense and tanh on the first token."""
+
+    dense: Linear
+
+    def __call__(self, hidden: np.ndarray, batch: Batch) -> np.ndarray:
+        return ops.tanh(self.dense(first_tokens(hidden, batch)))  # (T, H) -> (N, H)
+
+
+@dataclass(frozen=True)
+class MaskedLMHead:
+    """Scores of the vocabulary; `dense` and `norm` are None where the head has no transform."""
+
+    keep: ClassVar[str] = "attended"
+    per_token: ClassVar[bool] = True
+
+    dense: Linear | None
+    activation: str
+    norm: Norm | None
+    decoder: Linear  # weight (V, H), mostly the word embeddings
+
+    def __call__(self, hidden: np.ndarray, batch: Batch | None = None) -> np.ndarray:
+        if self.dense is not None and self.norm is not None:
+            hidden = self.norm(ops.ACTIVATIONS[self.activation](self.dense(hidden)))  # (M, H)
+        return self.decoder(hidden)  # -> (M, V)
+
+
+@dataclass(frozen=True)
+class SequenceClassifier:
+    """BERT's text classifier: a linear layer on the pooler's output."""
+
+    keep: ClassVar[str] = "first"
+    per_token: ClassVar[bool] = False
+
+    pooler: Pooler
+    classifier: Linear
+
+    def __call__(self, hidden: np.ndarray, batch: Batch) -> np.ndarray:
+        return self.classifier(self.pooler(hidden, batch))  # (T, H) -> (N, C)
+
+
+@dataclass(frozen=True)
+class TokenClassifier:
+    """A linear layer on every token: entities, or the start and end of an answer."""
+
+    keep: ClassVar[str] = "attended"
+    per_token: ClassVar[bool] = True
+
+    classifier: Linear
+
+    def __call__(self, hidden: np.ndarray, batch: Batch | None = None) -> np.ndarray:
+        return self.classifier(hidden)  # (T, H) -> (T, C)
+
+
+@dataclass(frozen=True)
+class CrammedClassifier:
+    """The crammed models' text classifier: pooler, dense (or None), activation, linear.
+
+    "avg", "max" and "lse" run over all positions of a padded row, padding included, as their authors' code does.
+    """
+
+    per_token: ClassVar[bool] = False
+
+    pooler: str
+    dense: Linear | None
+    activation: str
+    classifier: Linear
+
+    @property
+    def keep(self) -> str:
+        """Masked tokens that the pooler reads."""
+        return "first" if self.pooler == "zero_index" else "all"
+
+    def __call__(self, hidden: np.ndarray, batch: Batch) -> np.ndarray:
+        pooled = self._pool(hidden, batch)  # (T, H) -> (N, H)
+        if self.dense is not None:
+            pooled = self.dense(pooled)
+        return self.classifier(ops.ACTIVATIONS[self.activation](pooled))  # -> (N, C)
+
+    def _pool(self, hidden: np.ndarray, batch: Batch) -> np.ndarray:
+        if self.pooler == "zero_index":
+            return first_tokens(hidden, batch)
+        if self.pooler == "max":
+            return _reduce(np.maximum, hidden, batch)
+        if self.pooler == "lse":
+            return _reduce(np.logaddexp, hidden, batch)
+        return _reduce(np.add, hidden, batch) / np.maximum(batch.lengths, 1)[:, None].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """sentence-transformers' pooling; several `modes` are joined in the order given.
+
+    The modes are "cls", "max", "mean" and "mean_sqrt_len".
+    """
+
+    modes: tuple[str, ...]
+    include_prompt: bool = True
+
+    def __call__(self, hidden: np.ndarray, batch: Batch, prompt_tokens: int = 0) -> np.ndarray:
+        """Pool (T, H) to (N, H * modes), without the first `prompt_tokens` of each text."""
+        if prompt_tokens:
+            hidden, batch = _without_first(hidden, batch, prompt_tokens)
+        pooled = [self._pool(mode, hidden, batch) for mode in self.modes]
+        return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
+
+    @staticmethod
+    def _pool(mode: str, hidden: np.ndarray, batch: Batch) -> np.ndarray:
+        if mode == "cls":
+            return first_tokens(hidden, batch)
+        if mode == "max":
+            return _reduce(np.maximum, hidden, batch)
+        divisor = np.maximum(batch.lengths, 1)[:, None].astype(np.float32)
+        return _reduce(np.add, hidden, batch) / (np.sqrt(divisor) if mode == "mean_sqrt_len" else divisor)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """sentence-transformers' dense module: linear and activation on the pooled embedding."""
+
+    linear: Linear
+    activation: str
+
+    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
+        return ops.ACTIVATIONS[self.activation](self.linear(embeddings))  # (N, I) -> (N, O)
+
+
+class Normalize:
+    """sentence-transformers' normalise module."""
+
+    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
+        return normalize(embeddings)
+
+
+def normalize(embeddings: np.ndarray) -> np.ndarray:
+    """Scale each row to Euclidean length 1; a zero row stays zero."""
+    norms = np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    return embeddings / np.maximum(norms, np.float32(1e-12))

@@ -1,0 +1,52 @@
+"""What is installed and what runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from typing import Any
+
+import numpy as np
+
+from . import cmm, threads
+
+__all__ = ["info"]
+
+
+def info() -> dict[str, Any]:
+    """Describe the installation.
+
+    Returns
+    -------
+    dict
+        ``version``; ``kernel``, "cython" or "numpy"; ``instruction_set`` in use and ``instruction_sets`` that may be
+        chosen with ``UFBERT_ISA``; ``threads``, what a call uses by default, and ``cpus``, what the process may use;
+        ``openmp``, the version's date, or None; ``blas``, what NumPy multiplies matrices with; versions of the
+        libraries; ``weights``, the version of the bundled weights, or None.
+    """
+    from importlib import metadata  # slow to import, and rarely wanted
+
+    compiled = cmm.supported_isas() != ["numpy"]
+    return {
+        "version": metadata.version("ufbert"),
+        "kernel": "cython" if compiled else "numpy",
+        "instruction_set": cmm.active_isa(),
+        "instruction_sets": cmm.supported_isas(),
+        "threads": threads.get_num_threads(),
+        "cpus": threads.available_cpus(),
+        "openmp": cmm.openmp_version(),
+        "blas": _blas(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "tokenizers": metadata.version("tokenizers"),
+        "safetensors": metadata.version("safetensors"),
+        "weights": metadata.version("ufbert-weights") if importlib.util.find_spec("ufbert_weights") else None,
+    }
+
+
+def _blas() -> str:
+    try:
+        build = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # NumPy 1.25 and later
+        return " ".join(str(build[key]) for key in ("name", "version") if build.get(key))
+    except (TypeError, KeyError):
+        return "unknown"
