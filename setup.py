@@ -76,7 +76,7 @@ def extensions():
 
     kernels = Extension(
         "ufbert._cmm",
-        sources=["ufbert/_cmm.pyx", *(f"ufbert/kernels/{name}.c" for name in ("dispatch", "scalar", "avx2", "avx512"))],
+        sources=["ufbert/_cmm.pyx", *(f"ufbert/kernels/{name}.c" for name in ("dispatch", "dense", "scalar", "avx2", "avx512", "avx512vnni"))],
         depends=sorted(str(path) for path in Path("ufbert/kernels").glob("*.h")),
         libraries=[] if sys.platform == "win32" else ["m"],
     )

@@ -1,7 +1,7 @@
 """The compiled kernels: typed, unchecked, without the GIL. `ufbert.cmm` checks before it calls them."""
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -290,3 +290,6 @@ def leaf_fff_forward(
     for token in prange(num_tokens, nogil=True, schedule="static", num_threads=num_threads):
         kernels.leaf_fff_forward(&layer, &x[token, 0], 1, &y[token, 0], hidden + token * layer.leaf_width)
     free(hidden)
+
+
+include "_dense.pxi"

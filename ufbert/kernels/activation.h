@@ -91,7 +91,7 @@ INLINE vec v_derivative(int activation, vec v) {
 }
 
 /* In place. */
-static void activate(int activation, float *values, ptrdiff_t n) {
+INLINE void activate(int activation, float *values, ptrdiff_t n) {
     ptrdiff_t i = 0;
     for (; i + LANES <= n; i += LANES)
         v_store(values + i, v_activate(activation, v_load(values + i)));
@@ -100,7 +100,7 @@ static void activate(int activation, float *values, ptrdiff_t n) {
 }
 
 /* values and gradients, which hold the gradients after the activation: both in place. */
-static void activate_backward(int activation, float *values, float *gradients, ptrdiff_t n) {
+INLINE void activate_backward(int activation, float *values, float *gradients, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i += LANES) {
         const vec v = v_load_part(values + i, n - i), g = v_load_part(gradients + i, n - i);
         v_store_part(gradients + i, v_mul(g, v_derivative(activation, v)), n - i);

@@ -6,11 +6,14 @@
 #pragma GCC target("avx2,fma")
 #endif
 #include <immintrin.h>
+#include <string.h>
+
 #include "inline.h"
 
 #define ISA avx2
 #define LANES 8
 #define TOKENS_AT_ONCE 4
+#define TILE_ROWS 4 /* 8 sums, two vectors of weights, one input */
 #define PANEL_BLOCKS 3
 
 typedef __m256 vec;
@@ -53,6 +56,34 @@ INLINE float v_sum(vec a) {
     __m128 c = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     c = _mm_add_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+
+/* Bytes 0 to 255 of values that lie between, rounded to nearest. */
+INLINE void v_store_bytes(uint8_t *p, vec a) {
+    const __m256i whole = _mm256_cvtps_epi32(a);
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(words, words));
+}
+/* int32 sums of LANES columns, four products of bytes at a time: unsigned inputs, signed weights. */
+typedef __m256i ivec;
+typedef __m256i iv_four;
+typedef struct {
+    __m256i first, second; /* 4 columns of four int16 each */
+} iv_weights;
+INLINE ivec iv_zero(void) { return _mm256_setzero_si256(); }
+INLINE vec iv_float(ivec a) { return _mm256_cvtepi32_ps(a); }
+INLINE iv_weights iv_load(const int8_t *p) {
+    return (iv_weights){_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)),
+                        _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p + 16)))};
+}
+INLINE iv_four iv_set_four(const uint8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)));
+}
+INLINE ivec iv_dot(ivec sums, iv_four x, iv_weights w) {
+    const __m256i pairs = _mm256_hadd_epi32(_mm256_madd_epi16(x, w.first), _mm256_madd_epi16(x, w.second));
+    return _mm256_add_epi32(sums, _mm256_permute4x64_epi64(pairs, 0xd8));
 }
 
 #include "table.h"

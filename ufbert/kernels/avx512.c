@@ -1,57 +1,13 @@
-/* AVX-512 (F, VL, BW, DQ): 16 lanes, 32 registers. */
+/* AVX-512 (F, VL, BW, DQ). */
 #if defined(__GNUC__) && defined(__x86_64__)
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,fma"))), apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,fma,prefer-vector-width=512")
 #endif
-#include <immintrin.h>
-#include "inline.h"
+#include "avx512_vectors.h"
 
 #define ISA avx512
-#define LANES 16
-#define TOKENS_AT_ONCE 8 /* 16 sums, one row vector or two */
-#define PANEL_BLOCKS 12  /* 24 sums, one coefficient, two row vectors */
-
-typedef __m512 vec;
-
-INLINE __mmask16 first_lanes(ptrdiff_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1); }
-INLINE vec v_set(float a) { return _mm512_set1_ps(a); }
-INLINE vec v_load(const float *p) { return _mm512_loadu_ps(p); }
-INLINE vec v_load_part(const float *p, ptrdiff_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
-INLINE void v_store(float *p, vec a) { _mm512_storeu_ps(p, a); }
-INLINE void v_store_part(float *p, vec a, ptrdiff_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), a); }
-INLINE void v_stream(float *p, vec a) { _mm512_stream_ps(p, a); }
-INLINE void v_stream_end(void) { _mm_sfence(); }
-INLINE vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
-INLINE vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
-INLINE vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
-INLINE vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
-INLINE vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
-INLINE vec v_abs(vec a) { return _mm512_abs_ps(a); }
-/* a > b ? yes : no, in each lane; no where a or b is NaN. */
-INLINE vec v_if_greater(vec a, vec b, vec yes, vec no) {
-    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), no, yes);
-}
-/* p * 2^k for a whole k from -126 to 128, given as a float. */
-INLINE vec v_scale(vec p, vec k) { return _mm512_scalef_ps(p, k); }
-INLINE vec v_round(vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-/* The empty assembly keeps the compiler from loading the words twice, once for each half. */
-INLINE vec v_load_words(const uint16_t *p) {
-    vec words = _mm512_loadu_ps((const float *)p);
-    __asm__("" : "+v"(words));
-    return words;
-}
-INLINE vec v_low_halves(vec words) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(words), 16)); }
-INLINE vec v_high_halves(vec words) {
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(words), _mm512_set1_epi32((int)0xffff0000u)));
-}
-INLINE float v_sum(vec a) {
-    __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
-}
 
 #include "table.h"
 

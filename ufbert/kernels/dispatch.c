@@ -1,5 +1,6 @@
 /* What is the same for every instruction set: which of them run here, memory, packing. */
 #define _DEFAULT_SOURCE /* madvise */
+#include "dense.h"
 #include "kernels.h"
 
 #include <stdlib.h>
@@ -15,9 +16,21 @@ enum {
 };
 
 extern const ufbert_kernels ufbert_kernels_scalar;
+extern const ufbert_dense ufbert_dense_scalar;
 #if defined(__x86_64__)
 extern const ufbert_kernels ufbert_kernels_avx2, ufbert_kernels_avx512;
+extern const ufbert_dense ufbert_dense_avx2, ufbert_dense_avx512, ufbert_dense_avx512vnni;
 #endif
+
+const ufbert_dense *ufbert_dense_for(const char *isa) {
+#if defined(__x86_64__)
+    if (!strcmp(isa, "avx2"))
+        return &ufbert_dense_avx2;
+    if (!strcmp(isa, "avx512"))
+        return __builtin_cpu_supports("avx512vnni") ? &ufbert_dense_avx512vnni : &ufbert_dense_avx512;
+#endif
+    return &ufbert_dense_scalar;
+}
 
 int ufbert_openmp_version(void) {
 #ifdef _OPENMP

@@ -7,6 +7,7 @@
 #define ISA scalar
 #define LANES 4
 #define TOKENS_AT_ONCE 4
+#define TILE_ROWS 4
 #define PANEL_BLOCKS 1
 
 #if !defined(__GNUC__)
@@ -61,5 +62,25 @@ INLINE vec v_load_words(const uint16_t *p) { return v_load((const float *)p); }
 INLINE vec v_low_halves(vec words) { return (vec)((vec_mask)words << 16); }
 INLINE vec v_high_halves(vec words) { return (vec)((vec_mask)words & (int32_t)0xffff0000); }
 INLINE float v_sum(vec a) { return (a[0] + a[2]) + (a[1] + a[3]); }
+
+/* Bytes 0 to 255 of values that lie between, rounded to nearest. */
+INLINE void v_store_bytes(uint8_t *p, vec a) {
+    for (int i = 0; i < LANES; i++)
+        p[i] = (uint8_t)lrintf(a[i]);
+}
+/* int32 sums of LANES columns, four products of bytes at a time: unsigned inputs, signed weights. */
+typedef vec_mask ivec;
+typedef const int8_t *iv_weights;
+typedef const uint8_t *iv_four;
+INLINE ivec iv_zero(void) { return (ivec){0, 0, 0, 0}; }
+INLINE vec iv_float(ivec a) { return (vec){(float)a[0], (float)a[1], (float)a[2], (float)a[3]}; }
+INLINE iv_weights iv_load(const int8_t *p) { return p; }
+INLINE iv_four iv_set_four(const uint8_t *p) { return p; }
+INLINE ivec iv_dot(ivec sums, iv_four x, iv_weights w) {
+    for (int i = 0; i < LANES; i++)
+        for (int j = 0; j < 4; j++)
+            sums[i] += x[j] * w[4 * i + j];
+    return sums;
+}
 
 #include "table.h"

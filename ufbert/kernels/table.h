@@ -5,6 +5,7 @@
 #include "forward.h"
 #include "leaf.h"
 #include "backward.h"
+#include "dense_table.h"
 
 #define UFBERT_STRING_(name) #name
 #define UFBERT_STRING(name) UFBERT_STRING_(name)
