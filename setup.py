@@ -37,6 +37,9 @@ What to do:
 """
 
 
+KERNELS = ("dispatch", "dense", "scalar", "avx2", "avx512", "avx512vnni")
+
+
 def is_set(name):
     return os.environ.get(name, "") not in ("", "0")
 
@@ -76,7 +79,7 @@ def extensions():
 
     kernels = Extension(
         "ufbert._cmm",
-        sources=["ufbert/_cmm.pyx", *(f"ufbert/kernels/{name}.c" for name in ("dispatch", "dense", "scalar", "avx2", "avx512", "avx512vnni"))],
+        sources=["ufbert/_cmm.pyx", *(f"ufbert/kernels/{name}.c" for name in KERNELS)],
         depends=sorted(str(path) for path in Path("ufbert/kernels").glob("*.h")),
         libraries=[] if sys.platform == "win32" else ["m"],
     )

@@ -11,7 +11,9 @@ PACKAGE = Path(ufbert.__file__).parent
 RANKS = [
     {"errors", "_cmm", "reference"},
     {"config", "threads", "batch"},
-    {"cmm"},
+    {"_door"},
+    {"packed"},
+    {"cmm", "dense"},
     {"ops"},
     {"layers", "heads"},
     {"encoder", "tokenizer"},
