@@ -37,7 +37,7 @@ What to do:
 """
 
 
-KERNELS = ("dispatch", "dense", "scalar", "avx2", "avx512", "avx512vnni")
+KERNELS = ("dispatch", "dense", "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16")
 
 
 def is_set(name):

@@ -9,6 +9,7 @@ cdef extern from "kernels/dense.h" nogil:
         int activation
         const float *bias
         const float *floats
+        const uint16_t *halves
         const int8_t *bytes
         const float *scales
         const float *sums
@@ -33,6 +34,7 @@ cdef extern from "kernels/dense.h" nogil:
     size_t ufbert_linear_scratch(const ufbert_linear *)
     size_t ufbert_attention_scratch(ptrdiff_t, ptrdiff_t)
     void ufbert_pack_floats(const ufbert_linear *, const float *)
+    void ufbert_pack_halves(const ufbert_linear *, const float *)
     void ufbert_pack_bytes(const ufbert_linear *, const float *)
 
     enum: UFBERT_PANEL, UFBERT_NO_ACTIVATION
@@ -51,19 +53,26 @@ cdef class PackedPanels:
     cdef char *memory
     cdef size_t num_bytes
 
-    def __cinit__(self, const float[:, ::1] weight, const float[::1] bias, int activation, bint int8):
+    def __cinit__(self, const float[:, ::1] weight, const float[::1] bias, int activation, str dtype):
         cdef ptrdiff_t n = weight.shape[0], k = weight.shape[1]
         cdef ptrdiff_t panels = (n + UFBERT_PANEL - 1) // UFBERT_PANEL, columns = panels * UFBERT_PANEL
         cdef size_t row = columns * sizeof(float)
-        cdef size_t weights = columns * ((k + 3) // 4 * 4 if int8 else k * sizeof(float))
+        cdef bint int8 = dtype == "int8", bfloat16 = dtype == "bfloat16"
+        cdef size_t weights = columns * k * sizeof(float)
+        if int8:
+            weights = columns * ((k + 3) // 4 * 4)
+        elif bfloat16:
+            weights = columns * ((k + 1) // 2 * 2 * sizeof(uint16_t))
         self.num_bytes = weights + row * (3 if int8 else 1)
         self.memory = <char *> ufbert_allocate_pages(self.num_bytes)
         if self.memory == NULL:
             raise MemoryError(f"expected {self.num_bytes} bytes for packed weights, got none; use int8 or free some")
         cdef float *rows = <float *> (self.memory + weights)
-        self.layer = ufbert_linear(k, n, activation, rows, NULL, NULL, rows + columns, rows + 2 * columns)
+        self.layer = ufbert_linear(k, n, activation, rows, NULL, NULL, NULL, rows + columns, rows + 2 * columns)
         if int8:
             self.layer.bytes = <const int8_t *> self.memory
+        elif bfloat16:
+            self.layer.halves = <const uint16_t *> self.memory
         else:
             self.layer.floats = <const float *> self.memory
         if bias is not None:
@@ -71,6 +80,8 @@ cdef class PackedPanels:
         with nogil:
             if int8:
                 ufbert_pack_bytes(&self.layer, &weight[0, 0])
+            elif bfloat16:
+                ufbert_pack_halves(&self.layer, &weight[0, 0])
             else:
                 ufbert_pack_floats(&self.layer, &weight[0, 0])
 

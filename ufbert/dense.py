@@ -16,7 +16,7 @@ from .errors import InputError
 
 __all__ = ["DTYPES", "PackedLinear", "attention", "is_available", "layer_norm"]
 
-DTYPES = ("float32", "int8")
+DTYPES = ("float32", "bfloat16", "int8")
 
 
 def is_available() -> bool:
@@ -32,8 +32,8 @@ class PackedLinear:
     weight : (O, I) array
     bias : (O,) array, optional
     activation : {"gelu", "relu", "silu", "tanh"}, optional
-    dtype : {"float32", "int8"}
-        "int8": weights are rounded to 8 bits with a scale for each output, inputs as they come with a scale and an
+    dtype : {"float32", "bfloat16", "int8"}
+        "bfloat16": weights and inputs are rounded to bfloat16, sums are float32. "int8": weights are rounded to 8 bits with a scale for each output, inputs as they come with a scale and an
         offset for each row; sums are exact.
 
     Raises
@@ -57,7 +57,7 @@ class PackedLinear:
             raise InputError(f"weight: expected no empty axis, got shape {weight.shape}")
         self.shape = weight.shape
         kind = _cmm.NO_ACTIVATION if activation is None else _cmm.ACTIVATIONS[activation]
-        self._panels = _cmm.PackedPanels(weight, bias, kind, dtype == "int8")
+        self._panels = _cmm.PackedPanels(weight, bias, kind, dtype)
 
     @property
     def nbytes(self) -> int:

@@ -42,9 +42,9 @@ def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
     folder : str or path
         ``config.json`` and ``model.safetensors`` (or a sharded index), as Hugging Face's transformers or the authors
         of crammedBERT and UltraFastBERT store them.
-    dtype : {"float32", "int8"}
-        Precision of the layers' matrix multiplications; see `ufbert.dense.PackedLinear`. With "int8", FFF layers keep
-        their weights in bfloat16.
+    dtype : {"float32", "bfloat16", "int8"}
+        Precision of the layers' matrix multiplications; see `ufbert.dense.PackedLinear`. But for "float32", FFF layers
+        keep their weights in bfloat16.
 
     Returns
     -------

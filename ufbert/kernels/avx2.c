@@ -58,6 +58,7 @@ INLINE float v_sum(vec a) {
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
 }
 
+#include "halves.h"
 /* Bytes 0 to 255 of values that lie between, rounded to nearest. */
 INLINE void v_store_bytes(uint8_t *p, vec a) {
     const __m256i whole = _mm256_cvtps_epi32(a);

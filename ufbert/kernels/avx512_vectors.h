@@ -48,6 +48,22 @@ INLINE float v_sum(vec a) {
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
 }
 
+/* Products of pairs of bfloat16, added to float32 sums of LANES columns. */
+#ifdef USE_BF16
+typedef __m512bh bf_weights;
+typedef __m512bh bf_two;
+INLINE bf_weights bf_load(const uint16_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
+INLINE bf_two bf_set_two(const uint16_t *p) {
+    int32_t two;
+    memcpy(&two, p, sizeof two);
+    return (__m512bh)_mm512_set1_epi32(two);
+}
+INLINE vec bf_dot(vec sums, bf_two x, bf_weights w) { return _mm512_dpbf16_ps(sums, x, w); }
+INLINE void v_store_halves(uint16_t *p, vec a) { _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(a)); }
+#else
+#include "halves.h"
+#endif
+
 /* Bytes 0 to 255 of values that lie between, rounded to nearest. */
 INLINE void v_store_bytes(uint8_t *p, vec a) {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(a)));

@@ -1,5 +1,6 @@
 /* Packing and scratch of the dense kernels: the same for every instruction set. */
 #include "dense.h"
+#include "kernels.h"
 
 #include <math.h>
 #include <string.h>
@@ -8,7 +9,8 @@ static ptrdiff_t whole_panels(ptrdiff_t n) { return (n + UFBERT_PANEL - 1) / UFB
 
 size_t ufbert_linear_scratch(const ufbert_linear *layer) {
     const size_t bytes = layer->bytes ? (size_t)(layer->width_in + 3) / 4 * 4 : 0;
-    return UFBERT_ROWS_IN_CHUNK * (2 * sizeof(float) + bytes);
+    const size_t halves = layer->halves ? (size_t)(layer->width_in + 1) / 2 * 2 : 0;
+    return UFBERT_ROWS_IN_CHUNK * (2 * sizeof(float) + bytes + halves * sizeof(uint16_t));
 }
 
 size_t ufbert_attention_scratch(ptrdiff_t length, ptrdiff_t head_size) {
@@ -23,6 +25,15 @@ void ufbert_pack_floats(const ufbert_linear *layer, const float *weight) {
         for (ptrdiff_t column = 0; column < UFBERT_PANEL; column++)
             for (ptrdiff_t p = 0; p < k; p++)
                 panels[first * k + p * UFBERT_PANEL + column] = first + column < n ? weight[(first + column) * k + p] : 0.0f;
+}
+
+void ufbert_pack_halves(const ufbert_linear *layer, const float *weight) {
+    const ptrdiff_t k = layer->width_in, n = layer->width_out, pairs = (k + 1) / 2;
+    uint16_t *panels = (uint16_t *)layer->halves;
+    for (ptrdiff_t column = 0; column < whole_panels(n); column++)
+        for (ptrdiff_t p = 0; p < 2 * pairs; p++)
+            panels[((column / UFBERT_PANEL * pairs + p / 2) * UFBERT_PANEL + column % UFBERT_PANEL) * 2 + p % 2] =
+                column < n && p < k ? ufbert_bfloat16(weight[column * k + p]) : 0;
 }
 
 void ufbert_pack_bytes(const ufbert_linear *layer, const float *weight) {

@@ -20,6 +20,7 @@ typedef struct {
     int activation;
     const float *bias;   /* (panels, 32) */
     const float *floats; /* float32 weights: (panels, width_in, 32); else NULL */
+    const uint16_t *halves; /* bfloat16 weights: (panels, width_in / 2 rounded up, 32, 2); else NULL */
     const int8_t *bytes; /* int8 weights: (panels, width_in / 4 rounded up, 32, 4); else NULL */
     const float *scales; /* of int8 columns: (panels, 32) */
     const float *sums;   /* of the int8 weights of each column: (panels, 32) */
@@ -47,7 +48,7 @@ typedef struct {
 /* The kernels that this machine has for the instruction set of that name. */
 const ufbert_dense *ufbert_dense_for(const char *isa);
 
-/* Scratch of linear: rows of bytes with their scales, for int8 weights. */
+/* Scratch of linear: rows of bytes with their scales for int8 weights, rows of bfloat16 for such weights. */
 size_t ufbert_linear_scratch(const ufbert_linear *layer);
 
 /* Scratch of attention for texts up to that length. */
@@ -55,6 +56,9 @@ size_t ufbert_attention_scratch(ptrdiff_t length, ptrdiff_t head_size);
 
 /* weight (width_out, width_in) into float32 panels; layer->floats is written to. */
 void ufbert_pack_floats(const ufbert_linear *layer, const float *weight);
+
+/* weight into bfloat16 panels, rounded to nearest; layer->halves is written to. */
+void ufbert_pack_halves(const ufbert_linear *layer, const float *weight);
 
 /* weight into int8 panels, each column rounded by its own scale; bytes, scales and sums are written to. */
 void ufbert_pack_bytes(const ufbert_linear *layer, const float *weight);

@@ -19,7 +19,7 @@ extern const ufbert_kernels ufbert_kernels_scalar;
 extern const ufbert_dense ufbert_dense_scalar;
 #if defined(__x86_64__)
 extern const ufbert_kernels ufbert_kernels_avx2, ufbert_kernels_avx512;
-extern const ufbert_dense ufbert_dense_avx2, ufbert_dense_avx512, ufbert_dense_avx512vnni;
+extern const ufbert_dense ufbert_dense_avx2, ufbert_dense_avx512, ufbert_dense_avx512vnni, ufbert_dense_avx512bf16;
 #endif
 
 const ufbert_dense *ufbert_dense_for(const char *isa) {
@@ -27,7 +27,9 @@ const ufbert_dense *ufbert_dense_for(const char *isa) {
     if (!strcmp(isa, "avx2"))
         return &ufbert_dense_avx2;
     if (!strcmp(isa, "avx512"))
-        return __builtin_cpu_supports("avx512vnni") ? &ufbert_dense_avx512vnni : &ufbert_dense_avx512;
+        return !__builtin_cpu_supports("avx512vnni")  ? &ufbert_dense_avx512
+               : !__builtin_cpu_supports("avx512bf16") ? &ufbert_dense_avx512vnni
+                                                       : &ufbert_dense_avx512bf16;
 #endif
     return &ufbert_dense_scalar;
 }
@@ -84,20 +86,12 @@ void ufbert_free_pages(void *pages, size_t bytes) {
     free(pages);
 }
 
-static uint16_t to_bfloat16(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    if ((bits & 0x7fffffff) > 0x7f800000)
-        return (uint16_t)(bits >> 16 | 0x40); /* NaN: rounding could make it an infinity */
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 void ufbert_pack_bfloat16(const float *row, ptrdiff_t n, uint16_t *packed) {
     const ptrdiff_t half = UFBERT_BLOCK / 2;
     for (ptrdiff_t first = 0; first < n; first += UFBERT_BLOCK)
         for (ptrdiff_t j = 0; j < half; j++) {
-            const uint32_t low = first + j < n ? to_bfloat16(row[first + j]) : 0;
-            const uint32_t high = first + half + j < n ? to_bfloat16(row[first + half + j]) : 0;
+            const uint32_t low = first + j < n ? ufbert_bfloat16(row[first + j]) : 0;
+            const uint32_t high = first + half + j < n ? ufbert_bfloat16(row[first + half + j]) : 0;
             const uint32_t word = high << 16 | low;
             memcpy(packed + first + 2 * j, &word, sizeof word);
         }

@@ -79,6 +79,17 @@ int ufbert_openmp_version(void);
 void *ufbert_allocate_pages(size_t bytes);
 void ufbert_free_pages(void *pages, size_t bytes);
 
+/* The bfloat16 nearest to a value; ties go to even, NaN stays NaN. */
+static inline uint16_t ufbert_bfloat16(float value) {
+    union {
+        float value;
+        uint32_t bits;
+    } word = {value};
+    if ((word.bits & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(word.bits >> 16 | 0x40); /* rounding could make it an infinity */
+    return (uint16_t)((word.bits + 0x7fff + (word.bits >> 16 & 1)) >> 16);
+}
+
 /* Rounds n float32 values to bfloat16 (to nearest, ties to even) in the block layout above. */
 void ufbert_pack_bfloat16(const float *row, ptrdiff_t n, uint16_t *packed);
 

@@ -90,6 +90,42 @@ INLINE void int8_tile(const int rows, const ufbert_linear *layer, const uint8_t 
     }
 }
 
+/* Inputs and weights in bfloat16, sums in float32. */
+INLINE void bfloat16_tile(const int rows, const ufbert_linear *layer, const uint16_t *halves, ptrdiff_t pairs,
+                          const float *residual, float *y, ptrdiff_t panel) {
+    const ptrdiff_t n = layer->width_out;
+    for (int part = 0; part < UFBERT_PANEL; part += COLUMNS_AT_ONCE) {
+        const ptrdiff_t column = panel * UFBERT_PANEL + part;
+        const uint16_t *b = layer->halves + (panel * pairs * UFBERT_PANEL + part) * 2;
+        vec sums[TILE_ROWS][VECTORS_AT_ONCE];
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) {
+            sums[i][0] = v_load(layer->bias + column);
+            sums[i][1] = v_load(layer->bias + column + LANES);
+        }
+        for (ptrdiff_t p = 0; p < pairs; p++, b += UFBERT_PANEL * 2) {
+            const bf_weights b0 = bf_load(b), b1 = bf_load(b + LANES * 2);
+#pragma GCC unroll 8
+            for (int i = 0; i < rows; i++) {
+                const bf_two x = bf_set_two(halves + (i * pairs + p) * 2);
+                sums[i][0] = bf_dot(sums[i][0], x, b0);
+                sums[i][1] = bf_dot(sums[i][1], x, b1);
+            }
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++)
+            finish_row(layer, sums[i], residual ? residual + i * n : NULL, y + i * n, column);
+    }
+}
+
+static void halve_row(const float *x, ptrdiff_t n, uint16_t *halves, ptrdiff_t padded) {
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        v_store_halves(halves + i, v_load(x + i));
+    for (; i < padded; i++)
+        halves[i] = i < n ? ufbert_bfloat16(x[i]) : 0;
+}
+
 /* A row as bytes: x is about low + step * byte, with the row's own low and step. */
 static void quantize_row(const float *x, ptrdiff_t n, uint8_t *bytes, ptrdiff_t padded, float *low, float *step) {
     float least = x[0], most = x[0];
@@ -155,19 +191,39 @@ static void int8_chunk(const ufbert_linear *layer, const uint8_t *bytes, ptrdiff
     }
 }
 
+static void bfloat16_chunk(const ufbert_linear *layer, const uint16_t *halves, ptrdiff_t pairs, ptrdiff_t rows,
+                           const float *residual, float *y, ptrdiff_t panel) {
+    const ptrdiff_t n = layer->width_out;
+    for (ptrdiff_t row = 0; row < rows; row += TILE_ROWS) {
+        const int now = rows - row < TILE_ROWS ? (int)(rows - row) : TILE_ROWS;
+        const uint16_t *from = halves + row * pairs * 2;
+        const float *more = residual ? residual + row * n : NULL;
+        float *to = y + row * n;
+#define CALL(count) bfloat16_tile(count, layer, from, pairs, more, to, panel)
+        LINEAR_CASES(CALL)
+#undef CALL
+    }
+}
+
 static void linear(const ufbert_linear *layer, const float *x, ptrdiff_t rows, const float *residual, float *y,
                    ptrdiff_t first, ptrdiff_t last, void *scratch) {
-    const ptrdiff_t k = layer->width_in, n = layer->width_out, groups = (k + 3) / 4;
+    const ptrdiff_t k = layer->width_in, n = layer->width_out, groups = (k + 3) / 4, pairs = (k + 1) / 2;
     float *steps = scratch, *lows = steps + UFBERT_ROWS_IN_CHUNK;
     uint8_t *bytes = (uint8_t *)(lows + UFBERT_ROWS_IN_CHUNK);
+    uint16_t *halves = (uint16_t *)bytes;
     for (ptrdiff_t done = 0; done < rows; done += UFBERT_ROWS_IN_CHUNK) {
         const ptrdiff_t now = rows - done < UFBERT_ROWS_IN_CHUNK ? rows - done : UFBERT_ROWS_IN_CHUNK;
         const float *more = residual ? residual + done * n : NULL;
         if (layer->bytes)
             for (ptrdiff_t i = 0; i < now; i++)
                 quantize_row(x + (done + i) * k, k, bytes + i * groups * 4, groups * 4, lows + i, steps + i);
+        if (layer->halves)
+            for (ptrdiff_t i = 0; i < now; i++)
+                halve_row(x + (done + i) * k, k, halves + i * pairs * 2, pairs * 2);
         for (ptrdiff_t panel = first; panel < last; panel++)
-            if (layer->bytes)
+            if (layer->halves)
+                bfloat16_chunk(layer, halves, pairs, now, more, y + done * n, panel);
+            else if (layer->bytes)
                 int8_chunk(layer, bytes, groups, steps, lows, now, more, y + done * n, panel);
             else
                 linear_chunk(layer, x + done * k, now, more, y + done * n, panel);

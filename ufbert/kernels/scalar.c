@@ -63,6 +63,7 @@ INLINE vec v_low_halves(vec words) { return (vec)((vec_mask)words << 16); }
 INLINE vec v_high_halves(vec words) { return (vec)((vec_mask)words & (int32_t)0xffff0000); }
 INLINE float v_sum(vec a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 
+#include "halves.h"
 /* Bytes 0 to 255 of values that lie between, rounded to nearest. */
 INLINE void v_store_bytes(uint8_t *p, vec a) {
     for (int i = 0; i < LANES; i++)
