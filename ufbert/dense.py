@@ -92,12 +92,13 @@ def attention(
     context = np.empty((len(qkv), qkv.shape[1] // 3), np.float32)
     if len(qkv):
         cu_seqlens = np.ascontiguousarray(cu_seqlens, np.int64)
-        if qkv.shape[1] % (3 * num_heads) or cu_seqlens[0] != 0 or cu_seqlens[-1] != len(qkv):
+        lengths = np.diff(cu_seqlens)
+        whole = cu_seqlens[0] == 0 and cu_seqlens[-1] == len(qkv) and lengths.min() >= 0
+        if qkv.shape[1] % (3 * num_heads) or not whole:
             raise InputError(f"qkv: expected (T, 3 * heads * size) cut by cu_seqlens, got {qkv.shape}, {cu_seqlens}")
         if attended is not None:
             attended = np.ascontiguousarray(attended, np.uint8)
             _door.check_shape(attended, "attended", (len(qkv),), "(T,)")
-        lengths = np.diff(cu_seqlens)
         work = int(2 * lengths @ lengths) * context.shape[1]
         _cmm.attention(
             qkv, cu_seqlens, num_heads, scale, attended, _door.num_threads_for(work, num_threads), context
