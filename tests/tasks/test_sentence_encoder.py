@@ -191,7 +191,9 @@ def test_the_models_max_seq_length_is_not_the_tokenizers(tmp_path):
     assert SentenceEncoder(folder, max_seq_length=np.int64(3)).encode("a b c", return_truncated=True).truncated == [2]
 
 
-@pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("batch_size", 2.5), ("batch_size", 10**7), ("truncate_dim", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", 0), ("batch_size", 2.5), ("batch_size", 10**7), ("truncate_dim", 0)]
+)
 def test_nonsense_is_refused(encoder, name, value):
     with pytest.raises(InputError, match="positive integer"):
         encoder.encode(TEXTS, **{name: value})
