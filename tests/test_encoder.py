@@ -65,6 +65,9 @@ def test_a_batch_beyond_the_budget_runs_in_parts(model, monkeypatch):
         (([[5]], None, [[2]]), "token_type_ids: expected ids from 0 to 1"),
         ((np.zeros((1, 41), int),), "at most 40 positions"),
         (([[5, 6]], [[1]]), "attention_mask: expected the shape"),
+        (([[5, 6], [5]],), "input_ids: expected a padded 2-D array"),
+        (([[5, 6]], [[1], [1, 1]]), "attention_mask: expected a padded 2-D array"),
+        (([[5, 6]], None, [[1], [1, 1]]), "token_type_ids: expected a padded 2-D array"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):

@@ -21,6 +21,7 @@ RANKS = [
     {"tasks", "convert", "info"},
     {"testing"},
     {"cli", "__init__"},
+    {"__main__"},
 ]
 HEAVY = {"torch", "transformers", "scipy", "hypothesis", "matplotlib", "sentence_transformers"}
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}

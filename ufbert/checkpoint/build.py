@@ -259,7 +259,14 @@ class Source:
             )
 
     def check_unused(self, encoder_only: bool) -> None:
-        """Refuse tensors that nothing used, but those that are known to be superfluous."""
+        """Refuse tensors that nothing used, but those that are known to be superfluous; they must fit all the same."""
+        vocab_size, hidden = self.config.vocab_size, self.config.hidden_size
+        known = {"lm_decoder": (vocab_size, hidden), "lm_bias": (vocab_size,), "lm_untied_bias": (vocab_size,)}
+        known |= {"pooler.weight": (hidden, hidden), "pooler.bias": (hidden,)}
+        for key, shape in known.items():
+            stem, dot, suffix = key.partition(".")
+            if self.has(stem, dot + suffix):
+                self.tensors.checked(self.name(stem) + dot + suffix, shape)
         patterns = list(names.IGNORED[self.config.family])
         if encoder_only or self.config.task == "base":
             patterns.append(names.HEADS[self.config.family])

@@ -32,7 +32,7 @@ def embed(arguments: argparse.Namespace) -> int:
     if arguments.query is not None:
         return _rank(encoder, arguments, options)
     width = min(arguments.truncate_dim or encoder.dimension, encoder.dimension)
-    seen: list[str] = []  # texts read ahead of their embeddings: one window
+    seen: list[str] = []  # texts read ahead of their embeddings: one batch
     with (
         open_writer(arguments, lambda _, row: " ".join(f"{value:.7g}" for value in row), "embedding", width) as writer,
         progress(arguments) as bar,

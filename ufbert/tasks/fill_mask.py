@@ -9,7 +9,7 @@ from typing import Any
 from .. import ops
 from ..errors import CheckpointError, InputError
 from .load import load_parts, top
-from .run import check_count, check_overflow, hidden_states
+from .run import check_batch_size, check_count, check_overflow, check_texts, hidden_states
 
 __all__ = ["FillMask"]
 
@@ -66,9 +66,9 @@ class FillMask:
         InputError
             If a text has no mask (or it was cut off), or an argument does not fit.
         """
-        top_k, batch_size = check_count(top_k, "top_k"), check_count(batch_size, "batch_size")
+        top_k, batch_size = check_count(top_k, "top_k"), check_batch_size(batch_size)
         single = isinstance(texts, str)
-        encodings, truncated = self._tokenizer.encode([texts] if isinstance(texts, str) else list(texts))
+        encodings, truncated = self._tokenizer.encode(check_texts(texts, "texts"))
         check_overflow(truncated, self._tokenizer.max_length, on_overflow)
         masks = [[i for i, token in enumerate(e.ids) if token == self._mask_id] for e in encodings]
         for index, positions in enumerate(masks):

@@ -40,7 +40,8 @@ def load_parts(folder: str | os.PathLike[str], task: str) -> Parts:
             f"{root.path / 'config.json'}: expected an architecture for {task}, found one for {model.config.task}; "
             "use a model that was trained for this task"
         )
-    return Parts(model, model.head, load_tokenizer(root, model.config.max_position_embeddings))
+    config = model.config
+    return Parts(model, model.head, load_tokenizer(root, config.max_position_embeddings, vocab_size=config.vocab_size))
 
 
 def labels(model: Model) -> list[str]:
