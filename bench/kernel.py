@@ -348,7 +348,7 @@ def main():
     quick, skip, start = options.quick, options.skip.split(","), time.time()
     pairs = [(128, 2)] if quick else [(16384, 2), (16384, 1), (128, 2), (128, 1)]
     sections = {
-        "headline": lambda: [headline(b, t, (3 if quick else 5) if b > 1000 else 15, limit[t]) for b, t in pairs],
+        "headline": lambda: [headline(b, t, 3 if b > 1000 else 15, limit[t]) for b, t in pairs],
         "single_token": lambda: [single_token(t, 5 if quick else 15) for t in ((1,) if quick else (1, 2))],
         "sweep": lambda: [] if quick else sweep(2, 3),
         "depth": lambda: depth_cost(2, 5, range(5, 16, 5 if quick else 1)),
