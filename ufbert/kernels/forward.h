@@ -7,10 +7,11 @@
 #include <string.h>
 
 enum {
-    PASS_LEVELS = 4,      /* levels of a pass: the sort between passes has 2^PASS_LEVELS children a node */
+    PASS_LEVELS = 3,      /* levels of a pass: the sort between passes has 2^PASS_LEVELS children a node */
     TOKENS_IN_BLOCK = 8,  /* 8 inputs of 768 floats leave a quarter of the first cache to the rows */
     SEGMENT_TOKENS = 128, /* inputs of 768 floats: 384 KB of the second cache */
     ROOT_AT_ONCE = 1,     /* at the root inputs come from memory, in order: one stream is read faster than eight */
+    PREFETCH_BYTES = 3072, /* of a row that a lone token may need next */
     ROWS_AT_ONCE = 16,    /* visited nodes summed in one go: half a row each, they fit in the first cache */
 };
 
@@ -30,6 +31,20 @@ typedef struct {
 INLINE void prefetch_row(const char *row, ptrdiff_t bytes) {
     for (ptrdiff_t at = 0; at < bytes; at += 64)
         __builtin_prefetch(row + at, 0, 2);
+}
+
+/* A lone token waits for each row in turn, unless both children and the output row are on their way while the node's
+ * score is computed. With more tokens in flight this only costs bandwidth. */
+static void prefetch_for_one(const ufbert_fff *layer, const char *rows_in, const char *rows_out, ptrdiff_t node,
+                             int has_children) {
+    const ptrdiff_t item = layer->bfloat16 ? 2 : 4;
+    const ptrdiff_t in = layer->width_in * item < PREFETCH_BYTES ? layer->width_in * item : PREFETCH_BYTES;
+    const ptrdiff_t out = layer->width_out * item < PREFETCH_BYTES ? layer->width_out * item : PREFETCH_BYTES;
+    if (has_children) {
+        prefetch_row(rows_in + (2 * node + 1) * layer->stride_in, in);
+        prefetch_row(rows_in + (2 * node + 2) * layer->stride_in, in);
+    }
+    prefetch_row(rows_out + node * layer->stride_out, out);
 }
 
 /* Writes down what a token found at a node; returns whether it goes right. */
@@ -96,10 +111,10 @@ static void descend_block(const descent *d, int32_t *tokens, int32_t *at, int co
 }
 
 /* Up to TOKENS_IN_BLOCK tokens from level `first` to their leaves, each on its own: few share a node. Nothing here
- * branches on a score, and each row is asked for while the other tokens are at work. */
+ * branches on a score. */
 static void descend_alone(const descent *d, const int32_t *tokens, int32_t *at, int count, ptrdiff_t first) {
     const ufbert_fff *layer = d->layer;
-    const ptrdiff_t bytes = layer->width_in * (layer->bfloat16 ? 2 : 4);
+    const char *rows_out = layer->w_out + d->tree * layer->num_nodes * layer->stride_out;
     const float *xs[TOKENS_IN_BLOCK];
     const char *rows[TOKENS_IN_BLOCK];
     float dots[TOKENS_IN_BLOCK];
@@ -108,14 +123,14 @@ static void descend_alone(const descent *d, const int32_t *tokens, int32_t *at, 
         rows[i] = d->rows_in + at[i] * layer->stride_in;
     }
     for (ptrdiff_t level = first; level <= layer->depth; level++) {
+        if (count == 1)
+            prefetch_for_one(layer, d->rows_in, rows_out, at[0], level < layer->depth);
         dot_each(layer->bfloat16, rows, xs, count, layer->width_in, dots);
         for (int i = 0; i < count; i++) {
             const int32_t node = at[i];
             const float score = dots[i] + layer->b_in[d->tree * layer->num_nodes + node];
             at[i] = 2 * node + 1 + record(d, tokens[i], level, node, score);
             rows[i] = d->rows_in + at[i] * layer->stride_in;
-            if (level < layer->depth)
-                prefetch_row(rows[i], bytes);
         }
     }
 }
