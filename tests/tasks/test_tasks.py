@@ -151,3 +151,14 @@ def test_a_base_model_ignores_the_heads_of_a_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="classifier.weight"):
         ufbert.load(folder)  # 2 labels by default, 5 in the file
     assert ufbert.SentenceEncoder(folder, pooling="mean").encode("a").shape == (hidden,)
+
+
+@pytest.mark.parametrize(("dtype", "closeness"), [("bfloat16", 0.999), ("int8", 0.98)])
+def test_reduced_precision_stays_close(tmp_path, dtype, closeness):
+    folder = write_bert(tmp_path / "model")
+    texts = ["the cat.", "a b c d e f g", "z!"]
+    exact = ufbert.SentenceEncoder(folder, pooling="mean").encode(texts, normalize_embeddings=True)
+    found = ufbert.SentenceEncoder(folder, pooling="mean", dtype=dtype).encode(texts, normalize_embeddings=True)
+    assert closeness < np.einsum("nd,nd->n", exact, found).min() < 1
+    with pytest.raises(InputError, match="dtype: expected one of float32, bfloat16, int8"):
+        ufbert.FillMask(PIPELINES / "fill-mask", "float64")

@@ -68,7 +68,9 @@ class SentenceModel:
         return len(dense[-1].linear.weight) if dense else self.model.config.hidden_size * len(self.pooling.modes)
 
 
-def load_sentence_model(folder: ModelFolder, pooling: str | None = None) -> SentenceModel:
+def load_sentence_model(
+    folder: ModelFolder, pooling: str | None = None, dtype: str = "float32"
+) -> SentenceModel:
     """Load a sentence-transformers folder, or a plain BERT folder if `pooling` says how to pool.
 
     Raises
@@ -78,7 +80,7 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None) -> Sent
     """
     modules = list_modules(folder, pooling)
     root = folder.subfolder(modules[0][1])
-    model = load_model(root, encoder_only=True)
+    model = load_model(root, encoder_only=True, dtype=dtype)
     name, positions = "sentence_bert_config.json", model.config.max_position_embeddings
     transformer = Options(root.read_optional_json(name), root.path / name)
     lowercase = transformer.flag("do_lower_case", False)

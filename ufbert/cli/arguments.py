@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..convert import DTYPES
+from ..dense import DTYPES as PRECISIONS
 from ..tasks.run import MAX_BATCH_SIZE, ON_OVERFLOW
 from ..tasks.token_classifier import STRATEGIES
 
@@ -113,6 +114,7 @@ def _texts(
     parser.add_argument("--output", metavar="FILE", help="written beside and renamed; - for standard output (default)")
     parser.add_argument("--format", choices=formats, help="default: by the output's ending, else plain")
     parser.add_argument("--batch-size", type=_batch_size, default=32, metavar="N", help="default: 32")
+    parser.add_argument("--dtype", choices=PRECISIONS, default="float32", help="precision (default: float32)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads of the kernels")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     if overflow:

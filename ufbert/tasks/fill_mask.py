@@ -21,6 +21,8 @@ class FillMask:
     ----------
     folder : str or path
         A folder with a masked-LM model and its tokenizer.
+    dtype : {"float32", "bfloat16", "int8"}
+        Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises
     ------
@@ -28,8 +30,8 @@ class FillMask:
         If the folder is not usable, or its tokenizer has no mask token.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._model, self._head, self._tokenizer = load_parts(folder, "masked-lm")
+    def __init__(self, folder: str | os.PathLike[str], dtype: str = "float32") -> None:
+        self._model, self._head, self._tokenizer = load_parts(folder, "masked-lm", dtype)
         self._mask_id = self._tokenizer.token_id("mask_token")
         if self._mask_id is None:
             raise CheckpointError(f"{folder}: expected a tokenizer with a mask token, found none; name it mask_token")

@@ -25,8 +25,8 @@ class Parts(NamedTuple):
     tokenizer: Tokenizer
 
 
-def load_parts(folder: str | os.PathLike[str], task: str) -> Parts:
-    """Load a model folder whose checkpoint has the head of `task`.
+def load_parts(folder: str | os.PathLike[str], task: str, dtype: str) -> Parts:
+    """Load a model folder whose checkpoint has the head of `task`, in the precision `dtype`.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def load_parts(folder: str | os.PathLike[str], task: str) -> Parts:
         If the folder is not usable, or has another head.
     """
     root = ModelFolder(folder)
-    model = load_model(root)
+    model = load_model(root, dtype=dtype)
     if model.config.task != task:
         raise CheckpointError(
             f"{root.path / 'config.json'}: expected an architecture for {task}, found one for {model.config.task}; "

@@ -40,6 +40,8 @@ class QuestionAnswerer:
     ----------
     folder : str or path
         A folder with a question-answering model and its tokenizer.
+    dtype : {"float32", "bfloat16", "int8"}
+        Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises
     ------
@@ -47,8 +49,8 @@ class QuestionAnswerer:
         If the folder is not usable.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._model, self._head, self._tokenizer = load_parts(folder, "question-answering")
+    def __init__(self, folder: str | os.PathLike[str], dtype: str = "float32") -> None:
+        self._model, self._head, self._tokenizer = load_parts(folder, "question-answering", dtype)
 
     def __call__(
         self,

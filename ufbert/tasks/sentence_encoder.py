@@ -77,6 +77,8 @@ class SentenceEncoder:
         Instead of what the folder says.
     on_overflow : {"truncate", "warn", "error"}
         What to do with longer texts, where a call does not say.
+    dtype : {"float32", "bfloat16", "int8"}
+        Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises
     ------
@@ -99,10 +101,11 @@ class SentenceEncoder:
         max_seq_length: int | None = None,
         pooling: str | None = None,
         on_overflow: str = "truncate",
+        dtype: str = "float32",
     ) -> None:
         check_choice(on_overflow, "on_overflow", ON_OVERFLOW)
         root = ModelFolder(bundled_model() if folder is None else folder)
-        self._parts = load_sentence_model(root, pooling)
+        self._parts = load_sentence_model(root, pooling, dtype)
         self._max_seq_length = self._parts.max_seq_length
         self.on_overflow = on_overflow
         settings = self._parts.settings

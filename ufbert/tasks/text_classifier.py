@@ -25,6 +25,8 @@ class TextClassifier:
     ----------
     folder : str or path
         A folder with a sequence classifier, BERT's or a crammed one, and its tokenizer.
+    dtype : {"float32", "bfloat16", "int8"}
+        Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises
     ------
@@ -32,8 +34,8 @@ class TextClassifier:
         If the folder is not usable.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._model, self._head, self._tokenizer = load_parts(folder, "sequence-classification")
+    def __init__(self, folder: str | os.PathLike[str], dtype: str = "float32") -> None:
+        self._model, self._head, self._tokenizer = load_parts(folder, "sequence-classification", dtype)
         self.labels = labels(self._model)
 
     def __call__(

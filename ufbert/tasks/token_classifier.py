@@ -24,6 +24,8 @@ class TokenClassifier:
     ----------
     folder : str or path
         A folder with a token classifier and its tokenizer.
+    dtype : {"float32", "bfloat16", "int8"}
+        Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises
     ------
@@ -31,8 +33,8 @@ class TokenClassifier:
         If the folder is not usable.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._model, self._head, self._tokenizer = load_parts(folder, "token-classification")
+    def __init__(self, folder: str | os.PathLike[str], dtype: str = "float32") -> None:
+        self._model, self._head, self._tokenizer = load_parts(folder, "token-classification", dtype)
         self.labels = labels(self._model)
 
     def __call__(
