@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import ufbert
-from ufbert import cmm, reference, testing
+from ufbert import InputError, cmm, reference, testing
 
 ISAS = cmm.supported_isas()
 
@@ -213,3 +213,33 @@ def test_an_unknown_instruction_set_lists_the_known_ones():
 
 def run_python(code, **environment):
     return subprocess.run([sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("depth", ["1", None, [1], 1.0, True, np.True_, np.float32(1), np.array([1]), -1, 25, "x"])
+def test_depth_is_an_integer_in_range(depth):
+    with pytest.raises(InputError, match="depth: expected an integer from 0 to 24"):
+        cmm.fff_forward(np.ones((2, 3)), np.ones((1, 3, 3)), np.ones((1, 3)), np.ones((1, 3, 3)), depth)
+
+
+def test_ragged_lists_and_other_activations_are_refused():
+    layer = np.ones((1, 3, 3)), np.ones((1, 3)), np.ones((1, 3, 3)), 1
+    with pytest.raises(InputError, match="x: expected an array of float32"):
+        cmm.fff_forward([[1, 2, 3], [1]], *layer)
+    for activation in ([], None, "elu"):
+        with pytest.raises(InputError, match="activation: expected one of"):
+            cmm.fff_forward(np.ones((2, 3)), *layer, activation=activation)
+
+
+def test_any_number_of_threads_may_be_asked_for():
+    rng = np.random.default_rng(0)
+    x, w_in, w_out = (rng.standard_normal(shape).astype(np.float32) for shape in ((20_000, 64), (1, 3, 64), (1, 3, 64)))
+    b_in = np.zeros((1, 3), np.float32)
+    expected = cmm.fff_forward(x, w_in, b_in, w_out, 1, num_threads=1)
+    for num_threads in (1_000, 100_000, 2**40):
+        np.testing.assert_array_equal(cmm.fff_forward(x, w_in, b_in, w_out, 1, num_threads=num_threads), expected)
+
+
+@pytest.mark.parametrize("state_dict", [None, {}, {"depth": 1}])
+def test_state_dicts_of_leaf_layers_are_checked(state_dict):
+    with pytest.raises(InputError, match="state dict of a leaf FFF"):
+        cmm.load_leaf_fff(state_dict)

@@ -284,11 +284,12 @@ def leaf_fff_forward(
         &w1s[0, 0, 0], &b1s[0, 0], &w2s[0, 0, 0], first_b2,
     )
     cdef ptrdiff_t num_tokens = x.shape[0], token
-    cdef float *hidden = <float *> malloc(num_tokens * layer.leaf_width * sizeof(float))
+    cdef ptrdiff_t scratch = (layer.leaf_width + 15) // 16 * 16  # whole cache lines for each thread
+    cdef float *hidden = <float *> malloc(num_threads * scratch * sizeof(float))
     if hidden == NULL:
         raise MemoryError("scratch of leaf_fff_forward")
     for token in prange(num_tokens, nogil=True, schedule="static", num_threads=num_threads):
-        kernels.leaf_fff_forward(&layer, &x[token, 0], 1, &y[token, 0], hidden + token * layer.leaf_width)
+        kernels.leaf_fff_forward(&layer, &x[token, 0], 1, &y[token, 0], hidden + threadid() * scratch)
     free(hidden)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from typing import Any
 
 import numpy as np
 
 from . import reference, threads
-from .errors import InputError
+from .errors import InputError, shown
 
 try:
     from . import _cmm
@@ -75,7 +76,10 @@ def num_threads_for(work: int, num_threads: int | None) -> int:
 
 def float32_array(array: Any, name: str, ndim: int) -> np.ndarray:
     """`array` as C-contiguous float32, without a copy where it is one."""
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except ValueError as error:  # such as rows of different lengths
+        raise InputError(f"{name}: expected an array of float32, got none: {error}") from None
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name}: expected an array of float32, got dtype {array.dtype}; convert it first")
     if array.ndim != ndim:
@@ -89,22 +93,26 @@ def check_shape(array: np.ndarray, name: str, expected: tuple[int, ...], meaning
 
 
 def checked_depth(depth: Any) -> int:
-    if isinstance(depth, (bool, float)) or not 0 <= int(depth) <= MAX_DEPTH:
-        raise InputError(f"depth: expected an integer from 0 to {MAX_DEPTH}, got {depth!r}; count levels below the root")
-    return int(depth)
+    try:
+        number = -1 if isinstance(depth, (bool, np.bool_)) else operator.index(depth)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= MAX_DEPTH:
+        found = shown(depth)
+        raise InputError(f"depth: expected an integer from 0 to {MAX_DEPTH}, got {found}; count levels below the root")
+    return number
 
 
-def check_activation(activation: str) -> None:
-    if activation not in reference.ACTIVATIONS:
+def check_activation(activation: Any) -> None:
+    if not isinstance(activation, str) or activation not in reference.ACTIVATIONS:
         known = ", ".join(reference.ACTIVATIONS)
-        raise InputError(f"activation: expected one of {known}, got {activation!r}; choose one of these")
+        raise InputError(f"activation: expected one of {known}, got {shown(activation)}; choose one of these")
 
 
 def layer_arrays(w_in: Any, b_in: Any, w_out: Any, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The weights of a fast feedforward layer as float32, with their shapes checked against each other."""
-    w_in, b_in, w_out = (
-        float32_array(array, name, ndim) for array, name, ndim in ((w_in, "w_in", 3), (b_in, "b_in", 2), (w_out, "w_out", 3))
-    )
+    named = ((w_in, "w_in", 3), (b_in, "b_in", 2), (w_out, "w_out", 3))
+    w_in, b_in, w_out = (float32_array(array, name, ndim) for array, name, ndim in named)
     trees, nodes = w_in.shape[0], 2 ** (depth + 1) - 1
     check_shape(w_in, "w_in", (trees, nodes, w_in.shape[2]), f"(P, 2**(depth + 1) - 1, H) with depth {depth}")
     check_shape(b_in, "b_in", (trees, nodes), "(P, n)")
@@ -130,7 +138,7 @@ def output_array(out: Any, x: np.ndarray, width: int) -> np.ndarray:
         found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
         raise InputError(f"out: expected a float32 array of shape {shape}, got {found}; allocate it so or leave it out")
     if not (out.flags.c_contiguous and out.flags.writeable):
-        raise InputError("out: expected a C-contiguous, writeable array, got another layout; pass np.empty(shape, 'f4')")
+        raise InputError("out: expected a C-contiguous, writeable array, got another; pass np.empty(shape, 'f4')")
     if np.may_share_memory(out, x):
         raise InputError("out: expected memory of its own, got an array that overlaps x; pass another array")
     return out
@@ -154,5 +162,5 @@ def _serial_after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_serial_after_fork)
-if "UFBERT_ISA" in os.environ:
-    use_isa(os.environ["UFBERT_ISA"])
+if name := os.environ.get("UFBERT_ISA"):
+    use_isa(name)

@@ -6,6 +6,7 @@ functions run in NumPy (`ufbert.reference.fff_walk`), slower and with the same r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -241,11 +242,14 @@ def leaf_fff_forward(
     InputError
         If a shape, a dtype or another argument does not fit.
     """
-    arrays = [_door.float32_array(x, "x", 2), _door.float32_array(node_weights, "node_weights", 2)]
-    arrays.append(_door.float32_array(np.reshape(node_biases, -1), "node_biases", 1))
-    named = (("w1s", w1s, 3), ("b1s", b1s, 2), ("w2s", w2s, 3))
-    x, node_weights, node_biases, w1s, b1s, w2s = arrays + [_door.float32_array(a, name, ndim) for name, a, ndim in named]
+    node_biases = np.reshape(node_biases, -1)
+    named = ((x, "x", 2), (node_weights, "node_weights", 2), (node_biases, "node_biases", 1))
+    x, node_weights, node_biases = (_door.float32_array(array, name, ndim) for array, name, ndim in named)
+    named = ((w1s, "w1s", 3), (b1s, "b1s", 2), (w2s, "w2s", 3))
+    w1s, b1s, w2s = (_door.float32_array(array, name, ndim) for array, name, ndim in named)
     leaves, _, leaf_width = w1s.shape
+    if isinstance(activation, str):
+        activation = activation.lower()  # the authors write "ReLU"
     depth = _door.checked_depth(max(leaves, 1).bit_length() - 1 if depth is None else depth)
     _door.check_shape(w1s, "w1s", (2**depth, x.shape[1], leaf_width), f"(2**depth, H, leaf_width) with depth {depth}")
     _door.check_shape(node_weights, "node_weights", (leaves - 1, x.shape[1]), "(2**depth - 1, H)")
@@ -289,13 +293,16 @@ def load_leaf_fff(state_dict: dict[str, Any]) -> dict[str, Any]:
     """
     names = ("node_weights", "node_biases", "w1s", "b1s", "w2s", "b2s")
     expected = {*names, "depth"}
-    found = set(state_dict) - {"node_usage", "leaf_usage"}
+    found = set(state_dict) - {"node_usage", "leaf_usage"} if isinstance(state_dict, Mapping) else set()
     if found != expected:
         raise InputError(
             f"state dict of a leaf FFF: expected the tensors {sorted(expected)}, got {sorted(found)}; "
             "save one layer's own state_dict(), without a prefix"
         )
-    return {name: np.asarray(state_dict[name]) for name in names} | {"depth": int(np.asarray(state_dict["depth"]))}
+    depth = np.asarray(state_dict["depth"])
+    if depth.size != 1 or depth.dtype.kind not in "iu":
+        raise InputError(f"depth: expected one integer, got {depth.dtype} of shape {depth.shape}; save the layer anew")
+    return {name: np.asarray(state_dict[name]) for name in names} | {"depth": int(depth.reshape(-1)[0])}
 
 
 def _checked_visits(path: Any, scores: Any, shape: tuple[int, ...], num_nodes: int) -> tuple[np.ndarray, np.ndarray]:

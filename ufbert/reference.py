@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ __all__ = [
     "round_to_bfloat16",
 ]
 
-_erf = np.frompyfunc(math.erf, 1, 1)  # exact, and slow: one Python call an element
+_erf: Any = np.frompyfunc(math.erf, 1, 1)  # exact, and slow: one Python call an element
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
@@ -100,10 +101,10 @@ def fff_forward(
     Notes
     -----
     A token goes right, to node 2i + 2, where its score is strictly positive; 0 and NaN go left, to 2i + 1.
-    Weights of nodes that no token visits are multiplied by 0 here, so they must be finite; the kernels never read
-    them. arXiv 2311.10770, section 2.
+    Weights of nodes that no token visits do not matter, as in the kernels, which never read them: where such a node
+    holds NaN or infinity, 0 takes its place. arXiv 2311.10770, section 2.
     """
-    num_tokens, num_trees, num_nodes = len(x), *b_in.shape
+    num_tokens, num_trees = len(x), len(b_in)
     scores = np.einsum("th,pnh->tpn", x, w_in, optimize=True) + b_in  # (T, P, n)
     path = np.zeros((num_tokens, num_trees, depth + 1), np.int32)
     for level in range(depth):
@@ -114,6 +115,7 @@ def fff_forward(
     np.put_along_axis(visited, path, True, axis=2)
     activated = np.zeros_like(scores)
     activated[visited] = ACTIVATIONS[activation](scores[visited])
+    w_out = np.where(visited.any(axis=0)[:, :, None], w_out, 0)  # 0 * NaN would be NaN
     y = np.einsum("tpn,pno->to", activated, w_out, optimize=True).astype(x.dtype)  # (T, H_out)
     visited_scores = np.take_along_axis(scores, path, axis=2)
     return _chosen(y, (path, return_path), (visited_scores, return_scores))

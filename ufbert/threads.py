@@ -7,7 +7,10 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ["available_cpus", "get_num_threads"]
+__all__ = ["MAX_THREADS", "available_cpus", "get_num_threads"]
+
+MAX_THREADS = 1_024
+"""More are never started: OpenMP ends the process where the system refuses it a thread."""
 
 
 def get_num_threads(num_threads: int | None = None) -> int:
@@ -21,7 +24,7 @@ def get_num_threads(num_threads: int | None = None) -> int:
     Returns
     -------
     int
-        At least 1.
+        At least 1, at most `MAX_THREADS`.
 
     Raises
     ------
@@ -34,8 +37,8 @@ def get_num_threads(num_threads: int | None = None) -> int:
         return _positive(value, "the environment variable UFBERT_NUM_THREADS")
     # OpenMP allows a list, one figure for each nesting level, and ignores what it cannot read.
     value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if value.isdigit() and int(value) > 0:
-        return int(value)
+    if value.isdecimal() and int(value) > 0:
+        return min(int(value), MAX_THREADS)
     return available_cpus()
 
 
@@ -78,4 +81,4 @@ def _positive(value: object, name: str) -> int:
         number = 0
     if number < 1 or isinstance(value, (bool, float)):
         raise InputError(f"{name}: expected a positive integer, got {value!r}; set it to 1 or more, or leave it out")
-    return number
+    return min(number, MAX_THREADS)
