@@ -193,6 +193,14 @@ def test_streams_that_cannot_be_used(model, script, message):
     assert len(result.stderr.splitlines()) <= 1
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
+def test_a_full_disk_leaves_what_was_there(model, tmp_path, name):
+    (tmp_path / name).write_text("old")
+    result = shell(f"ulimit -f 1; yes a | head -2000 | COMMAND --output {tmp_path / name}", model)
+    assert result.returncode == 1 and result.stderr == "ufbert: error: output: File too large\n"
+    assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_text() == "old"
+
+
 def test_output_to_what_is_no_file(model, tmp_path):
     expected, _ = run("embed", "--model", model, "a")
     assert run("embed", "--model", model, "a", "--output", "-")[0] == expected

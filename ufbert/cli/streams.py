@@ -26,6 +26,8 @@ def complain(message: str) -> None:
 
 def discard_unwritten(stream: IO[Any]) -> None:
     """Forget what a stream cannot write, so that nothing tries again when Python ends."""
+    if stream.closed:
+        return
     try:
         stream.flush()
     except OSError:
@@ -90,7 +92,7 @@ class _Writer:
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         if self.part is None or self.target is None:
-            if kind is not None and issubclass(kind, BrokenPipeError):
+            if kind is not None and issubclass(kind, OSError):  # such as a broken pipe
                 discard_unwritten(self.stream)
                 return
             self.stream.flush()
@@ -106,6 +108,9 @@ class _Writer:
             self.stream.close()
             if keep:
                 part.replace(target)
+        except OSError:  # such as a full disk
+            discard_unwritten(self.stream)
+            raise
         finally:
             part.unlink(missing_ok=True)
 
