@@ -31,6 +31,7 @@ from ufbert.batch import from_padded
 HERE = Path(__file__).parent
 DTYPES = ("float32", "bfloat16", "int8")
 SHORT = "How do I run a BERT encoder on a CPU without PyTorch?"
+SETTLE = 0.1  # seconds between engines: idle threads of the last one's pool spin for a while
 Calls = dict[str, Callable[[], Any]]
 CEILING = 3.44  # (4 H^2 + 2 x 4095 H) / (4 H^2 + 24 H) multiply-adds of a layer at H = 768, without attention's own
 
@@ -49,10 +50,12 @@ def measure(title: str, calls: Calls, rounds: int) -> dict[str, dict[str, float]
         call()
         start = time.perf_counter()
         call()
-        repeats[name] = max(1, int(0.1 / (time.perf_counter() - start)))
+        repeats[name] = max(1, int(0.2 / (time.perf_counter() - start)))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            time.sleep(SETTLE)
+            call()
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 call()

@@ -106,3 +106,19 @@ def test_memory_does_not_grow_with_calls(tmp_path):
     for _ in range(2_000):
         model(ids)
     assert resident() - before < 4 * 2**20
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_text_is_the_same_bits_alone_and_in_any_batch(monkeypatch, name, dtype):
+    model = ufbert.load(MODELS[name], dtype)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 100, (60, 11))
+    mask = np.arange(11) < rng.integers(1, 12, (60, 1))
+    whole = model(ids, mask).last_hidden_state
+    alone = np.concatenate([model(ids[i : i + 1], mask[i : i + 1]).last_hidden_state for i in range(60)])
+    np.testing.assert_array_equal(alone, whole)
+    np.testing.assert_array_equal(model(ids[::-1], mask[::-1]).last_hidden_state[::-1], whole)
+    for threads in ("1", "3"):
+        monkeypatch.setenv("UFBERT_NUM_THREADS", threads)
+        np.testing.assert_array_equal(model(ids, mask).last_hidden_state, whole)

@@ -33,8 +33,8 @@ class PackedLinear:
     bias : (O,) array, optional
     activation : {"gelu", "relu", "silu", "tanh"}, optional
     dtype : {"float32", "bfloat16", "int8"}
-        "bfloat16": weights and inputs are rounded to bfloat16, sums are float32. "int8": weights are rounded to 8 bits with a scale for each output, inputs as they come with a scale and an
-        offset for each row; sums are exact.
+        "bfloat16": weights and inputs are rounded to bfloat16, sums are float32. "int8": weights are rounded to 8 bits
+        with a scale for each output, inputs as they come, with a scale and an offset for each row; sums are exact.
 
     Raises
     ------
@@ -42,9 +42,7 @@ class PackedLinear:
         If a shape or an argument does not fit.
     """
 
-    def __init__(
-        self, weight: Any, bias: Any = None, activation: str | None = None, dtype: str = "float32"
-    ) -> None:
+    def __init__(self, weight: Any, bias: Any = None, activation: str | None = None, dtype: str = "float32") -> None:
         weight = _door.float32_array(weight, "weight", 2)
         if bias is not None:
             bias = _door.float32_array(bias, "bias", 1)
@@ -64,9 +62,7 @@ class PackedLinear:
         """Memory of the packed weights."""
         return self._panels.nbytes
 
-    def __call__(
-        self, x: np.ndarray, residual: np.ndarray | None = None, num_threads: int | None = None
-    ) -> np.ndarray:
+    def __call__(self, x: np.ndarray, residual: np.ndarray | None = None, num_threads: int | None = None) -> np.ndarray:
         """Apply the layer: (T, I) float32, and residual (T, O) or None -> (T, O) float32."""
         x = _door.tokens_array(x, self.shape[1])
         y = np.empty((len(x), self.shape[0]), np.float32)

@@ -13,7 +13,7 @@ from .. import dense, reference
 from ..cmm import PackedFFF
 from ..config import ModelConfig
 from ..encoder import Encoder, Model
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, shown
 from ..heads import CrammedClassifier, MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
 from ..layers import (
     Embeddings,
@@ -63,7 +63,9 @@ def load_model(folder: ModelFolder, encoder_only: bool = False, dtype: str = "fl
     """Load a model; with `encoder_only` without its head, whatever it is, but with BERT's pooler left out too."""
     config = parse_config(folder.read_json("config.json"), encoder_only)
     if dtype not in dense.DTYPES:
-        raise InputError(f"dtype: expected one of {', '.join(dense.DTYPES)}, got {dtype!r}")
+        raise InputError(f"dtype: expected one of {', '.join(dense.DTYPES)}, got {shown(dtype)}")
+    if dtype != "float32" and not dense.is_available():
+        raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
     source = Source(config, Tensors(folder.weight_files()), dtype)
     model = source.model(with_pooler=not encoder_only)
     source.check_unused(encoder_only)
