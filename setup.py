@@ -37,6 +37,9 @@ What to do:
 """
 
 
+KERNELS = ("dispatch", "dense", "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16")
+
+
 def is_set(name):
     return os.environ.get(name, "") not in ("", "0")
 
@@ -48,7 +51,7 @@ class BuildKernels(build_ext):
         msvc = self.compiler.compiler_type == "msvc"
         # No -march and no -ffast-math: each function names its own instruction set, and one rounding more or
         # less can turn a token into another branch of the tree.
-        flags = ["/O2"] if msvc else ["-O3", "-std=c11", "-fvisibility=hidden", "-Wall"]
+        flags = ["/O2"] if msvc else ["-O3", "-g0", "-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-Wall"]
         openmp = [] if is_set("UFBERT_NO_OPENMP") else ["/openmp" if msvc else "-fopenmp"]
         if openmp and not msvc:
             self.require_openmp(openmp)
@@ -62,8 +65,9 @@ class BuildKernels(build_ext):
             source = Path(folder, "probe.c")
             source.write_text(OPENMP_PROBE)
             # compiler_so and linker_so carry the user's CC, CFLAGS and LDFLAGS.
-            user_flags = [f for f in (os.environ.get("CFLAGS", "") + " " + os.environ.get("LDFLAGS", "")).split()]
-            command = [self.compiler.compiler_so[0], *openmp, str(source), *user_flags, "-o", str(Path(folder, "probe"))]
+            user_flags = (os.environ.get("CFLAGS", "") + " " + os.environ.get("LDFLAGS", "")).split()
+            target = str(Path(folder, "probe"))
+            command = [self.compiler.compiler_so[0], *openmp, str(source), *user_flags, "-o", target]
             result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode != 0:
             sys.exit(NO_OPENMP.format(command=" ".join(command), output=result.stderr.strip()))
@@ -76,8 +80,8 @@ def extensions():
 
     kernels = Extension(
         "ufbert._cmm",
-        sources=["ufbert/_cmm.pyx", "ufbert/_cmm_kernels.c"],
-        depends=["ufbert/_cmm_kernels.h"],
+        sources=["ufbert/_cmm.pyx", *(f"ufbert/kernels/{name}.c" for name in KERNELS)],
+        depends=sorted(str(path) for path in Path("ufbert/kernels").glob("*.h")),
         libraries=[] if sys.platform == "win32" else ["m"],
     )
     directives = {

@@ -14,7 +14,7 @@ from conftest import GOLDEN
 import ufbert
 
 PIPELINES = GOLDEN / "pipelines"
-COMMAND = [sys.executable, "-c", "import sys; from ufbert.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-m", "ufbert"]
 TEXTS = "first text\n\n  third, with Ünïcödé 🙂\n"
 
 
@@ -113,6 +113,14 @@ def test_info_and_version():
         (["classify", "--pairs", "--model", PIPELINES / "text-classification", "one"], "", 1, "one tab"),
         (["embed", "--format", "npy", "x"], "", 2, "--output"),
         (["embed", "--batch-size", "0", "x"], "", 2, "at least 1"),
+        (["embed", "--batch-size", "1000001", "x"], "", 2, "at most 1000000"),
+        (["embed", "--output", ".", "x"], "", 2, "--output"),
+        (["embed", "--output", GOLDEN, "x"], "", 2, "--output"),
+        (["embed", "--output", "new/", "x"], "", 2, "--output"),
+        (["embed", "--output", "/dev/null", "--format", "npy", "x"], "", 2, "--output"),
+        (["embed", "--output", "out.npy", "--query", "a", "x"], "", 2, "without --query"),
+        (["ner", "--model", "m", "--output", "out.npy", "x"], "", 2, "npy holds embeddings"),
+        (["embed", "--input", "file", "x"], "", 2, "got both"),
         (["qa", "x"], "", 2, "--question"),
         (["frobnicate"], "", 2, "invalid choice"),
         ([], "", 2, "COMMAND"),
@@ -129,9 +137,10 @@ def test_text_that_is_not_utf8(model):
     assert result.returncode == 1 and b"line 2: expected UTF-8" in result.stderr
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
-def test_interrupt_leaves_whole_results(model, tmp_path, name):
-    """Ctrl-C in the middle of an endless input."""
+def test_interrupt_leaves_whole_results(model, tmp_path, name, how):
+    """Ctrl-C, or a termination, in the middle of an endless input."""
     command = [*COMMAND, "embed", "--model", str(model), "--output", str(tmp_path / name)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
@@ -139,7 +148,7 @@ def test_interrupt_leaves_whole_results(model, tmp_path, name):
         assert time.monotonic() < deadline
         process.stdin.write(b"a text\n" * 1_000)
         process.stdin.flush()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     assert process.wait(60) == 1
     assert b"results, which are written" in process.stderr.read()
     assert os.listdir(tmp_path) == [name]
@@ -158,8 +167,67 @@ def test_a_failure_before_the_first_result_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["out.jsonl"]
 
 
-def test_a_reader_that_stops_early_is_no_error(model):
+def shell(script, model):
     command = " ".join(f"'{part}'" for part in [*COMMAND, "embed", "--model", str(model)])
-    script = f"yes text | head -5000 | {command} | head -1 | wc -l"
-    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
-    assert result.stdout.strip() == "1" and "Traceback" not in result.stderr
+    return subprocess.run(["bash", "-c", script.replace("COMMAND", command)], capture_output=True, text=True)
+
+
+def test_a_reader_that_stops_early_is_no_error(model):
+    result = shell("yes text | head -5000 | COMMAND | head -1 | wc -l; echo ${PIPESTATUS[2]}", model)
+    assert result.stdout.split() == ["1", "1"] and result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("COMMAND <&-", "standard input: expected texts, found it closed"),
+        ("COMMAND a >&-", "standard output: expected an open one, found it closed"),
+        ("COMMAND a > /dev/full", "output: No space left"),
+        ("COMMAND a --output /dev/full", "No space left"),
+        ("COMMAND --model nowhere a 2>&-", ""),
+    ],
+)
+def test_streams_that_cannot_be_used(model, script, message):
+    result = shell(script, model)
+    assert result.returncode == 1 and result.stdout == "" and message in result.stderr
+    assert len(result.stderr.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.npy"])
+def test_a_full_disk_leaves_what_was_there(model, tmp_path, name):
+    (tmp_path / name).write_text("old")
+    result = shell(f"ulimit -f 1; yes a | head -2000 | COMMAND --output {tmp_path / name}", model)
+    assert result.returncode == 1 and result.stderr == "ufbert: error: output: File too large\n"
+    assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_text() == "old"
+
+
+def test_output_to_what_is_no_file(model, tmp_path):
+    expected, _ = run("embed", "--model", model, "a")
+    assert run("embed", "--model", model, "a", "--output", "-")[0] == expected
+    assert run("embed", "--model", model, "a", "--output", "/dev/stdout")[0] == expected
+    pipe = tmp_path / "pipe"
+    assert shell(f"mkfifo {pipe}; cat {pipe} & COMMAND a --output {pipe}; wait", model).stdout == expected
+    (tmp_path / "link").symlink_to("file")
+    for _ in range(2):
+        run("embed", "--model", model, "a", "--output", tmp_path / "link")
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == expected
+    assert sorted(os.listdir(tmp_path)) == ["file", "link", "pipe"]
+
+
+def test_results_come_as_soon_as_a_batch_is_full(model):
+    command = [*COMMAND, "embed", "--model", str(model), "--batch-size", "2"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    for _ in range(3):
+        process.stdin.write(b"a\nb\n")
+        process.stdin.flush()
+        assert process.stdout.readline().count(b" ") == process.stdout.readline().count(b" ") == 11
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_no_text_at_a_terminal_is_wrong_usage(model):
+    controller, terminal = os.openpty()
+    result = subprocess.run([*COMMAND, "embed", "--model", str(model)], stdin=terminal, capture_output=True, timeout=60)
+    assert result.returncode == 2 and b"found none" in result.stderr
+    os.close(controller)
+    os.close(terminal)

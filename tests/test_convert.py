@@ -5,14 +5,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import BERT_CONFIG, bert_tensors, write_bert, write_sentence_model
+from conftest import BERT_CONFIG, GOLDEN, bert_tensors, write_bert, write_sentence_model
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 import ufbert
 from ufbert import CheckpointError, InputError
-from ufbert.checkpoint.tensors import narrow_bfloat16, widen_bfloat16
+from ufbert.checkpoint.tensors import narrow_bfloat16, widen_bfloat16, write_tensors
 
 IDS = np.array([[2, 5, 6, 7, 3]])
 
@@ -31,6 +31,47 @@ def test_sentence_folders_keep_their_modules(tmp_path):
     target = ufbert.convert(source, tmp_path / "target")
     assert not (target / "evil.py").exists()
     assert ufbert.SentenceEncoder(target).encode("a").shape == (12,)
+
+
+def with_dense(folder):
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([*modules, {"type": "x.Dense", "path": "2_Dense"}]))
+    (folder / "2_Dense").mkdir()
+    (folder / "2_Dense" / "config.json").write_text('{"in_features": 12, "out_features": 4, "bias": false}')
+    return folder / "2_Dense"
+
+
+def test_only_folders_of_modules_are_followed(tmp_path):
+    source = write_sentence_model(tmp_path / "source")
+    write_bert(source / "checkpoint-100")
+    (source / "again").symlink_to(source, target_is_directory=True)
+    weights = {"linear.weight": ("F32", np.ones((4, 12), np.float32))}
+    write_tensors(with_dense(source) / "model.safetensors", weights)
+    target = ufbert.convert(source, tmp_path / "target")
+    assert sorted(path.name for path in target.iterdir() if path.is_dir()) == ["1_Pooling", "2_Dense"]
+    assert ufbert.SentenceEncoder(target).encode("a").shape == (4,)
+
+
+def test_a_transformer_in_a_subfolder(tmp_path):
+    source = GOLDEN / "sentence-transformers" / "subfolder-0-transformer"
+    target = ufbert.convert(source, tmp_path / "target", "float32")
+    expected = ufbert.SentenceEncoder(source).encode("a text")
+    np.testing.assert_array_equal(ufbert.SentenceEncoder(target).encode("a text"), expected)
+
+
+def test_a_dense_module_with_a_pickle_is_refused(tmp_path):
+    source = write_sentence_model(tmp_path / "source")
+    (with_dense(source) / "pytorch_model.bin").write_bytes(b"\x80\x02")
+    with pytest.raises(CheckpointError, match="source/2_Dense.*pytorch_model.bin, which is never read"):
+        ufbert.convert(source, tmp_path / "target")
+    assert os.listdir(tmp_path) == ["source"]
+
+
+@pytest.mark.parametrize("target", [None, 5, "a\0b", "x" * 300, b"x", [], "config.json/x"])
+def test_targets_that_are_no_paths(bert_folder, monkeypatch, target):
+    monkeypatch.chdir(bert_folder)
+    with pytest.raises(InputError, match="target: expected a path"):
+        ufbert.convert(bert_folder, target)
 
 
 def test_the_original_and_existing_targets_stay(bert_folder, tmp_path):
@@ -53,8 +94,6 @@ def test_values_beyond_float16_are_refused(tmp_path):
 
 
 def test_shards_become_one_file(tmp_path):
-    from conftest import GOLDEN
-
     target = ufbert.convert(GOLDEN / "hf" / "sharded", tmp_path / "one", "float32")
     expected = ufbert.load(GOLDEN / "hf" / "sharded")(IDS).logits
     np.testing.assert_array_equal(ufbert.load(target)(IDS).logits, expected)

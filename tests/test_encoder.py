@@ -65,6 +65,9 @@ def test_a_batch_beyond_the_budget_runs_in_parts(model, monkeypatch):
         (([[5]], None, [[2]]), "token_type_ids: expected ids from 0 to 1"),
         ((np.zeros((1, 41), int),), "at most 40 positions"),
         (([[5, 6]], [[1]]), "attention_mask: expected the shape"),
+        (([[5, 6], [5]],), "input_ids: expected a padded 2-D array"),
+        (([[5, 6]], [[1], [1, 1]]), "attention_mask: expected a padded 2-D array"),
+        (([[5, 6]], None, [[1], [1, 1]]), "token_type_ids: expected a padded 2-D array"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):
@@ -103,3 +106,19 @@ def test_memory_does_not_grow_with_calls(tmp_path):
     for _ in range(2_000):
         model(ids)
     assert resident() - before < 4 * 2**20
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_text_is_the_same_bits_alone_and_in_any_batch(monkeypatch, name, dtype):
+    model = ufbert.load(MODELS[name], dtype)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 100, (60, 11))
+    mask = np.arange(11) < rng.integers(1, 12, (60, 1))
+    whole = model(ids, mask).last_hidden_state
+    alone = np.concatenate([model(ids[i : i + 1], mask[i : i + 1]).last_hidden_state for i in range(60)])
+    np.testing.assert_array_equal(alone, whole)
+    np.testing.assert_array_equal(model(ids[::-1], mask[::-1]).last_hidden_state[::-1], whole)
+    for threads in ("1", "3"):
+        monkeypatch.setenv("UFBERT_NUM_THREADS", threads)
+        np.testing.assert_array_equal(model(ids, mask).last_hidden_state, whole)

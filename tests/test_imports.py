@@ -11,7 +11,9 @@ PACKAGE = Path(ufbert.__file__).parent
 RANKS = [
     {"errors", "_cmm", "reference"},
     {"config", "threads", "batch"},
-    {"cmm"},
+    {"_door"},
+    {"packed"},
+    {"cmm", "dense"},
     {"ops"},
     {"layers", "heads"},
     {"encoder", "tokenizer"},
@@ -19,6 +21,7 @@ RANKS = [
     {"tasks", "convert", "info"},
     {"testing"},
     {"cli", "__init__"},
+    {"__main__"},
 ]
 HEAVY = {"torch", "transformers", "scipy", "hypothesis", "matplotlib", "sentence_transformers"}
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}

@@ -27,6 +27,12 @@ np.testing.assert_allclose(logits, expected["logits_no_mask"], rtol=0, atol=1e-4
 leaf = ufbert.cmm.leaf_fff_forward(np.ones((2, 3)), np.ones((1, 3)), np.ones(1), np.ones((2, 3, 4)), np.ones((2, 4)),
                                    np.ones((2, 4, 5)))
 assert leaf.shape == (2, 5)
+try:
+    ufbert.load(folder, "int8")
+except ufbert.InputError as error:
+    assert "without compiled kernels" in str(error)
+else:
+    raise AssertionError("int8 needs the kernels")
 """
     from conftest import GOLDEN
 

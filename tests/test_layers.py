@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ufbert import layers, reference
+from ufbert import cmm, layers, reference
 from ufbert.batch import Batch
 
 RNG = np.random.default_rng(0)
@@ -24,23 +24,25 @@ def test_gated_feed_forward_gates_the_first_half_with_the_second():
     dense_in, dense_out = layers.Linear(random(8, 12)), layers.Linear(random(12, 4))
     value, gate = np.split(X @ dense_in.weight.T, 2, axis=1)
     expected = (np.maximum(gate, 0) * value) @ dense_out.weight.T
-    found = layers.FeedForward(dense_in, dense_out, "relu", gated=True)(X)
+    found = layers.GatedFeedForward(dense_in, dense_out, "relu")(X, np.zeros_like(X))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "relu", "silu", "tanh"])
 def test_fast_feed_forward_is_the_reference(activation):
     w_in, b_in, w_out = random(3, 15, 12), random(3, 15), random(3, 15, 12)
-    found = layers.FastFeedForward(w_in, b_in, w_out, 3, activation)(X)
-    expected = reference.fff_forward(X, w_in, b_in, w_out, 3, activation=activation)
+    trees = cmm.PackedFFF(w_in, b_in, w_out, 3, activation=activation)
+    found = layers.FastFeedForward(trees)(X, X)
+    expected = X + reference.fff_forward(X, w_in, b_in, w_out, 3, activation=activation)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_tree_of_depth_0_for_each_neuron_is_a_dense_layer():
     w_in, b_in, w_out = random(20, 1, 12), random(20, 1), random(20, 1, 12)
-    dense_in = layers.Linear(w_in[:, 0].copy(), b_in[:, 0].copy())
-    dense = layers.FeedForward(dense_in, layers.Linear(w_out[:, 0].T.copy()), "gelu")
-    np.testing.assert_allclose(layers.FastFeedForward(w_in, b_in, w_out, 0, "gelu")(X), dense(X), atol=1e-4)
+    dense_in = layers.Linear(w_in[:, 0].copy(), b_in[:, 0].copy(), "gelu")
+    dense = layers.FeedForward(dense_in, layers.Linear(w_out[:, 0].T.copy()))
+    trees = cmm.PackedFFF(w_in, b_in, w_out, 0)
+    np.testing.assert_allclose(layers.FastFeedForward(trees)(X, X), dense(X, X), atol=1e-4)
 
 
 def test_embeddings_sum_their_tables_without_touching_them():
@@ -58,11 +60,11 @@ def test_embeddings_sum_their_tables_without_touching_them():
 def test_the_norm_stands_where_it_should():
     identity = layers.Norm("layer_norm", np.ones(12, np.float32), np.zeros(12, np.float32), 1e-12)
     attention = layers.SelfAttention(layers.Linear(random(36, 12)), None, 3, 0.5)
-    double = lambda x: 2 * x  # noqa: E731
+    double = lambda x, residual: residual + 2 * x  # noqa: E731
     batch = Batch.from_sequences([[1] * 7], [[0] * 7])
-    middle = X + attention(identity(X), batch)
+    middle = attention(identity(X), batch, X)
     pre = layers.EncoderLayer(attention, double, identity, identity, "pre")(X, batch)
     np.testing.assert_allclose(pre, middle + 2 * identity(middle), atol=1e-5)
-    middle = identity(X + attention(X, batch))
+    middle = identity(attention(X, batch, X))
     post = layers.EncoderLayer(attention, double, identity, identity, "post")(X, batch)
     np.testing.assert_allclose(post, identity(3 * middle), atol=1e-5)

@@ -50,7 +50,7 @@ def test_norms_in_float64():
     wide = x.astype(np.float64)
     centred = wide - wide.mean(1, keepdims=True)
     expected = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5) * weight + bias
-    np.testing.assert_allclose(ops.layer_norm(x, weight, bias, 1e-5), expected, atol=2e-5)
+    np.testing.assert_allclose(ops.numpy_layer_norm(x, weight, bias, 1e-5), expected, atol=2e-5)
     expected = wide / np.sqrt((wide**2).mean(1, keepdims=True) + 1e-5) * weight
     np.testing.assert_allclose(ops.rms_norm(x, weight, 1e-5), expected, atol=1e-5)
     expected = wide * 0.7 / np.linalg.norm(wide, axis=1, keepdims=True)
@@ -79,7 +79,7 @@ def test_attention(lengths, num_heads, size, masked, seed):
     cu_seqlens = np.concatenate(([0], np.cumsum(lengths))).astype(int)
     qkv = rng.standard_normal((cu_seqlens[-1], 3 * num_heads * size)).astype(np.float32) * 3
     attended = rng.random(cu_seqlens[-1]) < 0.7 if masked else np.ones(cu_seqlens[-1], bool)
-    found = ops.attention(qkv, cu_seqlens, num_heads, size**-0.5, attended if masked else None)
+    found = ops.numpy_attention(qkv, cu_seqlens, num_heads, size**-0.5, attended if masked else None)
     expected = naive_attention(qkv, cu_seqlens, num_heads, size**-0.5, attended)
     # Where all keys of a text are masked, float32 keeps only three digits of a score beside -10,000.
     alone = np.repeat([attended[a:b].any() for a, b in zip(cu_seqlens, cu_seqlens[1:], strict=False)], lengths)
@@ -90,6 +90,6 @@ def test_attention(lengths, num_heads, size, masked, seed):
 def test_attention_in_parts_is_attention_at_once(monkeypatch):
     qkv = np.random.default_rng(0).standard_normal((60, 24)).astype(np.float32)
     cu_seqlens = np.arange(0, 61, 5)
-    whole = ops.attention(qkv, cu_seqlens, 2, 0.5)
+    whole = ops.numpy_attention(qkv, cu_seqlens, 2, 0.5)
     monkeypatch.setattr(ops, "_SCORES", 120)
-    np.testing.assert_allclose(ops.attention(qkv, cu_seqlens, 2, 0.5), whole, atol=1e-6)
+    np.testing.assert_allclose(ops.numpy_attention(qkv, cu_seqlens, 2, 0.5), whole, atol=1e-6)

@@ -46,3 +46,23 @@ def test_nonsense_in_the_environment_is_refused(monkeypatch):
     monkeypatch.setenv("UFBERT_NUM_THREADS", "all")
     with pytest.raises(InputError, match="UFBERT_NUM_THREADS"):
         threads.get_num_threads()
+
+
+def test_side_by_side_keeps_the_order_and_lets_no_item_start_threads():
+    import threading
+
+    def look(item):
+        return item, threads.get_num_threads(), threading.get_ident()
+
+    seen = threads.side_by_side(look, range(20))
+    assert [item for item, _, _ in seen] == list(range(20))
+    if threads.get_num_threads() > 1:
+        assert {count for _, count, _ in seen} == {1}
+        assert threading.get_ident() not in {ident for _, _, ident in seen}
+    assert threads.side_by_side(look, []) == []
+
+
+def test_side_by_side_passes_errors_on(monkeypatch):
+    monkeypatch.setenv("UFBERT_NUM_THREADS", "2")
+    with pytest.raises(ZeroDivisionError):
+        threads.side_by_side(lambda item: 1 // item, [1, 0, 2])

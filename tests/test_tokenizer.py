@@ -3,12 +3,13 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from conftest import GOLDEN, VOCABULARY
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
-from tokenizers import models
+from tokenizers import models, pre_tokenizers
 
 from ufbert.checkpoint import ModelFolder, load_tokenizer
 from ufbert.errors import InputError
@@ -75,10 +76,32 @@ def test_other_things_than_texts_are_refused(tokenizer, text):
         tokenizer.encode([text])
 
 
-@pytest.mark.parametrize("length", [0, 3, 33, 2.5, None])
+@pytest.mark.parametrize("length", [0, 2, 33, 2.5, None, True, "8"])
 def test_max_length_must_leave_room_and_fit_the_model(tokenizer, length):
-    with pytest.raises(InputError, match="from 4 to the model's 32"):
+    with pytest.raises(InputError, match="from 3 to the model's 32"):
         tokenizer.checked_length(length)
+
+
+def test_the_shortest_texts_and_pairs(tokenizer):
+    assert tokens(tokenizer.encode(["a b"], np.int64(3))[0][0]) == "[CLS] a [SEP]"
+    with pytest.raises(InputError, match="from 4"):
+        tokenizer.encode([("a", "b")], 3)
+
+
+def test_a_tokenizer_without_special_tokens_still_tells_pairs_apart(tmp_path):
+    backend = Backend(models.WordLevel({"a": 0, "x": 1}, unk_token="x"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    encodings, truncated = load_tokenizer(ModelFolder(tmp_path), 8).encode([("a a a a", "a a a"), "a"], max_length=5)
+    assert [encoding.type_ids for encoding in encodings] == [[0, 0, 0, 1, 1], [0]] and truncated == [2, 0]
+
+
+@pytest.mark.parametrize("token", ["b hello", "a:1", "$A", "[CLS]:0"])
+def test_special_tokens_may_be_spelled_like_a_template(bert_folder, token):
+    (bert_folder / "vocab.txt").write_text("\n".join([*VOCABULARY, token]))
+    (bert_folder / "tokenizer_config.json").write_text(json.dumps({"cls_token": token}))
+    (encoding,), _ = load_tokenizer(ModelFolder(bert_folder), 32).encode(["a"])
+    assert encoding.ids == [len(VOCABULARY), 5, 3]
 
 
 def test_sixteen_threads_share_one_tokenizer(tokenizer):

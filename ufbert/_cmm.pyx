@@ -1,17 +1,20 @@
 """The compiled kernels: typed, unchecked, without the GIL. `ufbert.cmm` checks before it calls them."""
 
-from cython.parallel cimport prange
-from libc.stdint cimport int32_t
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cython.parallel cimport prange, threadid
+from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 
-cdef extern from "_cmm_kernels.h" nogil:
+cdef extern from "kernels/kernels.h" nogil:
     ctypedef struct ufbert_fff:
         ptrdiff_t num_trees, num_nodes, depth, width_in, width_out
-        int activation
-        const float *w_in
+        int activation, bfloat16
+        const char *w_in
         const float *b_in
-        const float *w_out
+        const char *w_out
+        ptrdiff_t stride_in, stride_out
 
     ctypedef struct ufbert_leaf_fff:
         ptrdiff_t depth, width_in, leaf_width, width_out
@@ -23,20 +26,46 @@ cdef extern from "_cmm_kernels.h" nogil:
         const float *w2s
         const float *b2s
 
+    ctypedef struct ufbert_backward:
+        const ufbert_fff *layer
+        const float *dy
+        const float *x
+        const int32_t *path
+        const float *scores
+        float *activations
+        float *score_grads
+        float *dx
+        float *dw_in
+        float *db_in
+        float *dw_out
+
     ctypedef struct ufbert_kernels:
         const char *name
-        void fff_forward(const ufbert_fff *, const float *, ptrdiff_t, float *, int32_t *) noexcept nogil
+        void fff_forward(
+            const ufbert_fff *, const float *, ptrdiff_t, float *, int32_t *, float *, int, void *
+        ) noexcept nogil
         void leaf_fff_forward(const ufbert_leaf_fff *, const float *, ptrdiff_t, float *, float *) noexcept nogil
+        void backward_tokens(const ufbert_backward *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void backward_node(const ufbert_backward *, ptrdiff_t, const int64_t *, ptrdiff_t) noexcept nogil
 
+    size_t ufbert_scratch_bytes(const ufbert_fff *, ptrdiff_t)
     ptrdiff_t ufbert_supported(const ufbert_kernels **, ptrdiff_t)
     int ufbert_openmp_version()
+    void *ufbert_allocate_pages(size_t)
+    void ufbert_free_pages(void *, size_t)
+    void ufbert_pack_bfloat16(const float *, ptrdiff_t, uint16_t *)
 
-    enum: UFBERT_GELU, UFBERT_RELU, UFBERT_SILU, UFBERT_TANH
+    enum: UFBERT_GELU, UFBERT_RELU, UFBERT_SILU, UFBERT_TANH, UFBERT_BLOCK
 
 
 cdef const ufbert_kernels *tables[8]
 cdef ptrdiff_t num_tables = ufbert_supported(tables, 8)
 cdef const ufbert_kernels *active = tables[num_tables - 1]
+
+# Outputs larger than this are written past the caches, which could not keep them anyway.
+cdef enum: STREAM_BYTES = 8 << 20
+# Token ranges handed to a thread begin at multiples of this, so that blocks of eight stay whole.
+cdef enum: SHARE_MULTIPLE = 8
 
 ACTIVATIONS = {"gelu": UFBERT_GELU, "relu": UFBERT_RELU, "silu": UFBERT_SILU, "tanh": UFBERT_TANH}
 OPENMP_VERSION = ufbert_openmp_version()
@@ -58,30 +87,181 @@ def use_isa(str name):
     active = tables[supported_isas().index(name)]
 
 
+cdef int run_forward(
+    const ufbert_fff *layer, const float *x, ptrdiff_t num_tokens, float *y, int32_t *path, float *scores,
+    int num_threads,
+) except -1 nogil:
+    """Tokens in equal shares, one for each thread; no thread waits for another before the end."""
+    cdef const ufbert_kernels *kernels = active
+    cdef ptrdiff_t visits = layer.num_trees * (layer.depth + 1)
+    cdef ptrdiff_t share = (num_tokens + num_threads - 1) // num_threads
+    if num_threads > 1:
+        share = (share + SHARE_MULTIPLE - 1) // SHARE_MULTIPLE * SHARE_MULTIPLE
+    cdef ptrdiff_t num_shares = (num_tokens + share - 1) // share, i, first
+    cdef size_t bytes = (ufbert_scratch_bytes(layer, share) + 63) // 64 * 64
+    cdef int stream = (
+        num_tokens * layer.width_out * <ptrdiff_t> sizeof(float) > STREAM_BYTES
+        and (<uintptr_t> y) % 64 == 0 and layer.width_out % 16 == 0
+    )
+    cdef char *scratch = <char *> malloc(num_shares * bytes)
+    if scratch == NULL:
+        with gil:
+            raise MemoryError(f"expected {num_shares * bytes} bytes of scratch memory, got none; split the batch")
+    if num_shares == 1:
+        kernels.fff_forward(layer, x, num_tokens, y, path, scores, stream, scratch)
+    else:
+        for i in prange(num_shares, schedule="static", num_threads=num_threads):
+            first = i * share
+            kernels.fff_forward(
+                layer, x + first * layer.width_in, min(share, num_tokens - first), y + first * layer.width_out,
+                path + first * visits if path != NULL else NULL,
+                scores + first * visits if scores != NULL else NULL, stream, scratch + i * bytes,
+            )
+    free(scratch)
+    return 0
+
+
+cdef ufbert_fff plain_layer(
+    const float[:, :, ::1] w_in, const float[:, ::1] b_in, const float[:, :, ::1] w_out, int depth, int activation
+):
+    return ufbert_fff(
+        w_in.shape[0], w_in.shape[1], depth, w_in.shape[2], w_out.shape[2], activation, 0,
+        <const char *> &w_in[0, 0, 0], &b_in[0, 0], <const char *> &w_out[0, 0, 0],
+        w_in.shape[2] * sizeof(float), w_out.shape[2] * sizeof(float),
+    )
+
+
 def fff_forward(
     const float[:, ::1] x, const float[:, :, ::1] w_in, const float[:, ::1] b_in, const float[:, :, ::1] w_out,
-    int depth, int activation, int num_threads, float[:, ::1] y, int32_t[:, :, ::1] path,
+    int depth, int activation, int num_threads, float[:, ::1] y, int32_t[:, :, ::1] path, float[:, :, ::1] scores,
 ):
-    """Fill y (T, H_out), and path (T, P, depth + 1) unless it is None. No axis may be empty."""
-    cdef const ufbert_kernels *kernels = active
-    cdef ufbert_fff layer = ufbert_fff(
-        w_in.shape[0], w_in.shape[1], depth, w_in.shape[2], w_out.shape[2], activation,
-        &w_in[0, 0, 0], &b_in[0, 0], &w_out[0, 0, 0],
-    )
-    cdef ptrdiff_t num_tokens = x.shape[0], token
-    cdef int32_t *first_path = NULL
-    if path is not None:
-        first_path = &path[0, 0, 0]
-    cdef ptrdiff_t path_stride = layer.num_trees * (depth + 1)
-    if num_threads == 1:
+    """Fill y (T, H_out), and path and scores (T, P, depth + 1) unless they are None. No axis may be empty."""
+    cdef ufbert_fff layer = plain_layer(w_in, b_in, w_out, depth, activation)
+    cdef int32_t *first_path = &path[0, 0, 0] if path is not None else NULL
+    cdef float *first_score = &scores[0, 0, 0] if scores is not None else NULL
+    with nogil:
+        run_forward(&layer, &x[0, 0], x.shape[0], &y[0, 0], first_path, first_score, num_threads)
+
+
+cdef class PackedLayer:
+    """Weights in the kernels' layout. Holds its memory; freed with the object."""
+
+    cdef ufbert_fff layer
+    cdef char *memory
+    cdef size_t num_bytes
+
+    def __cinit__(
+        self, const float[:, :, ::1] w_in, const float[:, ::1] b_in, const float[:, :, ::1] w_out, int depth,
+        int activation, bint bfloat16,
+    ):
+        cdef ptrdiff_t nodes = w_in.shape[0] * w_in.shape[1], node
+        cdef size_t item = 2 if bfloat16 else 4
+        # Rows begin at cache lines and are filled up with zeros to whole blocks.
+        cdef ptrdiff_t stride_in = (w_in.shape[2] + UFBERT_BLOCK - 1) // UFBERT_BLOCK * UFBERT_BLOCK * item
+        cdef ptrdiff_t stride_out = (w_out.shape[2] + UFBERT_BLOCK - 1) // UFBERT_BLOCK * UFBERT_BLOCK * item
+        self.num_bytes = nodes * (stride_in + stride_out + sizeof(float))
+        self.memory = <char *> ufbert_allocate_pages(self.num_bytes)
+        if self.memory == NULL:
+            raise MemoryError(f"expected {self.num_bytes} bytes for packed weights, got none; use bfloat16 or free some")
+        cdef char *rows_out = self.memory + nodes * stride_in
+        cdef char *biases = rows_out + nodes * stride_out
+        cdef const float *from_in = &w_in[0, 0, 0]
+        cdef const float *from_out = &w_out[0, 0, 0]
         with nogil:
-            kernels.fff_forward(&layer, &x[0, 0], num_tokens, &y[0, 0], first_path)
-        return
-    for token in prange(num_tokens, nogil=True, schedule="static", num_threads=num_threads):
-        kernels.fff_forward(
-            &layer, &x[token, 0], 1, &y[token, 0],
-            first_path + token * path_stride if first_path != NULL else NULL,
+            memcpy(biases, &b_in[0, 0], nodes * sizeof(float))
+            for node in range(nodes):
+                pack_row(self.memory + node * stride_in, from_in + node * w_in.shape[2], w_in.shape[2], bfloat16)
+                pack_row(rows_out + node * stride_out, from_out + node * w_out.shape[2], w_out.shape[2], bfloat16)
+        self.layer = ufbert_fff(
+            w_in.shape[0], w_in.shape[1], depth, w_in.shape[2], w_out.shape[2], activation, bfloat16,
+            self.memory, <const float *> biases, rows_out, stride_in, stride_out,
         )
+
+    def __dealloc__(self):
+        ufbert_free_pages(self.memory, self.num_bytes)
+
+    @property
+    def nbytes(self):
+        return self.num_bytes
+
+    def forward(
+        self, const float[:, ::1] x, int num_threads, float[:, ::1] y, int32_t[:, :, ::1] path, float[:, :, ::1] scores,
+    ):
+        """As `fff_forward`."""
+        cdef int32_t *first_path = &path[0, 0, 0] if path is not None else NULL
+        cdef float *first_score = &scores[0, 0, 0] if scores is not None else NULL
+        with nogil:
+            run_forward(&self.layer, &x[0, 0], x.shape[0], &y[0, 0], first_path, first_score, num_threads)
+
+
+cdef void pack_row(char *packed, const float *row, ptrdiff_t n, bint bfloat16) noexcept nogil:
+    if bfloat16:
+        ufbert_pack_bfloat16(row, n, <uint16_t *> packed)
+    else:
+        memcpy(packed, row, n * sizeof(float))
+
+
+def fff_backward(
+    const float[:, ::1] dy, const float[:, ::1] x, const float[:, :, ::1] w_in, const float[:, ::1] b_in,
+    const float[:, :, ::1] w_out, int depth, const int32_t[:, :, ::1] path, const float[:, :, ::1] scores,
+    int activation, int num_threads, float[:, ::1] dx, float[:, :, ::1] dw_in, float[:, ::1] db_in,
+    float[:, :, ::1] dw_out,
+):
+    """Fill dx, and the rows of visited nodes of dw_in, db_in and dw_out, which come as zeros. No axis may be empty."""
+    cdef const ufbert_kernels *kernels = active
+    cdef ufbert_fff layer = plain_layer(w_in, b_in, w_out, depth, activation)
+    cdef ptrdiff_t visits = layer.num_trees * (depth + 1), num_tokens = x.shape[0]
+    cdef ptrdiff_t nodes = layer.num_trees * layer.num_nodes, node, token, i
+    cdef ptrdiff_t share = max(1, min(64, num_tokens // num_threads)), num_shares = (num_tokens + share - 1) // share
+    cdef float *scratch = <float *> malloc(2 * num_tokens * visits * sizeof(float))
+    cdef int64_t *starts = <int64_t *> malloc((nodes + 1) * sizeof(int64_t))
+    cdef int64_t *by_node = <int64_t *> malloc(num_tokens * visits * sizeof(int64_t))
+    if scratch == NULL or starts == NULL or by_node == NULL:
+        free(scratch)
+        free(starts)
+        free(by_node)
+        raise MemoryError(f"scratch of fff_backward for {num_tokens} tokens; split the batch")
+    cdef ufbert_backward work = ufbert_backward(
+        &layer, &dy[0, 0], &x[0, 0], &path[0, 0, 0], &scores[0, 0, 0], scratch, scratch + num_tokens * visits,
+        &dx[0, 0], &dw_in[0, 0, 0], &db_in[0, 0], &dw_out[0, 0, 0],
+    )
+    with nogil:
+        for i in prange(num_shares, schedule="dynamic", num_threads=num_threads):
+            kernels.backward_tokens(&work, i * share, min(num_tokens, (i + 1) * share))
+        sort_visits(&work, num_tokens, starts, by_node)
+        # The largest nodes are the first of each tree, so a dynamic schedule begins with them.
+        for node in prange(nodes, schedule="dynamic", num_threads=num_threads):
+            if starts[node + 1] > starts[node]:
+                kernels.backward_node(&work, node, by_node + starts[node], starts[node + 1] - starts[node])
+    free(scratch)
+    free(starts)
+    free(by_node)
+
+
+cdef void sort_visits(const ufbert_backward *work, ptrdiff_t num_tokens, int64_t *starts, int64_t *by_node) noexcept nogil:
+    """Counting sort of all visits by node; a node's visits stay in the order of the tokens."""
+    cdef const ufbert_fff *layer = work.layer
+    cdef ptrdiff_t levels = layer.depth + 1, visits = layer.num_trees * levels, nodes = layer.num_trees * layer.num_nodes
+    cdef ptrdiff_t token, tree, level, node, visit
+    cdef int64_t place
+    for node in range(nodes + 1):
+        starts[node] = 0
+    for token in range(num_tokens):
+        for tree in range(layer.num_trees):
+            for level in range(levels):
+                starts[tree * layer.num_nodes + work.path[token * visits + tree * levels + level]] += 1
+    place = 0
+    for node in range(nodes + 1):
+        place += starts[node]
+        starts[node] = place
+    # Backwards, so that each start ends up at its node's first visit.
+    for token in range(num_tokens - 1, -1, -1):
+        for tree in range(layer.num_trees):
+            for level in range(levels):
+                visit = token * visits + tree * levels + level
+                node = tree * layer.num_nodes + work.path[visit]
+                starts[node] -= 1
+                by_node[starts[node]] = visit
 
 
 def leaf_fff_forward(
@@ -104,9 +284,13 @@ def leaf_fff_forward(
         &w1s[0, 0, 0], &b1s[0, 0], &w2s[0, 0, 0], first_b2,
     )
     cdef ptrdiff_t num_tokens = x.shape[0], token
-    cdef float *hidden = <float *> malloc(num_tokens * layer.leaf_width * sizeof(float))
+    cdef ptrdiff_t scratch = (layer.leaf_width + 15) // 16 * 16  # whole cache lines for each thread
+    cdef float *hidden = <float *> malloc(num_threads * scratch * sizeof(float))
     if hidden == NULL:
         raise MemoryError("scratch of leaf_fff_forward")
     for token in prange(num_tokens, nogil=True, schedule="static", num_threads=num_threads):
-        kernels.leaf_fff_forward(&layer, &x[token, 0], 1, &y[token, 0], hidden + token * layer.leaf_width)
+        kernels.leaf_fff_forward(&layer, &x[token, 0], 1, &y[token, 0], hidden + threadid() * scratch)
     free(hidden)
+
+
+include "_dense.pxi"

@@ -173,7 +173,10 @@ def split_by_budget(lengths: Sequence[int], budget: int, max_texts: int | None =
 
 
 def _integers(array, name: str, shape: tuple[int, ...] | None) -> np.ndarray:
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except (ValueError, TypeError, OverflowError) as error:  # such as rows of different lengths
+        raise InputError(f"{name}: expected a padded 2-D array of integers, got none: {error}") from None
     if array.ndim != 2 or (array.dtype.kind not in "iub" and array.size):
         raise InputError(
             f"{name}: expected a padded 2-D array of integers, got {array.dtype} of shape {array.shape}; "

@@ -1,63 +1,34 @@
 """Conditional matrix multiplication: the checked door to the compiled kernels.
 
-Every check and every message is here; the kernels assume. Where the compiled extension is missing, the same
+Every check and every message is on this side; the kernels assume. Where the compiled extension is missing, the same
 functions run in NumPy (`ufbert.reference.fff_walk`), slower and with the same results to rounding.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from . import reference, threads
+from . import _door, reference
+from ._door import _cmm, active_isa, openmp_version, supported_isas, use_isa
 from .errors import InputError
+from .packed import PackedFFF
 
-try:
-    from . import _cmm
-except ImportError:  # built with UFBERT_NO_EXTENSION=1, or for another platform
-    _cmm = None
-
-__all__ = ["active_isa", "fff_forward", "leaf_fff_forward", "load_leaf_fff", "supported_isas", "use_isa"]
-
-_MAX_DEPTH = 24
-_SERIAL_BELOW = 200_000  # multiply-adds: some 10 microseconds, what waking a second thread costs
-_openmp_used = False
-_serial_only = False
-
-
-def supported_isas() -> list[str]:
-    """Name the instruction sets that this build has and this machine runs, best last; ``["numpy"]`` without a build."""
-    return _cmm.supported_isas() if _cmm else ["numpy"]
-
-
-def active_isa() -> str:
-    """Name the instruction set in use."""
-    return _cmm.active_isa() if _cmm else "numpy"
-
-
-def openmp_version() -> int | None:
-    """Give the date of the OpenMP standard that the kernels were built with, such as 201511; None without OpenMP."""
-    return (_cmm.OPENMP_VERSION or None) if _cmm else None
-
-
-def use_isa(name: str) -> None:
-    """Choose the instruction set by name, as ``UFBERT_ISA`` does at import.
-
-    Not to be called while another thread runs a kernel.
-
-    Raises
-    ------
-    InputError
-        If this build or this machine does not have it.
-    """
-    if name not in supported_isas():
-        raise InputError(
-            f"instruction set (UFBERT_ISA): expected one of {', '.join(supported_isas())} on this machine, got {name!r}"
-        )
-    if _cmm:
-        _cmm.use_isa(name)
+__all__ = [
+    "PackedFFF",
+    "active_isa",
+    "fff_backward",
+    "fff_forward",
+    "leaf_fff_forward",
+    "load_leaf_fff",
+    "node_visits",
+    "openmp_version",
+    "smallest_margin",
+    "supported_isas",
+    "use_isa",
+]
 
 
 def fff_forward(
@@ -69,6 +40,7 @@ def fff_forward(
     num_threads: int | None = None,
     return_path: bool = False,
     activation: str = "gelu",
+    return_scores: bool = False,
 ) -> Any:
     """Fast feedforward layer of UltraFastBERT: each token visits depth + 1 nodes of each tree.
 
@@ -86,8 +58,8 @@ def fff_forward(
         Levels below the root, 0 to 24.
     num_threads : int, optional
         Threads at most; None for `ufbert.threads.get_num_threads`. The result does not depend on it.
-    return_path : bool
-        Also return the visited nodes.
+    return_path, return_scores : bool
+        Also return the visited nodes, and their scores before the activation.
     activation : {"gelu", "relu", "silu", "tanh"}
         "gelu" is the exact one, with erf.
 
@@ -96,6 +68,8 @@ def fff_forward(
     y : (T, H_out) float32 array
     path : (T, P, depth + 1) int32 array
         Only if `return_path`.
+    scores : (T, P, depth + 1) float32 array
+        Only if `return_scores`.
 
     Raises
     ------
@@ -108,29 +82,120 @@ def fff_forward(
     float32 are copied first, so keep weights that way. Rows of nodes that no token visits are never read. Bitwise
     the same for every split of a batch and every number of threads. arXiv 2311.10770.
     """
-    depth = _checked_depth(depth)
-    x, w_in, b_in, w_out = (
-        _float32(a, name, ndim)
-        for a, name, ndim in ((x, "x", 2), (w_in, "w_in", 3), (b_in, "b_in", 2), (w_out, "w_out", 3))
-    )
-    nodes = 2 ** (depth + 1) - 1
-    trees = w_in.shape[0]
-    _check_shape(w_in, "w_in", (trees, nodes, x.shape[1]), f"(P, 2**(depth + 1) - 1, H) with depth {depth}")
-    _check_shape(b_in, "b_in", (trees, nodes), "(P, n)")
-    _check_shape(w_out, "w_out", (trees, nodes, w_out.shape[2]), "(P, n, H_out)")
-    _check_activation(activation)
-    num_threads = threads.get_num_threads(num_threads)
+    depth = _door.checked_depth(depth)
+    w_in, b_in, w_out = _door.layer_arrays(w_in, b_in, w_out, depth)
+    _door.check_activation(activation)
+    x = _door.tokens_array(x, w_in.shape[2])
+    trees, width = len(w_in), w_out.shape[2]
+    work = len(x) * trees * (depth + 1) * (x.shape[1] + width)
+    y = _door.output_array(None, x, width)
+    path = np.empty((len(x), trees, depth + 1), np.int32) if return_path else None
+    scores = np.empty((len(x), trees, depth + 1), np.float32) if return_scores else None
+    if _cmm is None or min(*x.shape, trees, width) == 0:
+        y, path, scores = reference.fff_walk(x, w_in, b_in, w_out, depth, None, True, activation, True)
+    else:
+        num_threads = _door.num_threads_for(work, num_threads)
+        _cmm.fff_forward(x, w_in, b_in, w_out, depth, _cmm.ACTIVATIONS[activation], num_threads, y, path, scores)
+    results = (y,) + (path,) * bool(return_path) + (scores,) * bool(return_scores)
+    return results if len(results) > 1 else y
 
-    y = np.zeros((len(x), w_out.shape[2]), np.float32)
-    path = np.zeros((len(x), trees, depth + 1), np.int32) if return_path else None
-    if min(*x.shape, trees, w_out.shape[2]) > 0:
-        if _cmm is None:
-            y, path = reference.fff_walk(x, w_in, b_in, w_out, depth, return_path=True, activation=activation)
-        else:
-            work = len(x) * trees * (depth + 1) * (x.shape[1] + w_out.shape[2])
-            num_threads = _threads_for(work, num_threads)
-            _cmm.fff_forward(x, w_in, b_in, w_out, depth, _cmm.ACTIVATIONS[activation], num_threads, y, path)
-    return (y, path) if return_path else y
+
+def fff_backward(
+    dy: Any,
+    x: Any,
+    w_in: Any,
+    b_in: Any,
+    w_out: Any,
+    depth: int,
+    path: Any,
+    scores: Any,
+    activation: str = "gelu",
+    num_threads: int | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of `fff_forward` through the nodes that the tokens visited.
+
+    Parameters
+    ----------
+    dy : (T, H_out) array
+        Gradient of the loss with respect to y.
+    x, w_in, b_in, w_out, depth, activation, num_threads
+        As passed to `fff_forward`.
+    path, scores : (T, P, depth + 1) int32 and float32 arrays
+        What `fff_forward` returned with ``return_path=True, return_scores=True``.
+
+    Returns
+    -------
+    dx : (T, H) float32 array
+    dw_in : (P, n, H) float32 array
+    db_in : (P, n) float32 array
+    dw_out : (P, n, H_out) float32 array
+        Zero, and on most systems without memory behind it, at nodes that no token visited.
+
+    Raises
+    ------
+    InputError
+        If a shape, a dtype, a node of `path` or another argument does not fit.
+
+    Notes
+    -----
+    Decisions carry no gradient: it flows through the activations of visited nodes only, as in the authors'
+    training code. Each node's gradients are summed in the order of the tokens, so the result is the same bits
+    for every number of threads. arXiv 2311.10770, section 2.
+    """
+    depth = _door.checked_depth(depth)
+    w_in, b_in, w_out = _door.layer_arrays(w_in, b_in, w_out, depth)
+    _door.check_activation(activation)
+    x = _door.tokens_array(x, w_in.shape[2])
+    dy = _door.float32_array(dy, "dy", 2)
+    _door.check_shape(dy, "dy", (len(x), w_out.shape[2]), "(T, H_out)")
+    path, scores = _checked_visits(path, scores, (len(x), len(w_in), depth + 1), b_in.shape[1])
+    if _cmm is None or min(*x.shape, *w_in.shape, *dy.shape) == 0:
+        return reference.fff_backward(dy, x, w_in, b_in, w_out, depth, path, scores, activation)
+    num_threads = _door.num_threads_for(3 * scores.size * (x.shape[1] + dy.shape[1]), num_threads)
+    dx = np.empty(x.shape, np.float32)
+    # np.zeros leaves the clearing to the system, page by page as they are written.
+    dw_in, db_in, dw_out = (np.zeros(array.shape, np.float32) for array in (w_in, b_in, w_out))
+    code = _cmm.ACTIVATIONS[activation]
+    _cmm.fff_backward(dy, x, w_in, b_in, w_out, depth, path, scores, code, num_threads, dx, dw_in, db_in, dw_out)
+    return dx, dw_in, db_in, dw_out
+
+
+def node_visits(path: Any, num_nodes: int) -> np.ndarray:
+    """Count how often each node was visited.
+
+    Parameters
+    ----------
+    path : (T, P, depth + 1) integer array
+        From `fff_forward` or a `PackedFFF` with ``return_path=True``.
+    num_nodes : int
+        Nodes of a tree, n.
+
+    Returns
+    -------
+    (P, n) int64 array
+        Each tree's row sums to T * (depth + 1).
+    """
+    path = np.asarray(path)
+    trees = [np.bincount(path[:, tree].ravel(), minlength=num_nodes) for tree in range(path.shape[1])]
+    return np.stack(trees) if trees else np.zeros((0, num_nodes), np.int64)
+
+
+def smallest_margin(scores: Any) -> float:
+    """How near a decision came to the other side.
+
+    Parameters
+    ----------
+    scores : (T, P, depth + 1) array
+        From `fff_forward` or a `PackedFFF` with ``return_scores=True``.
+
+    Returns
+    -------
+    float
+        The smallest absolute score of a node that decides, that is above the last level; infinity if there is
+        none. Two correct implementations may choose different paths where it is no larger than their rounding.
+    """
+    deciding = np.abs(np.asarray(scores)[:, :, :-1])
+    return float(np.min(deciding, initial=np.inf, where=~np.isnan(deciding)))
 
 
 def leaf_fff_forward(
@@ -177,28 +242,31 @@ def leaf_fff_forward(
     InputError
         If a shape, a dtype or another argument does not fit.
     """
-    arrays = [_float32(x, "x", 2), _float32(node_weights, "node_weights", 2)]
-    arrays.append(_float32(np.reshape(node_biases, -1), "node_biases", 1))
-    named = (("w1s", w1s, 3), ("b1s", b1s, 2), ("w2s", w2s, 3))
-    x, node_weights, node_biases, w1s, b1s, w2s = arrays + [_float32(a, name, ndim) for name, a, ndim in named]
+    node_biases = np.reshape(node_biases, -1)
+    named = ((x, "x", 2), (node_weights, "node_weights", 2), (node_biases, "node_biases", 1))
+    x, node_weights, node_biases = (_door.float32_array(array, name, ndim) for array, name, ndim in named)
+    named = ((w1s, "w1s", 3), (b1s, "b1s", 2), (w2s, "w2s", 3))
+    w1s, b1s, w2s = (_door.float32_array(array, name, ndim) for array, name, ndim in named)
     leaves, _, leaf_width = w1s.shape
-    depth = _checked_depth(max(leaves, 1).bit_length() - 1 if depth is None else depth)
-    _check_shape(w1s, "w1s", (2**depth, x.shape[1], leaf_width), f"(2**depth, H, leaf_width) with depth {depth}")
-    _check_shape(node_weights, "node_weights", (leaves - 1, x.shape[1]), "(2**depth - 1, H)")
-    _check_shape(node_biases, "node_biases", (leaves - 1,), "(2**depth - 1,)")
-    _check_shape(b1s, "b1s", (leaves, leaf_width), "(2**depth, leaf_width)")
-    _check_shape(w2s, "w2s", (leaves, leaf_width, w2s.shape[2]), "(2**depth, leaf_width, H_out)")
+    if isinstance(activation, str):
+        activation = activation.lower()  # the authors write "ReLU"
+    depth = _door.checked_depth(max(leaves, 1).bit_length() - 1 if depth is None else depth)
+    _door.check_shape(w1s, "w1s", (2**depth, x.shape[1], leaf_width), f"(2**depth, H, leaf_width) with depth {depth}")
+    _door.check_shape(node_weights, "node_weights", (leaves - 1, x.shape[1]), "(2**depth - 1, H)")
+    _door.check_shape(node_biases, "node_biases", (leaves - 1,), "(2**depth - 1,)")
+    _door.check_shape(b1s, "b1s", (leaves, leaf_width), "(2**depth, leaf_width)")
+    _door.check_shape(w2s, "w2s", (leaves, leaf_width, w2s.shape[2]), "(2**depth, leaf_width, H_out)")
     if b2s is not None:
-        b2s = _float32(b2s, "b2s", 2)
-        _check_shape(b2s, "b2s", (leaves, w2s.shape[2]), "(2**depth, H_out)")
+        b2s = _door.float32_array(b2s, "b2s", 2)
+        _door.check_shape(b2s, "b2s", (leaves, w2s.shape[2]), "(2**depth, H_out)")
     elif output_bias:
         raise InputError("output_bias=True needs b2s, got None; pass b2s or leave output_bias out")
-    _check_activation(activation)
+    _door.check_activation(activation)
 
     weights = (x, node_weights, node_biases, w1s, b1s, w2s, b2s if output_bias else None, depth)
     if min(*x.shape, leaf_width, w2s.shape[2]) == 0 or _cmm is None:
         return reference.leaf_fff_forward(*weights, activation)
-    num_threads = _threads_for(len(x) * leaf_width * sum(x.shape), threads.get_num_threads(num_threads))
+    num_threads = _door.num_threads_for(len(x) * leaf_width * (x.shape[1] + w2s.shape[2]), num_threads)
     y = np.empty((len(x), w2s.shape[2]), np.float32)
     _cmm.leaf_fff_forward(*weights, _cmm.ACTIVATIONS[activation], num_threads, y)
     return y
@@ -225,56 +293,29 @@ def load_leaf_fff(state_dict: dict[str, Any]) -> dict[str, Any]:
     """
     names = ("node_weights", "node_biases", "w1s", "b1s", "w2s", "b2s")
     expected = {*names, "depth"}
-    found = set(state_dict) - {"node_usage", "leaf_usage"}
+    found = set(state_dict) - {"node_usage", "leaf_usage"} if isinstance(state_dict, Mapping) else set()
     if found != expected:
         raise InputError(
             f"state dict of a leaf FFF: expected the tensors {sorted(expected)}, got {sorted(found)}; "
             "save one layer's own state_dict(), without a prefix"
         )
-    return {name: np.asarray(state_dict[name]) for name in names} | {"depth": int(np.asarray(state_dict["depth"]))}
+    depth = np.asarray(state_dict["depth"])
+    if depth.size != 1 or depth.dtype.kind not in "iu":
+        raise InputError(f"depth: expected one integer, got {depth.dtype} of shape {depth.shape}; save the layer anew")
+    return {name: np.asarray(state_dict[name]) for name in names} | {"depth": int(depth.reshape(-1)[0])}
 
 
-def _threads_for(work: int, num_threads: int) -> int:
-    """1 where `work` multiply-adds would not pay for a second thread, or where OpenMP cannot run any more."""
-    global _openmp_used
-    if num_threads == 1 or work < _SERIAL_BELOW or _serial_only or not _cmm.OPENMP_VERSION:
-        return 1
-    _openmp_used = True
-    return num_threads
-
-
-def _float32(array: Any, name: str, ndim: int) -> np.ndarray:
-    array = np.asarray(array)
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{name}: expected an array of float32, got dtype {array.dtype}; convert it first")
-    if array.ndim != ndim:
-        raise InputError(f"{name}: expected {ndim} dimensions, got shape {array.shape}; reshape it first")
-    return np.ascontiguousarray(array, np.float32)
-
-
-def _check_shape(array: np.ndarray, name: str, expected: tuple[int, ...], meaning: str) -> None:
-    if array.shape != expected:
-        raise InputError(f"{name}: expected shape {expected}, {meaning}, got {array.shape}; check the layer's weights")
-
-
-def _checked_depth(depth: Any) -> int:
-    if isinstance(depth, (bool, float)) or not 0 <= int(depth) <= _MAX_DEPTH:
-        raise InputError(f"depth: expected an integer from 0 to {_MAX_DEPTH}, got {depth!r}")
-    return int(depth)
-
-
-def _check_activation(activation: str) -> None:
-    if activation not in reference.ACTIVATIONS:
-        raise InputError(f"activation: expected one of {', '.join(reference.ACTIVATIONS)}, got {activation!r}")
-
-
-def _serial_after_fork() -> None:
-    """A forked child lacks the threads of the parent's OpenMP pool and would wait for them for ever."""
-    global _serial_only
-    _serial_only = _openmp_used
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_serial_after_fork)
-if "UFBERT_ISA" in os.environ:
-    use_isa(os.environ["UFBERT_ISA"])
+def _checked_visits(path: Any, scores: Any, shape: tuple[int, ...], num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Path and scores as the kernels want them; a node outside the tree would be read and written."""
+    path = np.asarray(path)
+    if path.dtype.kind not in "iu":
+        raise InputError(f"path: expected an integer array, got dtype {path.dtype}; pass what fff_forward returned")
+    scores = _door.float32_array(scores, "scores", 3)
+    _door.check_shape(path, "path", shape, "(T, P, depth + 1)")
+    _door.check_shape(scores, "scores", shape, "(T, P, depth + 1)")
+    if path.size and not (path.min() >= 0 and path.max() < num_nodes):
+        raise InputError(
+            f"path: expected nodes from 0 to {num_nodes - 1}, got {path.min()} to {path.max()}; pass what "
+            "fff_forward returned for the same layer"
+        )
+    return np.ascontiguousarray(path, np.int32), scores

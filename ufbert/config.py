@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from .errors import CheckpointError
+from .errors import CheckpointError, shown
 
 __all__ = ["LIMITS", "ClassificationHeadConfig", "ModelConfig", "check_size"]
 
@@ -105,6 +105,7 @@ class ModelConfig:
             if item.name in LIMITS:
                 minimum = 0 if item.name == "type_vocab_size" else 1
                 check_size(getattr(self, item.name), item.name, minimum, LIMITS[item.name])
+        check_size(self.pad_token_id, "pad_token_id", 0, self.vocab_size - 1)
         check_size(self.depth, "depth", 0, MAX_DEPTH)
         if self.feed_forward == "fff":
             check_size(self.num_trees * self.num_nodes, "num_trees * nodes of a tree", 1, LIMITS["num_trees"])
@@ -123,8 +124,7 @@ class ModelConfig:
 def check_size(value: object, name: str, minimum: int, maximum: int) -> None:
     """Raise CheckpointError unless `value` is an integer between the two."""
     if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
-        found = repr(value) if len(repr(value)) < 50 else repr(value)[:47] + "..."
         raise CheckpointError(
-            f"config.json: {name}: expected an integer from {minimum} to {maximum}, found {found}; "
+            f"config.json: {name}: expected an integer from {minimum} to {maximum}, found {shown(value)}; "
             "is this the config.json that came with the weights?"
         )

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from .checkpoint.build import load
-from .checkpoint.files import WEIGHTS, ModelFolder
+from .checkpoint.files import WEIGHTS, ModelFolder, check_regular
+from .checkpoint.sentence import list_modules, load_sentence_model
 from .checkpoint.tensors import Tensor, Tensors, narrow_bfloat16, write_tensors
-from .errors import CheckpointError, InputError
+from .errors import InputError, shown
 
 __all__ = ["DTYPES", "convert"]
 
 DTYPES = ("float32", "float16", "bfloat16")
-# What a model folder and the module folders inside it are made of; pickles, code and other formats stay behind.
+# What a model folder and its module folders are made of; pickles, code and other formats stay behind.
 KEPT = (
     "config.json",
     "config_sentence_transformers.json",
@@ -52,35 +53,61 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtyp
     Raises
     ------
     InputError
-        If `target` exists or `dtype` is unknown.
+        If `target` exists or is no path, or `dtype` is unknown.
     CheckpointError
         If `source` is not usable, or a value does not fit into float16.
     """
-    folder, target = ModelFolder(source), Path(target)
+    folder, free = ModelFolder(source), _free_path(target)
     if dtype not in DTYPES:
-        raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
-    if target.exists():
-        raise InputError(f"{target}: expected a name that is free, found something there; remove it or choose another")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+        raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {shown(dtype)}")
+    modules = _load(folder)  # a model that this package cannot read is not worth having
+    free.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".ufbert-", dir=free.parent) as scratch:
         complete = Path(scratch, "model")
-        _convert_folder(folder, complete, dtype)
-        load(complete)  # a model that this package cannot read is not worth having
-        complete.rename(target)
-    return target
+        complete.mkdir()
+        _copy_settings(folder, complete)
+        for kind, path in modules:
+            if kind != "Normalize":  # which has neither settings nor weights
+                (complete / path).mkdir(parents=True, exist_ok=True)
+                _copy_settings(folder.subfolder(path), complete / path)
+            if kind in ("Transformer", "Dense"):
+                _convert_weights(folder.subfolder(path), complete / path, dtype)
+        _load(ModelFolder(complete))
+        complete.rename(free)
+    return free
 
 
-def _convert_folder(folder: ModelFolder, target: Path, dtype: str) -> None:
-    target.mkdir()
+def _free_path(target: str | os.PathLike[str]) -> Path:
+    try:
+        path = Path(target)
+        path.lstat()
+    except FileNotFoundError:
+        return path
+    except (TypeError, ValueError, OSError) as error:  # not a path at all, too long, inside a file, ...
+        raise InputError(f"target: expected a path for a new folder, got {shown(target)}: {error}") from None
+    raise InputError(f"{path}: expected a name that is free, found something there; remove it or choose another")
+
+
+def _load(folder: ModelFolder) -> list[tuple[str, str]]:
+    """Load a model folder as a trial; return kinds and paths of its modules, in a plain folder the model alone."""
+    if folder.has("modules.json") or folder.has("1_Pooling/config.json"):
+        load_sentence_model(folder)
+        return list_modules(folder)
+    load(folder.path)
+    return [("Transformer", "")]
+
+
+def _copy_settings(folder: ModelFolder, target: Path) -> None:
     for name in KEPT:
         if folder.has(name):
+            check_regular(folder.path / name)
             shutil.copyfile(folder.path / name, target / name)
-    if any(folder.path.glob("*.safetensors")):
-        tensors = Tensors(folder.weight_files())
-        encoded = {name: _encode(tensors.tensor(name), dtype) for name in sorted(tensors.names())}
-        write_tensors(target / WEIGHTS, encoded)
-    for inner in sorted(path for path in folder.path.iterdir() if path.is_dir() and (path / "config.json").is_file()):
-        _convert_folder(ModelFolder(inner), target / inner.name, dtype)
+
+
+def _convert_weights(folder: ModelFolder, target: Path, dtype: str) -> None:
+    tensors = Tensors(folder.weight_files())
+    encoded = {name: _encode(tensors.tensor(name), dtype) for name in sorted(tensors.names())}
+    write_tensors(target / WEIGHTS, encoded)
 
 
 def _encode(tensor: Tensor, dtype: str) -> tuple[str, np.ndarray]:
@@ -92,11 +119,4 @@ def _encode(tensor: Tensor, dtype: str) -> tuple[str, np.ndarray]:
         return "F32", values
     if dtype == "bfloat16":
         return "BF16", narrow_bfloat16(values)
-    with np.errstate(over="ignore"):
-        narrowed = values.astype(np.float16)
-    if np.isinf(narrowed).any() and np.isfinite(values).all():
-        raise CheckpointError(
-            f"{tensor.file}: tensor {tensor.name}: expected values up to 65504 for float16, found "
-            f"{np.abs(values).max():g}; convert to bfloat16"
-        )
-    return "F16", narrowed
+    return "F16", tensor.narrowed(values, np.float16)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from . import threads
 from .batch import Batch, from_padded, pad, split_by_budget
 from .config import ModelConfig
 from .errors import InputError
@@ -17,6 +18,8 @@ __all__ = ["Encoder", "Model", "ModelOutput"]
 
 TOKEN_BUDGET = 4_096
 """Tokens that run through the layers at a time: what bounds the memory of a call."""
+WORTH_A_THREAD = 128
+"""Tokens of a part that a thread takes through all layers by itself."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,15 @@ class Encoder:
 
     def __call__(self, batch: Batch) -> np.ndarray:
         """Run a ragged batch: T tokens -> (T, H) float32."""
-        parts = [
-            self._forward(batch.select(start, stop))
-            for start, stop in split_by_budget(batch.lengths.tolist(), TOKEN_BUDGET)
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else np.zeros((0, self.embeddings.word.shape[1]), np.float32)
+        # Two parts a thread, so that the faster one takes more; a text alone is shared out within each kernel.
+        workers = threads.get_num_threads()
+        budget = min(max(WORTH_A_THREAD, batch.num_tokens // (2 * workers) + 1), TOKEN_BUDGET // workers)
+        runs = split_by_budget(batch.lengths.tolist(), budget)
+        parts = [batch.select(start, stop) for start, stop in runs]
+        hidden = threads.side_by_side(self._forward, parts)
+        if len(hidden) == 1:
+            return hidden[0]
+        return np.concatenate(hidden) if hidden else np.zeros((0, self.embeddings.word.shape[1]), np.float32)
 
     def _forward(self, batch: Batch) -> np.ndarray:
         x = self.embeddings(batch)  # (T,) -> (T, H)

@@ -1,6 +1,11 @@
 """The exceptions of the package: every one says what was expected, what was found and what to do."""
 
-__all__ = ["CheckpointError", "InputError", "UfbertError"]
+import reprlib
+
+__all__ = ["CheckpointError", "InputError", "UfbertError", "shown"]
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 class UfbertError(Exception):
@@ -13,3 +18,11 @@ class InputError(UfbertError, ValueError):
 
 class CheckpointError(UfbertError):
     """A model folder, or a file in it, is not usable."""
+
+
+def shown(value: object) -> str:
+    """Return a short representation for a message, however long, deeply nested or broken the value is."""
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # such as an int with more digits than Python prints
+        return f"a value of type {type(value).__name__}"

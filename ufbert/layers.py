@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from . import cmm, ops
+from . import cmm, dense, ops
 from .batch import Batch
 
-__all__ = ["Embeddings", "EncoderLayer", "FastFeedForward", "FeedForward", "Linear", "Norm", "SelfAttention"]
-
-Layer = Callable[[np.ndarray], np.ndarray]
+__all__ = [
+    "Embeddings",
+    "EncoderLayer",
+    "FastFeedForward",
+    "FeedForward",
+    "GatedFeedForward",
+    "Linear",
+    "LinearLayer",
+    "Norm",
+    "SelfAttention",
+]
 
 
 @dataclass(frozen=True)
 class Linear:
-    """``x @ weight.T + bias``, with weight (O, I) and bias (O,) or None."""
+    """``activation(x @ weight.T + bias) + residual``, with weight (O, I) and bias (O,) or None.
+
+    `ufbert.dense.PackedLinear` is called the same way, and stands in its place where the compiled kernels are.
+    """
 
     weight: np.ndarray
     bias: np.ndarray | None = None
+    activation: str | None = None
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return ops.linear(x, self.weight, self.bias)  # (..., I) -> (..., O)
+    def __call__(self, x: np.ndarray, residual: np.ndarray | None = None) -> np.ndarray:
+        y = ops.linear(x, self.weight, self.bias)  # (T, I) -> (T, O)
+        if self.activation is not None:
+            y = ops.ACTIVATIONS[self.activation](y)
+        return y if residual is None else y + residual
+
+
+LinearLayer = Linear | dense.PackedLinear
 
 
 @dataclass(frozen=True)
@@ -63,49 +80,51 @@ class Embeddings:
 class SelfAttention:
     """Multi-head self-attention within each text; `output` is None where the output projection is skipped."""
 
-    query_key_value: Linear
-    output: Linear | None
+    query_key_value: LinearLayer
+    output: LinearLayer | None
     num_heads: int
     scale: float
 
-    def __call__(self, x: np.ndarray, batch: Batch) -> np.ndarray:
+    def __call__(self, x: np.ndarray, batch: Batch, residual: np.ndarray) -> np.ndarray:
         qkv = self.query_key_value(x)  # (T, H) -> (T, 3H)
         context = ops.attention(qkv, batch.cu_seqlens, self.num_heads, self.scale, batch.attended)  # -> (T, H)
-        return context if self.output is None else self.output(context)  # (T, H)
+        return context + residual if self.output is None else self.output(context, residual)  # (T, H)
 
 
 @dataclass(frozen=True)
 class FeedForward:
-    """Dense feed-forward layer; gated, the first half of the intermediate is the value, the second the gate."""
+    """Dense feed-forward layer; the activation is the first linear layer's own."""
 
-    dense_in: Linear
-    dense_out: Linear
+    dense_in: LinearLayer
+    dense_out: LinearLayer
+
+    def __call__(self, x: np.ndarray, residual: np.ndarray) -> np.ndarray:
+        return self.dense_out(self.dense_in(x), residual)  # (T, H) -> (T, I) -> (T, H)
+
+
+@dataclass(frozen=True)
+class GatedFeedForward:
+    """Dense feed-forward layer with a gate: the intermediate's first half is the value, the second half the gate."""
+
+    dense_in: LinearLayer
+    dense_out: LinearLayer
     activation: str
-    gated: bool = False
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        hidden = self.dense_in(x)  # (T, H) -> (T, I)
-        activation = ops.ACTIVATIONS[self.activation]
-        if self.gated:
-            value, gate = np.split(hidden, 2, axis=-1)
-            hidden = activation(gate) * value  # (T, I) -> (T, I / 2)
-        else:
-            hidden = activation(hidden)
-        return self.dense_out(hidden)  # -> (T, H)
+    def __call__(self, x: np.ndarray, residual: np.ndarray) -> np.ndarray:
+        value, gate = np.split(self.dense_in(x), 2, axis=-1)  # (T, H) -> (T, I)
+        return self.dense_out(ops.ACTIVATIONS[self.activation](gate) * value, residual)  # (T, I / 2) -> (T, H)
 
 
 @dataclass(frozen=True)
 class FastFeedForward:
-    """P binary trees of n = 2**(depth + 1) - 1 neurons, of which a token visits depth + 1 each. arXiv 2311.10770."""
+    """P binary trees of neurons, of which a token visits one path each. arXiv 2311.10770."""
 
-    w_in: np.ndarray  # (P, n, H)
-    b_in: np.ndarray  # (P, n)
-    w_out: np.ndarray  # (P, n, H)
-    depth: int
-    activation: str
+    trees: cmm.PackedFFF
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return cmm.fff_forward(x, self.w_in, self.b_in, self.w_out, self.depth, activation=self.activation)
+    def __call__(self, x: np.ndarray, residual: np.ndarray) -> np.ndarray:
+        y = self.trees(x)  # (T, H) -> (T, H)
+        y += residual
+        return y
 
 
 @dataclass(frozen=True)
@@ -113,14 +132,14 @@ class EncoderLayer:
     """Attention and feed-forward, each with a residual sum and a norm after ("post") or before ("pre") it."""
 
     attention: SelfAttention
-    feed_forward: Layer
+    feed_forward: FeedForward | GatedFeedForward | FastFeedForward
     norm1: Norm
     norm2: Norm
     norm_position: str
 
     def __call__(self, x: np.ndarray, batch: Batch) -> np.ndarray:
         if self.norm_position == "pre":
-            x = x + self.attention(self.norm1(x), batch)
-            return x + self.feed_forward(self.norm2(x))
-        x = self.norm1(x + self.attention(x, batch))
-        return self.norm2(x + self.feed_forward(x))
+            x = self.attention(self.norm1(x), batch, residual=x)
+            return self.feed_forward(self.norm2(x), residual=x)
+        x = self.norm1(self.attention(x, batch, residual=x))
+        return self.norm2(self.feed_forward(x, residual=x))

@@ -1,4 +1,8 @@
-"""The dense operations of an encoder on flat token arrays, in NumPy float32."""
+"""The dense operations of an encoder on flat token arrays, in float32.
+
+Attention and layer norm are the compiled ones where these are installed, else NumPy's, which are also what the compiled
+ones are tested against.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,19 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-__all__ = ["ACTIVATIONS", "attention", "layer_norm", "linear", "rms_norm", "scale_norm", "softmax"]
+from . import dense
+
+__all__ = [
+    "ACTIVATIONS",
+    "attention",
+    "layer_norm",
+    "linear",
+    "numpy_attention",
+    "numpy_layer_norm",
+    "rms_norm",
+    "scale_norm",
+    "softmax",
+]
 
 _BLOCK = 65_536  # floats of a block that an elementwise chain keeps in L2
 _SCORES = 1 << 20  # floats of attention scores at a time: 4 MB
@@ -22,7 +38,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) ->
     return y
 
 
-def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:
+def numpy_layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:
     """Layer normalisation over the last axis: (T, H) -> (T, H). arXiv 1607.06450."""
     y = x - x.mean(axis=-1, keepdims=True)
     variance = np.einsum("...h,...h->...", y, y)[..., None] / np.float32(x.shape[-1])
@@ -51,7 +67,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return y
 
 
-def attention(
+def numpy_attention(
     qkv: np.ndarray, cu_seqlens: np.ndarray, num_heads: int, scale: float, attended: np.ndarray | None = None
 ) -> np.ndarray:
     """Softmax attention of each text on itself. arXiv 1706.03762, section 3.2.1.
@@ -92,6 +108,10 @@ def attention(
         weighted /= scores.sum(axis=-1, keepdims=True)
         context[rows].reshape(texts, length, num_heads, head_size)[...] = weighted.swapaxes(1, 2)
     return context
+
+
+attention = dense.attention if dense.is_available() else numpy_attention
+layer_norm = dense.layer_norm if dense.is_available() else numpy_layer_norm
 
 
 def _equal_lengths(cu_seqlens: np.ndarray, num_heads: int) -> Iterator[tuple[int, int, int]]:

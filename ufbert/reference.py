@@ -10,12 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-__all__ = ["ACTIVATIONS", "fff_forward", "fff_walk", "leaf_fff_forward"]
+__all__ = [
+    "ACTIVATIONS",
+    "DERIVATIVES",
+    "fff_backward",
+    "fff_forward",
+    "fff_walk",
+    "leaf_fff_forward",
+    "round_to_bfloat16",
+]
 
-_erf = np.frompyfunc(math.erf, 1, 1)  # exact, and slow: one Python call an element
+_erf: Any = np.frompyfunc(math.erf, 1, 1)  # exact, and slow: one Python call an element
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
@@ -36,7 +45,29 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 """The activations that a fast feedforward layer may have, by their names in this package."""
 
 
-def fff_forward(x, w_in, b_in, w_out, depth, num_threads=None, return_path=False, activation="gelu"):
+def _gelu_derivative(x: np.ndarray) -> np.ndarray:
+    cdf = 0.5 * (1.0 + _erf(x / math.sqrt(2.0)).astype(x.dtype))
+    return (cdf + x * np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)).astype(x.dtype)
+
+
+def _silu_derivative(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        sigmoid = 1.0 / (1.0 + np.exp(-x))
+    return sigmoid * (1.0 + x * (1.0 - sigmoid))
+
+
+DERIVATIVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "gelu": _gelu_derivative,
+    "relu": lambda x: (x > 0).astype(x.dtype),
+    "silu": _silu_derivative,
+    "tanh": lambda x: 1.0 - np.tanh(x) ** 2,
+}
+"""Their derivatives; ReLU's is 0 at 0."""
+
+
+def fff_forward(
+    x, w_in, b_in, w_out, depth, num_threads=None, return_path=False, activation="gelu", return_scores=False
+):
     """Fast feedforward layer, dense: all P x n scores, of which the mask keeps P x (depth + 1).
 
     Parameters
@@ -53,8 +84,8 @@ def fff_forward(x, w_in, b_in, w_out, depth, num_threads=None, return_path=False
         Levels below the root.
     num_threads : None
         Ignored; here so that the signature is the kernel's.
-    return_path : bool
-        Also return the visited nodes.
+    return_path, return_scores : bool
+        Also return the visited nodes, and their scores.
     activation : str
         A key of `ACTIVATIONS`.
 
@@ -64,14 +95,16 @@ def fff_forward(x, w_in, b_in, w_out, depth, num_threads=None, return_path=False
         Sum over trees and visited nodes of ``activation(score) * w_out[node]``.
     path : (T, P, depth + 1) int32 array
         Only if `return_path`: the visited nodes from the root down.
+    scores : (T, P, depth + 1) array
+        Only if `return_scores`: before the activation.
 
     Notes
     -----
     A token goes right, to node 2i + 2, where its score is strictly positive; 0 and NaN go left, to 2i + 1.
-    Weights of nodes that no token visits are multiplied by 0 here, so they must be finite; the kernels never read
-    them. arXiv 2311.10770, section 2.
+    Weights of nodes that no token visits do not matter, as in the kernels, which never read them: where such a node
+    holds NaN or infinity, 0 takes its place. arXiv 2311.10770, section 2.
     """
-    num_tokens, num_trees, num_nodes = len(x), *b_in.shape
+    num_tokens, num_trees = len(x), len(b_in)
     scores = np.einsum("th,pnh->tpn", x, w_in, optimize=True) + b_in  # (T, P, n)
     path = np.zeros((num_tokens, num_trees, depth + 1), np.int32)
     for level in range(depth):
@@ -82,11 +115,15 @@ def fff_forward(x, w_in, b_in, w_out, depth, num_threads=None, return_path=False
     np.put_along_axis(visited, path, True, axis=2)
     activated = np.zeros_like(scores)
     activated[visited] = ACTIVATIONS[activation](scores[visited])
+    w_out = np.where(visited.any(axis=0)[:, :, None], w_out, 0)  # 0 * NaN would be NaN
     y = np.einsum("tpn,pno->to", activated, w_out, optimize=True).astype(x.dtype)  # (T, H_out)
-    return (y, path) if return_path else y
+    visited_scores = np.take_along_axis(scores, path, axis=2)
+    return _chosen(y, (path, return_path), (visited_scores, return_scores))
 
 
-def fff_walk(x, w_in, b_in, w_out, depth, num_threads=None, return_path=False, activation="gelu"):
+def fff_walk(
+    x, w_in, b_in, w_out, depth, num_threads=None, return_path=False, activation="gelu", return_scores=False
+):
     """Fast feedforward layer, sparse: gathers the rows of the visited nodes, level by level.
 
     Parameters and results are `fff_forward`'s. Memory: T x max(H, H_out) floats at a time.
@@ -94,14 +131,74 @@ def fff_walk(x, w_in, b_in, w_out, depth, num_threads=None, return_path=False, a
     num_trees = len(w_in)
     y = np.zeros((len(x), w_out.shape[2]), x.dtype)
     path = np.zeros((len(x), num_trees, depth + 1), np.int32)
+    scores = np.zeros(path.shape, x.dtype)
     for tree in range(num_trees):
         node = np.zeros(len(x), np.int32)
         for level in range(depth + 1):
             path[:, tree, level] = node
             score = np.einsum("th,th->t", x, w_in[tree, node]) + b_in[tree, node]  # (T,)
+            scores[:, tree, level] = score
             y += ACTIVATIONS[activation](score)[:, None] * w_out[tree, node]
             node = 2 * node + 1 + (score > 0)
-    return (y, path) if return_path else y
+    return _chosen(y, (path, return_path), (scores, return_scores))
+
+
+def _chosen(y, *extras):
+    """y alone, or a tuple of it and the extras that were asked for."""
+    chosen = [array for array, asked in extras if asked]
+    return (y, *chosen) if chosen else y
+
+
+def fff_backward(dy, x, w_in, b_in, w_out, depth, path, scores, activation="gelu", num_threads=None):
+    """Gradients of `fff_forward`, dense: those of all nodes, of which a mask keeps the visited ones.
+
+    Parameters
+    ----------
+    dy : (T, H_out) array
+        Gradient of the loss with respect to y.
+    x, w_in, b_in, w_out, depth, activation
+        As passed to `fff_forward`.
+    path, scores : (T, P, depth + 1) arrays
+        What it returned.
+    num_threads : None
+        Ignored.
+
+    Returns
+    -------
+    dx, dw_in, db_in, dw_out : arrays of the shapes of x, w_in, b_in, w_out
+        Decisions carry no gradient.
+    """
+    visited_scores = np.zeros((len(x), *b_in.shape), x.dtype)  # (T, P, n)
+    np.put_along_axis(visited_scores, path, scores.astype(x.dtype), axis=2)
+    mask = np.zeros(visited_scores.shape, bool)
+    np.put_along_axis(mask, path, True, axis=2)
+    activated, slope = np.zeros_like(visited_scores), np.zeros_like(visited_scores)
+    activated[mask] = ACTIVATIONS[activation](visited_scores[mask])
+    slope[mask] = DERIVATIVES[activation](visited_scores[mask])
+    d_scores = np.einsum("to,pno->tpn", dy, w_out, optimize=True) * slope
+    return (
+        np.einsum("tpn,pnh->th", d_scores, w_in, optimize=True),
+        np.einsum("tpn,th->pnh", d_scores, x, optimize=True),
+        d_scores.sum(axis=0),
+        np.einsum("tpn,to->pno", activated, dy, optimize=True),
+    )
+
+
+def round_to_bfloat16(array):
+    """The nearest bfloat16 values, ties to even, as float32; NaN stays NaN.
+
+    Parameters
+    ----------
+    array : float32 array
+
+    Returns
+    -------
+    float32 array of the same shape
+    """
+    array = np.ascontiguousarray(array, np.float32)
+    bits = array.view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return np.where(np.isnan(array), array, rounded.astype(np.uint32).view(np.float32))
 
 
 def leaf_fff_forward(x, node_weights, node_biases, w1s, b1s, w2s, b2s, depth, activation="relu"):

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .batch import Batch
-from .errors import InputError
+from .errors import InputError, shown
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -74,28 +76,34 @@ class Tokenizer:
         InputError
             If a text is not a str, or `max_length` leaves no room for one token.
         """
-        limit = self.checked_length(self.max_length if max_length is None else max_length)
-        texts = [_checked(text, self.lowercase) for text in texts]
+        pairs = [_parts(text, self.lowercase) for text in texts]
+        limit = self.max_length if max_length is None else max_length
+        limit = self.checked_length(limit, any(len(parts) == 2 for parts in pairs))
         encode = self.backend.encode_batch if offsets else getattr(
             self.backend, "encode_batch_fast", self.backend.encode_batch
         )
-        encodings = encode(texts)
-        truncated = [0] * len(texts)
-        for index, encoding in enumerate(encodings):
-            if len(encoding.ids) > limit:
-                truncated[index] = len(encoding.ids) - limit
-                encodings[index] = self._cut(texts[index], limit)
+        # Special tokens come after the cut, so that each text is tokenised once.
+        pieces = iter(encode([part for parts in pairs for part in parts], add_special_tokens=False))
+        encodings, truncated = [], []
+        for parts in pairs:
+            encoded = [next(pieces) for _ in parts]
+            truncated.append(self._cut(encoded, limit))
+            encodings.append(self.backend.post_process(*encoded))
         return encodings, truncated
 
-    def checked_length(self, max_length: Any) -> int:
-        """Return `max_length` if at least one token of a pair fits in, and not more than the model can take."""
-        minimum = self.backend.num_special_tokens_to_add(True) + 1
-        if not isinstance(max_length, int) or not minimum <= max_length <= self.max_length:
+    def min_length(self, pair: bool = False) -> int:
+        """Tokens of the shortest text (or pair) that has any, special tokens included."""
+        return self.backend.num_special_tokens_to_add(pair) + 1
+
+    def checked_length(self, max_length: Any, pair: bool = False) -> int:
+        """Return `max_length` if at least one token fits in, and not more than the model can take."""
+        minimum, is_integer = self.min_length(pair), isinstance(max_length, (int, np.integer))
+        if not is_integer or isinstance(max_length, bool) or not minimum <= max_length <= self.max_length:
             raise InputError(
                 f"max_seq_length: expected an integer from {minimum} to the model's {self.max_length}, "
-                f"got {max_length!r}"
+                f"got {shown(max_length)}"
             )
-        return max_length
+        return int(max_length)
 
     def batch(self, encodings: Sequence[Encoding]) -> Batch:
         """Join encodings."""
@@ -122,18 +130,15 @@ class Tokenizer:
         decoder = self.backend.decoder
         return decoder.decode(list(tokens)) if decoder is not None else " ".join(tokens)
 
-    def _cut(self, text: Text, limit: int) -> Encoding:
-        """Tokenise again without special tokens, cut, then add them: the longer of a pair is cut first."""
-        if isinstance(text, str):
-            single = self.pieces(text)
-            single.truncate(limit - self.backend.num_special_tokens_to_add(False))
-            return self.backend.post_process(single)
-        first, second = map(self.pieces, text)
-        room = limit - self.backend.num_special_tokens_to_add(True)
-        for part, length in zip((first, second), cut_pair(len(first.ids), len(second.ids), room), strict=True):
-            if length < len(part.ids):
+    def _cut(self, parts: Sequence[Encoding], limit: int) -> int:
+        """Cut a text or a pair, the longer one first, to what special tokens leave of `limit`; return by how much."""
+        room = limit - self.backend.num_special_tokens_to_add(len(parts) == 2)
+        before = [len(part) for part in parts]
+        after = cut_pair(before[0], before[1], room) if len(parts) == 2 else (min(before[0], room),)
+        for part, length, longer in zip(parts, after, before, strict=True):
+            if length < longer:
                 part.truncate(length)
-        return self.backend.post_process(first, second)
+        return sum(before) - sum(after)
 
 
 def cut_pair(first: int, second: int, room: int) -> tuple[int, int]:
@@ -148,11 +153,15 @@ def cut_pair(first: int, second: int, room: int) -> tuple[int, int]:
     return (long, short) if first > second else (short, long)
 
 
-def _checked(text: Any, lowercase: bool) -> Any:
-    if isinstance(text, str):
-        text = _SURROGATES.sub("\ufffd", text)
-        return text.lower() if lowercase else text
-    if isinstance(text, (tuple, list)) and len(text) == 2 and all(isinstance(part, str) for part in text):
-        return tuple(_checked(part, lowercase) for part in text)
-    found = f"{type(text).__name__}: {text!r:.80}"
-    raise InputError(f"texts: expected str, or pairs of str where pairs are taken, got {found}")
+def _parts(text: Any, lowercase: bool) -> tuple[str, ...]:
+    """Take a text or a pair as a tuple."""
+    is_pair = isinstance(text, (tuple, list)) and len(text) == 2 and all(isinstance(part, str) for part in text)
+    return tuple(_checked(part, lowercase) for part in (text if is_pair else (text,)))
+
+
+def _checked(text: Any, lowercase: bool) -> str:
+    if not isinstance(text, str):
+        found = f"{type(text).__name__}: {shown(text)}"
+        raise InputError(f"texts: expected str, or pairs of str where pairs are taken, got {found}")
+    text = _SURROGATES.sub("\ufffd", text)
+    return text.lower() if lowercase else text

@@ -4,7 +4,7 @@ import copy
 import json
 
 import pytest
-from conftest import BERT_CONFIG, GOLDEN
+from conftest import BERT_CONFIG, GOLDEN, VOCABULARY
 
 from ufbert.checkpoint.configs import parse_config
 from ufbert.errors import CheckpointError
@@ -74,6 +74,11 @@ def test_a_bert_config_without_model_type_or_architecture():
         ("id2label", {"0": "a", "2": "b"}, "id2label"),
         ("id2label", ["a", "b"], "id2label"),
         ("num_labels", -1, "num_labels"),
+        ("id2label", {"0": "a", "00": "b"}, "id2label"),
+        ("id2label", {"0": None, "1": "b"}, "id2label"),
+        ("problem_type", "x", "problem_type"),
+        ("problem_type", [], "problem_type"),
+        *[("pad_token_id", value, "pad_token_id") for value in (-1, 10**30, "x", [], 1.5, len(VOCABULARY))],
         ("tie_word_embeddings", "yes", "tie_word_embeddings"),
     ],
 )

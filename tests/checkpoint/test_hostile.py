@@ -1,16 +1,18 @@
 """Faulty and hostile model folders: always one UfbertError that names the file or tensor, never anything else."""
 
 import json
+import os
 import struct
 
 import numpy as np
 import pytest
-from conftest import BERT_CONFIG, GOLDEN, bert_tensors, write_bert, write_sentence_model
+from conftest import BERT_CONFIG, GOLDEN, VOCABULARY, bert_tensors, write_bert, write_sentence_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ufbert
 from ufbert import CheckpointError, UfbertError
+from ufbert.checkpoint import ModelFolder, load_model, load_tokenizer
 from ufbert.checkpoint.tensors import write_tensors
 
 TENSORS = bert_tensors(BERT_CONFIG)
@@ -22,6 +24,10 @@ def refused(folder, *messages, load=ufbert.load):
         load(folder)
     for message in messages:
         assert message in str(caught.value)
+
+
+def encoder_only(folder):
+    return load_model(ModelFolder(folder), encoder_only=True)
 
 
 def weights(header, data=b""):
@@ -139,12 +145,52 @@ def test_pickles_are_never_read(bert_folder):
         ({"weight_map": {"a": 3}}, "inside the model folder"),
         ({"weight_map": {"a": "missing.safetensors"}}, "no such safetensors file"),
         ({"weight_map": {"a": "config.json"}}, "no such safetensors file"),
+        ({"weight_map": {"a": []}}, "inside the model folder"),
+        ({"weight_map": {"a": {}}}, "inside the model folder"),
+        ({"weight_map": {"a": "x" * 300 + ".safetensors"}}, "no such safetensors file"),
+        ({"weight_map": {"a": "\ud800.safetensors"}}, "no such safetensors file"),
     ],
 )
 def test_index_files(bert_folder, index, message):
     (bert_folder / "model.safetensors").rename(bert_folder.parent / "model.safetensors")
     (bert_folder / "model.safetensors.index.json").write_text(json.dumps(index))
     refused(bert_folder, message)
+
+
+def test_an_index_with_a_tensor_that_is_in_no_shard(bert_folder):
+    (bert_folder / "model.safetensors").rename(bert_folder / "a.safetensors")
+    weight_map = dict.fromkeys([*TENSORS, "nowhere"], "a.safetensors")
+    (bert_folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    refused(bert_folder, "a.safetensors: tensor 'nowhere'")
+
+
+@pytest.mark.parametrize("name", ["pooler.dense.weight", "pooler.dense.bias", "cls.predictions.decoder.weight"])
+def test_tensors_that_are_not_used_must_fit_too(tmp_path, name):
+    tensors = TENSORS | {name: np.zeros((3, 12), np.float32)}
+    refused(write_bert(tmp_path / "model", tensors), name, "found (3, 12)", load=encoder_only)
+
+
+def test_values_beyond_float32(bert_folder):
+    arrays = {name: ("F32", array) for name, array in TENSORS.items()}
+    arrays[QUERY] = ("F64", np.full((12, 12), 1e300))
+    write_tensors(bert_folder / "model.safetensors", arrays)
+    refused(bert_folder, QUERY, "expected values up to 3.40282e+38 for float32, found 1e+300")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocab.txt", "modules.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "dangling link"])
+def test_what_is_not_a_regular_file_is_never_opened(tmp_path, name, kind):
+    file = write_sentence_model(tmp_path / "model") / name
+    file.unlink()
+    make = {"pipe": os.mkfifo, "device": lambda f: f.symlink_to("/dev/zero"), "folder": os.mkdir}
+    make.get(kind, lambda f: f.symlink_to("nowhere"))(file)
+    refused(file.parent, f"{name}: expected a re", load=ufbert.SentenceEncoder)  # "regular" or "readable file"
+
+
+def test_settings_nested_too_deeply_to_print(bert_folder):
+    for levels in [*range(700, 1_000, 20), 100_000]:
+        (bert_folder / "config.json").write_text('{"hidden_size": ' + "[" * levels + "]" * levels + "}")
+        refused(bert_folder, "config.json")
 
 
 def test_one_tensor_in_two_shards(bert_folder):
@@ -180,9 +226,10 @@ def test_any_value_of_any_setting_is_understood_or_refused(bert_folder, data):
         pass
 
 
-@pytest.mark.parametrize("path", ["no/such/folder", "", "a\0b", 3, None])
-def test_folders_that_are_none(path):
-    refused(path)
+@pytest.mark.parametrize("path", ["no/such/folder", "", "a\0b", 3, None, "x" * 300, "x/" * 3000, b"x", []])
+@pytest.mark.parametrize("load", [ufbert.load, ufbert.FillMask])
+def test_folders_that_are_none(path, load):
+    refused(path, load=load)
 
 
 def test_a_file_is_no_folder(bert_folder):
@@ -201,6 +248,28 @@ def test_a_file_is_no_folder(bert_folder):
         ("modules.json", '[{"type": "Transformer", "path": ".."}, {"type": "Pooling"}]', "inside the model"),
         ("modules.json", '[{"type": "Transformer", "path": "/"}, {"type": "Pooling"}]', "inside the model"),
         ("modules.json", '[{"type": "Transformer", "path": ""}, {"type": "Pooling", "path": "x"}]', "model folder"),
+        ("modules.json", '[{"type": "Transformer", "path": []}, {"type": "Pooling"}]', "inside the model"),
+        ("modules.json", f'[{{"type": "Transformer", "path": "{"x" * 300}"}}, {{"type": "Pooling"}}]', "model folder"),
+        ("1_Pooling/config.json", '{"pooling_mode": [["mean"]]}', "expected a pooling mode"),
+        ("1_Pooling/config.json", '{"pooling_mode": [{}]}', "expected a pooling mode"),
+        ("1_Pooling/config.json", '{"pooling_mode_mean_tokens": "false"}', "true or false"),
+        ("1_Pooling/config.json", '{"pooling_mode": "mean", "include_prompt": "false"}', "include_prompt"),
+        ("1_Pooling/config.json", '{"pooling_mode": "mean", "word_embedding_dimension": 9}', "word_embedding_dim"),
+        ("1_Pooling/config.json", '{"pooling_mode": "mean", "embedding_dimension": 9}', "embedding_dimension"),
+        *[
+            ("sentence_bert_config.json", json.dumps({"max_seq_length": value}), "max_seq_length: expected an integer")
+            for value in (-1, 0, 2, 1.5, "128", True, [], float("nan"))
+        ],
+        *[
+            ("tokenizer_config.json", json.dumps({"model_max_length": value}), "model_max_length: expected a number")
+            for value in (-1, 0, 2, "128", True, [], float("nan"))
+        ],
+        ("sentence_bert_config.json", '{"do_lower_case": "false"}', "do_lower_case"),
+        ("tokenizer_config.json", '{"do_lower_case": "false"}', "do_lower_case"),
+        ("tokenizer_config.json", '{"tokenize_chinese_chars": 1}', "tokenize_chinese_chars"),
+        ("tokenizer_config.json", '{"strip_accents": "x"}', "strip_accents"),
+        ("tokenizer_config.json", '{"clean_up_tokenization_spaces": "x"}', "clean_up_tokenization_spaces"),
+        ("vocab.txt", "\n".join([*VOCABULARY, "one", "more"]), f"found the id {len(VOCABULARY) + 1}"),
         ("1_Pooling/config.json", "{}", "expected a pooling mode"),
         ("1_Pooling/config.json", '{"pooling_mode": "attention"}', "expected a pooling mode"),
         ("1_Pooling/config.json", '{"pooling_mode": {"a": 1}}', "expected a pooling mode"),
@@ -232,6 +301,9 @@ def test_files_of_sentence_transformers(tmp_path, name, content, message):
         ({"in_features": 12, "out_features": 4, "activation_function": "builtins.eval"}, "activation_function"),
         ({"in_features": 12, "out_features": 4, "bias": True}, "linear.bias"),
         ({"in_features": 12, "out_features": 5, "bias": False}, "expected shape (5, 12)"),
+        ({"in_features": 12, "out_features": 4, "bias": "false"}, "bias: expected true or false"),
+        ({"in_features": 12, "out_features": 4, "bias": False}, "tensor extra"),
+        ({"in_features": 12, "out_features": 4, "bias": False, "module_input_name": "x"}, "module_input_name"),
     ],
 )
 def test_dense_modules(tmp_path, config, message):
@@ -240,8 +312,31 @@ def test_dense_modules(tmp_path, config, message):
     (folder / "modules.json").write_text(json.dumps([*modules, {"type": "x.Dense", "path": "2_Dense"}]))
     (folder / "2_Dense").mkdir()
     (folder / "2_Dense" / "config.json").write_text(json.dumps(config))
-    write_tensors(folder / "2_Dense" / "model.safetensors", {"linear.weight": ("F32", np.ones((4, 12), np.float32))})
+    tensors = {name: ("F32", np.ones((4, 12), np.float32)) for name in ("linear.weight", "extra")}
+    write_tensors(folder / "2_Dense" / "model.safetensors", tensors)
     refused(folder, message, load=ufbert.SentenceEncoder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "?", "max_input_chars_per_word": 9}},
+        {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "?"}},
+        {"model": {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": None}},
+        {"model": {"type": "WordLevel", "vocab": {"[UNK]": 99}, "unk_token": "[UNK]"}},
+        {"post_processor": {"single": [{"Sequence": {"id": "B", "type_id": 0}}]}},
+        {"post_processor": {"single": [{"SpecialToken": {"id": "none", "type_id": 0}}]}},
+        {"post_processor": {"pair": [{"SpecialToken": {"id": "none", "type_id": 0}}]}},
+    ],
+)
+def test_tokenizers_that_fail_when_they_are_used(tmp_path, change):
+    folder = write_sentence_model(tmp_path / "model")
+    load_tokenizer(ModelFolder(folder), 32).backend.save(str(folder / "tokenizer.json"))
+    content = json.loads((folder / "tokenizer.json").read_text())
+    for part, values in change.items():
+        content[part] = values if part == "model" else content[part] | values
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    refused(folder, "tokenizer.json", load=ufbert.SentenceEncoder)
 
 
 def test_no_tokenizer(tmp_path):

@@ -74,7 +74,7 @@ def test_encode_iter_never_holds_the_input(encoder):
 
     rows = list(itertools.islice(encoder.encode_iter(endless(), batch_size=4), 50))
     np.testing.assert_allclose(rows[5:10], encoder.encode(TEXTS), atol=1e-5)
-    assert read <= 50 + 8 * 4
+    assert read <= 50 + 4
 
 
 def test_normalize_and_truncate(encoder):
@@ -150,10 +150,53 @@ def test_other_things_than_texts_are_refused(encoder, sentences):
         encoder.encode(sentences)
 
 
-@pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"batch_size": 2.5}, {"truncate_dim": 0}])
-def test_nonsense_is_refused(encoder, arguments):
+@pytest.mark.parametrize("texts", [None, 5, b"abc", np.array("a"), {"a": 1}])
+def test_other_things_than_sequences_are_refused(encoder, texts):
+    for call in (encoder.encode, encoder.encode_iter, encoder.tokenize):
+        with pytest.raises(InputError, match="expected str"):
+            call(texts)
+
+
+def test_one_text_is_no_iterable_of_texts(encoder):
+    with pytest.raises(InputError, match="put one text alone into a list"):
+        encoder.encode_iter("hello")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"prompt": 5}, {"prompt": b"x"}, {"prompt_name": []}, {"on_overflow": "x"}, {"on_overflow": []}],
+)
+def test_options_are_checked_though_there_are_no_texts(folder, encoder, arguments):
+    for call in (encoder.encode, encoder.encode_iter):
+        with pytest.raises(InputError, match=next(iter(arguments))):
+            call([], **arguments)
+    if "on_overflow" in arguments:
+        with pytest.raises(InputError, match="on_overflow"):
+            SentenceEncoder(folder, **arguments)
+
+
+@pytest.mark.parametrize("pair", [("x", [1.0]), (None, [1.0, 2.0]), ([[1], [1, 2]], [1.0]), ([10**400], [1.0])])
+def test_other_things_than_embeddings_are_refused(encoder, pair):
+    with pytest.raises(InputError, match="embeddings"):
+        encoder.similarity(*pair)
+
+
+def test_the_models_max_seq_length_is_not_the_tokenizers(tmp_path):
+    folder = write_sentence_model(tmp_path / "model")
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 8}')
+    assert SentenceEncoder(folder).max_seq_length == 8
+    for found, expected in [(12, 12), (99, 32), (3, 3)]:
+        (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": found}))
+        assert SentenceEncoder(folder).max_seq_length == expected
+    assert SentenceEncoder(folder, max_seq_length=np.int64(3)).encode("a b c", return_truncated=True).truncated == [2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", 0), ("batch_size", 2.5), ("batch_size", 10**7), ("truncate_dim", 0)]
+)
+def test_nonsense_is_refused(encoder, name, value):
     with pytest.raises(InputError, match="positive integer"):
-        encoder.encode(TEXTS, **arguments)
+        encoder.encode(TEXTS, **{name: value})
 
 
 def test_sixteen_threads_give_the_same_bits(encoder):

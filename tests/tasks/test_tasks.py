@@ -92,6 +92,52 @@ def test_nonsense_is_refused(fill_mask, arguments):
         fill_mask("[MASK]", **arguments)
 
 
+@pytest.mark.parametrize("texts", [None, 5, b"x", np.array("a"), [None], [b"x"], {"a": 1}, [["a", "b", "c"]], [[[]]]])
+def test_other_things_than_texts_are_refused(fill_mask, classifier, answerer, texts):
+    ner = ufbert.TokenClassifier(PIPELINES / "token-classification")
+    for call in (fill_mask, classifier, ner, lambda x: answerer(x, "a"), lambda x: answerer("a", x)):
+        with pytest.raises(InputError, match="expected"):
+            call(texts)
+    if texts is not None:
+        with pytest.raises(InputError, match="ignore_labels"):
+            ner("a", ignore_labels=texts)
+
+
+@pytest.mark.parametrize("size", [10**6 + 1, 10**30, 0, "8", None, 1.5])
+def test_batch_sizes_that_are_none(fill_mask, classifier, answerer, size):
+    ner = ufbert.TokenClassifier(PIPELINES / "token-classification")
+    for call in (fill_mask, classifier, ner, lambda x, **options: answerer(x, x, **options)):
+        with pytest.raises(InputError, match="batch_size: expected a positive integer"):
+            call("[MASK]", batch_size=size)
+
+
+@pytest.mark.parametrize("strategy", ["shrug", None, [], np.array(["a", "b"])])
+def test_overflow_strategies_that_are_none(fill_mask, classifier, strategy):
+    for call in (fill_mask, classifier):
+        with pytest.raises(InputError, match="on_overflow"):
+            call([], on_overflow=strategy)
+
+
+def test_limits_of_answers(answerer):
+    question = {"question": "Where?", "context": "John lives in New York."}
+    assert answerer(**question, max_seq_len=None, max_answer_len=10**30) == answerer(**question, max_answer_len=384)
+    for name, value in [("max_seq_len", "9"), ("max_seq_len", 2.5), ("doc_stride", -1), ("doc_stride", "1")]:
+        with pytest.raises(InputError, match=name):
+            answerer(**question, **{name: value})
+
+
+@pytest.mark.parametrize("prefix", ["S-", "E-", "B-", "I-", "X-"])
+def test_a_group_is_named_without_its_prefix(tmp_path, prefix):
+    hidden = BERT_CONFIG["hidden_size"]
+    tensors = {f"bert.{name}": array for name, array in bert_tensors(BERT_CONFIG).items() if "pooler" not in name}
+    tensors |= {"classifier.weight": np.zeros((2, hidden), np.float32), "classifier.bias": np.float32([0, 9])}
+    labels = {"0": "O", "1": prefix + "PER-SON"}
+    folder = write_bert(tmp_path, tensors, architectures=["BertForTokenClassification"], id2label=labels)
+    ner = ufbert.TokenClassifier(folder)
+    assert {entity["entity_group"] for entity in ner("a b")} == {"PER-SON"}
+    assert ner("a", ignore_labels="PER-SON") == [] and len(ner("a", ignore_labels=None)) == 1
+
+
 def test_a_task_wants_its_own_head(tmp_path):
     with pytest.raises(CheckpointError, match="architecture for masked-lm, found one for base"):
         ufbert.FillMask(write_bert(tmp_path / "base"))
@@ -105,3 +151,14 @@ def test_a_base_model_ignores_the_heads_of_a_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="classifier.weight"):
         ufbert.load(folder)  # 2 labels by default, 5 in the file
     assert ufbert.SentenceEncoder(folder, pooling="mean").encode("a").shape == (hidden,)
+
+
+@pytest.mark.parametrize(("dtype", "closeness"), [("bfloat16", 0.999), ("int8", 0.98)])
+def test_reduced_precision_stays_close(tmp_path, dtype, closeness):
+    folder = write_bert(tmp_path / "model")
+    texts = ["the cat.", "a b c d e f g", "z!"]
+    exact = ufbert.SentenceEncoder(folder, pooling="mean").encode(texts, normalize_embeddings=True)
+    found = ufbert.SentenceEncoder(folder, pooling="mean", dtype=dtype).encode(texts, normalize_embeddings=True)
+    assert closeness < np.einsum("nd,nd->n", exact, found).min() < 1
+    with pytest.raises(InputError, match="dtype: expected one of float32, bfloat16, int8"):
+        ufbert.FillMask(PIPELINES / "fill-mask", "float64")

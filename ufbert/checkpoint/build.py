@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from .. import dense, reference
+from ..cmm import PackedFFF
 from ..config import ModelConfig
 from ..encoder import Encoder, Model
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError, shown
 from ..heads import CrammedClassifier, MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
-from ..layers import Embeddings, EncoderLayer, FastFeedForward, FeedForward, Linear, Norm, SelfAttention
+from ..layers import (
+    Embeddings,
+    EncoderLayer,
+    FastFeedForward,
+    FeedForward,
+    GatedFeedForward,
+    Linear,
+    LinearLayer,
+    Norm,
+    SelfAttention,
+)
 from . import names
 from .configs import parse_config
 from .files import ModelFolder
@@ -21,7 +34,7 @@ from .tensors import Tensors
 __all__ = ["load", "load_model"]
 
 
-def load(folder: str | os.PathLike[str]) -> Model:
+def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
     """Load the model of a folder, with the head that its ``config.json`` names.
 
     Parameters
@@ -29,6 +42,9 @@ def load(folder: str | os.PathLike[str]) -> Model:
     folder : str or path
         ``config.json`` and ``model.safetensors`` (or a sharded index), as Hugging Face's transformers or the authors
         of crammedBERT and UltraFastBERT store them.
+    dtype : {"float32", "bfloat16", "int8"}
+        Precision of the layers' matrix multiplications; see `ufbert.dense.PackedLinear`. But for "float32", FFF layers
+        keep their weights in bfloat16.
 
     Returns
     -------
@@ -40,13 +56,17 @@ def load(folder: str | os.PathLike[str]) -> Model:
     CheckpointError
         If a file, a tensor or an option is missing, faulty or unknown.
     """
-    return load_model(ModelFolder(folder))
+    return load_model(ModelFolder(folder), dtype=dtype)
 
 
-def load_model(folder: ModelFolder, encoder_only: bool = False) -> Model:
+def load_model(folder: ModelFolder, encoder_only: bool = False, dtype: str = "float32") -> Model:
     """Load a model; with `encoder_only` without its head, whatever it is, but with BERT's pooler left out too."""
     config = parse_config(folder.read_json("config.json"), encoder_only)
-    source = Source(config, Tensors(folder.weight_files()))
+    if dtype not in dense.DTYPES:
+        raise InputError(f"dtype: expected one of {', '.join(dense.DTYPES)}, got {shown(dtype)}")
+    if dtype != "float32" and not dense.is_available():
+        raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
+    source = Source(config, Tensors(folder.weight_files()), dtype)
     model = source.model(with_pooler=not encoder_only)
     source.check_unused(encoder_only)
     return model
@@ -55,8 +75,8 @@ def load_model(folder: ModelFolder, encoder_only: bool = False) -> Model:
 class Source:
     """Builds the parts of a model from named tensors, with the sizes that the configuration gives."""
 
-    def __init__(self, config: ModelConfig, tensors: Tensors) -> None:
-        self.config, self.tensors = config, tensors
+    def __init__(self, config: ModelConfig, tensors: Tensors, dtype: str) -> None:
+        self.config, self.tensors, self.dtype = config, tensors, dtype
         prefix = names.PREFIX[config.family]
         encoder_names = names.ENCODER[config.family]
         bare = encoder_names["word_embeddings"] in tensors
@@ -117,8 +137,8 @@ class Source:
             qkv = Linear(np.concatenate([part.weight for part in parts]), bias)
         output = None
         if config.output_projection:
-            output = self.linear("attention_output", hidden, hidden, config.linear_bias, index)
-        return SelfAttention(qkv, output, config.num_attention_heads, scale)
+            output = self.packed(self.linear("attention_output", hidden, hidden, config.linear_bias, index))
+        return SelfAttention(self.packed(qkv), output, config.num_attention_heads, scale)
 
     def interleaved_query_key_value(self, index: int) -> Linear:
         """Rows in the order head, (q, k, v), column of the head -> (q, k, v), head, column."""
@@ -128,16 +148,17 @@ class Source:
         order = rows.swapaxes(0, 1).reshape(-1)
         return Linear(linear.weight[order], None if linear.bias is None else linear.bias[order])
 
-    def feed_forward(self, index: int) -> FeedForward:
+    def feed_forward(self, index: int) -> FeedForward | GatedFeedForward:
         config, width = self.config, self.config.intermediate_size
         gated = config.feed_forward == "gated"
         out_width = width // 2 if gated else width
-        return FeedForward(
-            self.linear("feed_forward_in", width, config.hidden_size, config.linear_bias, index),
-            self.linear("feed_forward_out", config.hidden_size, out_width, config.linear_bias, index),
-            config.hidden_act,
-            gated,
+        dense_in = self.linear("feed_forward_in", width, config.hidden_size, config.linear_bias, index)
+        dense_out = self.packed(
+            self.linear("feed_forward_out", config.hidden_size, out_width, config.linear_bias, index)
         )
+        if gated:
+            return GatedFeedForward(self.packed(dense_in), dense_out, config.hidden_act)
+        return FeedForward(self.packed(dense_in, config.hidden_act), dense_out)
 
     def fast_feed_forward(self, index: int) -> FastFeedForward:
         config = self.config
@@ -145,12 +166,18 @@ class Source:
         w_in = self.tensors.take(self.name("fff_in", index) + ".weight", (trees * nodes, hidden))
         b_in = self.tensors.take(self.name("fff_in", index) + ".bias", (trees * nodes,))
         w_out = self.tensor("fff_out", (hidden, trees * nodes), index)
+        w_out = np.ascontiguousarray(w_out.T)  # a node's output row becomes contiguous
+        shape = (trees, nodes, hidden)
+        weight_dtype = "float32" if self.dtype == "float32" else "bfloat16"
         return FastFeedForward(
-            w_in.reshape(trees, nodes, hidden),
-            b_in.reshape(trees, nodes),
-            np.ascontiguousarray(w_out.T).reshape(trees, nodes, hidden),  # a node's output row becomes contiguous
-            config.depth,
-            config.hidden_act,
+            PackedFFF(
+                w_in.reshape(shape),
+                b_in.reshape(trees, nodes),
+                w_out.reshape(shape),
+                config.depth,
+                weight_dtype,
+                config.hidden_act,
+            )
         )
 
     def head(self, encoder: Encoder, pooler: Pooler | None) -> Any:
@@ -205,6 +232,12 @@ class Source:
         weight = self.tensors.take(stem + ".weight", (out_width, in_width))
         return Linear(weight, self.tensors.take(stem + ".bias", (out_width,)) if bias else None)
 
+    def packed(self, linear: Linear, activation: str | None = None) -> LinearLayer:
+        """Choose what computes a linear layer: the kernels where they are, for activations that they know."""
+        if dense.is_available() and activation in (None, *reference.ACTIVATIONS):
+            return dense.PackedLinear(linear.weight, linear.bias, activation, self.dtype)
+        return replace(linear, activation=activation)
+
     def norm(self, key: str, layer: int = 0) -> Norm:
         config, stem = self.config, self.name(key, layer)
         shape: tuple[int, ...] = () if config.norm == "scale_norm" else (config.hidden_size,)
@@ -228,7 +261,14 @@ class Source:
             )
 
     def check_unused(self, encoder_only: bool) -> None:
-        """Refuse tensors that nothing used, but those that are known to be superfluous."""
+        """Refuse tensors that nothing used, but those that are known to be superfluous; they must fit all the same."""
+        vocab_size, hidden = self.config.vocab_size, self.config.hidden_size
+        known = {"lm_decoder": (vocab_size, hidden), "lm_bias": (vocab_size,), "lm_untied_bias": (vocab_size,)}
+        known |= {"pooler.weight": (hidden, hidden), "pooler.bias": (hidden,)}
+        for key, shape in known.items():
+            stem, dot, suffix = key.partition(".")
+            if self.has(stem, dot + suffix):
+                self.tensors.checked(self.name(stem) + dot + suffix, shape)
         patterns = list(names.IGNORED[self.config.family])
         if encoder_only or self.config.task == "base":
             patterns.append(names.HEADS[self.config.family])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..config import LIMITS, ClassificationHeadConfig, ModelConfig, check_size
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
+from .options import Options
 
 __all__ = ["parse_config"]
 
@@ -49,68 +50,7 @@ CRAMMED_POSITIONS = {
     None: "none",
 }
 POOLERS = ("zero_index", "avg", "max", "lse")
-
-
-class Options:
-    """A JSON object, read key by key; every complaint names the key by its full path.
-
-    Parameters
-    ----------
-    values : mapping
-    where : str
-        The path so far: "config.json", "config.json: arch", ...
-    """
-
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        self.values, self.where = values, where
-
-    def get(self, key: str, default: Any) -> Any:
-        """Value of a key whose range is checked elsewhere; null counts as absent."""
-        value = self.values.get(key)
-        return default if value is None else value
-
-    def section(self, key: str) -> Options:
-        """Return the object under a key, empty if it is absent."""
-        value = self.get(key, {})
-        if not isinstance(value, dict):
-            raise self.error(key, "an object", value)
-        return Options(value, f"{self.where}: {key}")
-
-    def flag(self, key: str, default: bool) -> bool:
-        """Return a true or false value."""
-        value = self.get(key, default)
-        if not isinstance(value, bool):
-            raise self.error(key, "true or false", value)
-        return value
-
-    def number(self, key: str, default: float) -> float:
-        """Return a number from 0 to 1, such as an epsilon."""
-        value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise self.error(key, "a number from 0 to 1", value)
-        return float(value)
-
-    def choice(self, key: str, choices: Iterable[Any], default: Any) -> Any:
-        """Return a value that is one of `choices`."""
-        value = self.values.get(key, default)
-        choices = list(choices)
-        if not any(value is choice or (type(value) is type(choice) and value == choice) for choice in choices):
-            raise self.error(key, "one of " + ", ".join(map(str, choices)), value)
-        return value
-
-    def refuse_unless(self, key: str, accepted: Iterable[Any], default: Any) -> None:
-        """Refuse an option that only ablations of the architecture use."""
-        value = self.values.get(key, default)
-        if value not in list(accepted):
-            raise self.error(key, f"{default!r}, the only one supported", value)
-
-    def error(self, key: str, expected: str, value: Any) -> CheckpointError:
-        """Build the complaint."""
-        found = repr(value)[:80]
-        return CheckpointError(
-            f"{self.where}: {key}: expected {expected}, found {found}; ufbert does not support this option, "
-            "use a checkpoint without it"
-        )
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
 def parse_config(data: Mapping[str, Any], encoder_only: bool = False) -> ModelConfig:
@@ -137,7 +77,7 @@ def parse_config(data: Mapping[str, Any], encoder_only: bool = False) -> ModelCo
     parsers = {"bert": _bert, "crammedBERT": _crammed}
     if not isinstance(model_type, str) or model_type not in parsers:
         raise CheckpointError(
-            f"config.json: model_type: expected one of {', '.join(parsers)}, found {model_type!r} "
+            f"config.json: model_type: expected one of {', '.join(parsers)}, found {shown(model_type)} "
             f"(architecture {architecture}); ufbert runs BERT and crammedBERT/UltraFastBERT only"
         )
     return parsers[model_type](top, architecture, encoder_only)
@@ -173,7 +113,7 @@ def _bert(top: Options, architecture: str | None, encoder_only: bool) -> ModelCo
         pad_token_id=top.get("pad_token_id", 0),
         num_labels=len(labels) or top.get("num_labels", 2),
         id2label=labels,
-        problem_type=top.get("problem_type", None),
+        problem_type=top.choice("problem_type", (None, *PROBLEM_TYPES), None),
     )
 
 
@@ -216,7 +156,7 @@ def _crammed(top: Options, architecture: str | None, encoder_only: bool) -> Mode
         pad_token_id=embedding.get("pad_token_id", 0),
         num_labels=len(labels) or arch.get("num_labels", 2),
         id2label=labels,
-        problem_type=top.get("problem_type", None),
+        problem_type=top.choice("problem_type", (None, *PROBLEM_TYPES), None),
         classification_head=_classification_head(arch.section("classification_head"), hidden_size),
         **_crammed_feed_forward(arch),
     )
@@ -253,11 +193,8 @@ def _classification_head(head: Options, hidden_size: Any) -> ClassificationHeadC
 
 
 def _labels(top: Options) -> dict[int, str]:
-    labels = top.get("id2label", {})
-    try:
-        found = {int(index): str(label) for index, label in labels.items()}
-    except (AttributeError, ValueError):
-        raise top.error("id2label", "an object of numbers to names", labels) from None
-    if sorted(found) != list(range(len(found))):
-        raise top.error("id2label", "the numbers from 0 without gaps", labels)
-    return found
+    labels = top.section("id2label").values
+    numbers = {str(index): index for index in range(len(labels))}
+    if set(labels) != set(numbers) or not all(isinstance(label, str) for label in labels.values()):
+        raise top.error("id2label", "the numbers from 0 without gaps, each with a name", labels)
+    return {index: labels[key] for key, index in numbers.items()}

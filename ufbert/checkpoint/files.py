@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 
-__all__ = ["ModelFolder"]
+__all__ = ["INDEX", "WEIGHTS", "ModelFolder", "check_regular"]
 
 MAX_TEXT_FILE = 256 * 2**20  # bytes; the largest tokenizer.json in use has some 35 MB
 WEIGHTS = "model.safetensors"
@@ -33,8 +34,8 @@ class ModelFolder:
         try:
             self.path = Path(path)
             is_folder = self.path.is_dir()
-        except (TypeError, ValueError):  # not a path at all, or one with a NUL
-            raise CheckpointError(f"model folder: expected a path, got {path!r}") from None
+        except (TypeError, ValueError, OSError):  # not a path at all, or one with a NUL, or too long
+            raise CheckpointError(f"model folder: expected a path, got {shown(path)}") from None
         if not is_folder:
             found = "a file" if self.path.exists() else "nothing"
             raise CheckpointError(
@@ -43,24 +44,23 @@ class ModelFolder:
             )
 
     def has(self, name: str) -> bool:
-        """Tell whether the folder has the file."""
-        return (self.path / name).is_file()
+        """Tell whether something of that name is there, though it may turn out not to be readable."""
+        return os.path.lexists(self.path / name)
 
     def read_text(self, name: str) -> str:
         """Return the text of a UTF-8 file."""
         file = self.path / name
+        size = check_regular(file)
         try:
-            size = file.stat().st_size
-            if size > MAX_TEXT_FILE:
-                raise CheckpointError(f"{file}: expected at most {MAX_TEXT_FILE} bytes of text, found {size}")
-            return file.read_text(encoding="utf-8")
+            with open(file, encoding="utf-8") as stream:
+                text = stream.read(MAX_TEXT_FILE + 1)
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{file}: expected UTF-8 text, found other bytes ({error}); copy it anew") from None
         except OSError as error:
-            raise CheckpointError(
-                f"{file}: expected a readable file, found none ({error.strerror}); "
-                "copy the whole model folder, not only the weights"
-            ) from None
+            raise _unreadable(file, error) from None
+        if max(size, len(text)) > MAX_TEXT_FILE:
+            raise CheckpointError(f"{file}: expected at most {MAX_TEXT_FILE} bytes of text, found more; copy it anew")
+        return text
 
     def read_json(self, name: str, kind: type = dict) -> Any:
         """Return the object (or with ``kind=list`` the array) of a JSON file."""
@@ -82,29 +82,56 @@ class ModelFolder:
         """Return a folder inside this one."""
         return ModelFolder(self._inside(name, "modules.json"))
 
-    def weight_files(self) -> list[Path]:
-        """List the safetensors files: one, or the shards of an index."""
+    def weight_files(self) -> dict[Path, list[str]]:
+        """List the safetensors files, one or the shards of an index, each with the tensors that the index promises."""
         if self.has(WEIGHTS):
-            return [self.path / WEIGHTS]
+            return {self.path / WEIGHTS: []}
         if self.has(INDEX):
             weight_map = self.read_json(INDEX).get("weight_map")
             if not isinstance(weight_map, dict) or not weight_map:
                 raise CheckpointError(f"{self.path / INDEX}: expected a weight_map of tensors to files, found none")
-            return [self._shard(name) for name in dict.fromkeys(weight_map.values())]
+            shards: dict[Path, list[str]] = {}
+            for tensor, name in weight_map.items():
+                shards.setdefault(self._inside(name, INDEX), []).append(tensor)
+            for shard in shards:
+                if shard.suffix != ".safetensors" or not os.path.isfile(shard):
+                    raise CheckpointError(
+                        f"{shard}: expected the shard that {INDEX} names, found no such safetensors file"
+                    )
+            return shards
         pickled = sorted(file.name for file in self.path.glob("*.bin")) + sorted(f.name for f in self.path.glob("*.pt"))
         raise CheckpointError(f"{self.path / WEIGHTS}: expected safetensors weights, found " + _instead(pickled))
-
-    def _shard(self, name: Any) -> Path:
-        file = self._inside(name, INDEX)
-        if file.suffix != ".safetensors" or not file.is_file():
-            raise CheckpointError(f"{file}: expected the shard that {INDEX} names, found no such safetensors file")
-        return file
 
     def _inside(self, name: Any, where: str) -> Path:
         parts = Path(name).parts if isinstance(name, str) and "\0" not in name else ("..",)
         if ".." in parts or Path(*parts).is_absolute():
-            raise CheckpointError(f"{self.path / where}: expected names inside the model folder, found {name!r}")
+            raise CheckpointError(f"{self.path / where}: expected names inside the model folder, found {shown(name)}")
         return self.path / name
+
+
+def check_regular(file: Path) -> int:
+    """Return the size of a file, after links.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or a folder, a pipe or a device, of which reading might never end.
+    """
+    try:
+        status = file.stat()
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+        raise CheckpointError(f"{file}: expected a regular file, found {kind}; copy the model folder anew")
+    return status.st_size
+
+
+def _unreadable(file: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{file}: expected a readable file, found none ({getattr(error, 'strerror', None) or error}); "
+        "copy the whole model folder, not only the weights"
+    )
 
 
 def _instead(pickled: list[str]) -> str:

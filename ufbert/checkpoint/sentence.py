@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 import numpy as np
 
 from ..encoder import Model
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 from ..heads import Dense, Normalize, Pooling
 from ..layers import Linear
 from ..tokenizer import Tokenizer
 from .build import load_model
 from .files import ModelFolder
+from .options import Options
 from .tensors import Tensors
 from .tokenization import load_tokenizer
 
-__all__ = ["POOLING_MODES", "SIMILARITIES", "SentenceModel", "SentenceSettings", "load_sentence_model"]
+__all__ = ["POOLING_MODES", "SIMILARITIES", "SentenceModel", "SentenceSettings", "load_sentence_model", "list_modules"]
 
 POOLING_MODES = {
     # in the order in which sentence-transformers joins them
@@ -67,7 +68,9 @@ class SentenceModel:
         return len(dense[-1].linear.weight) if dense else self.model.config.hidden_size * len(self.pooling.modes)
 
 
-def load_sentence_model(folder: ModelFolder, pooling: str | None = None) -> SentenceModel:
+def load_sentence_model(
+    folder: ModelFolder, pooling: str | None = None, dtype: str = "float32"
+) -> SentenceModel:
     """Load a sentence-transformers folder, or a plain BERT folder if `pooling` says how to pool.
 
     Raises
@@ -75,16 +78,18 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None) -> Sent
     CheckpointError
         If the folder does not say how to pool and `pooling` is None, or has a module that is not supported.
     """
-    modules = _modules(folder, pooling)
+    modules = list_modules(folder, pooling)
     root = folder.subfolder(modules[0][1])
-    model = load_model(root, encoder_only=True)
-    transformer = root.read_optional_json("sentence_bert_config.json")
-    lowercase = bool(transformer.get("do_lower_case", False))
-    tokenizer = load_tokenizer(root, model.config.max_position_embeddings, lowercase)
-    limit = transformer.get("max_seq_length")
-    longest = min(limit, tokenizer.max_length) if _is_positive(limit) else tokenizer.max_length
+    model = load_model(root, encoder_only=True, dtype=dtype)
+    name, positions = "sentence_bert_config.json", model.config.max_position_embeddings
+    transformer = Options(root.read_optional_json(name), root.path / name)
+    lowercase = transformer.flag("do_lower_case", False)
+    tokenizer = load_tokenizer(root, positions, lowercase, model.config.vocab_size)
+    limit = transformer.integer("max_seq_length", tokenizer.min_length())
+    longest = tokenizer.max_length if limit is None else min(limit, positions)
+    tokenizer = replace(tokenizer, max_length=positions)  # max_seq_length counts, not the tokenizer's model_max_length
 
-    pool = _pooling(folder, modules, pooling)
+    pool = _pooling(folder, modules, pooling, model.config.hidden_size)
     width = model.config.hidden_size * len(pool.modes)
     after: list[Callable[[np.ndarray], np.ndarray]] = []
     for kind, path in modules[2:]:
@@ -104,7 +109,7 @@ def _settings(folder: ModelFolder) -> SentenceSettings:
     def checked(key: str, expected: str, is_fine: Callable[[Any], bool], default: Any) -> Any:
         value = default if found.get(key) is None else found[key]
         if not is_fine(value):
-            raise CheckpointError(f"{folder.path / name}: {key}: expected {expected}, found {value!r:.80}; correct it")
+            raise CheckpointError(f"{folder.path / name}: {key}: expected {expected}, found {shown(value)}; correct it")
         return value
 
     def is_prompts(value: Any) -> bool:
@@ -121,8 +126,14 @@ def _is_positive(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _modules(folder: ModelFolder, pooling: str | None) -> list[tuple[str, str]]:
-    """Kinds and paths of the modules: a transformer, a pooling, then any number of dense and normalise modules."""
+def list_modules(folder: ModelFolder, pooling: str | None = None) -> list[tuple[str, str]]:
+    """Give kinds and paths of the modules: a transformer, a pooling, then any number of dense and normalise modules.
+
+    Raises
+    ------
+    CheckpointError
+        If ``modules.json`` names others, or there is none and `pooling` is None.
+    """
     if not folder.has("modules.json"):
         if pooling is None and not folder.has("1_Pooling/config.json"):
             raise CheckpointError(
@@ -134,52 +145,62 @@ def _modules(folder: ModelFolder, pooling: str | None) -> list[tuple[str, str]]:
     found = []
     for module in folder.read_json("modules.json", list):
         if not isinstance(module, dict) or not isinstance(module.get("type"), str):
-            raise CheckpointError(f"{file}: expected objects with a type and a path, found {module!r:.80}")
+            raise CheckpointError(f"{file}: expected objects with a type and a path, found {shown(module)}")
         found.append((module["type"].rsplit(".", 1)[-1], module.get("path", "")))
     kinds = [kind for kind, _ in found]
     if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= {"Dense", "Normalize"}:
         raise CheckpointError(
-            f"{file}: expected the modules Transformer, Pooling, and then Dense or Normalize, found {kinds}; "
+            f"{file}: expected the modules Transformer, Pooling, and then Dense or Normalize, found {shown(kinds)}; "
             "ufbert supports no others"
         )
     return found
 
 
-def _pooling(folder: ModelFolder, modules: list[tuple[str, str]], pooling: str | None) -> Pooling:
+def _pooling(folder: ModelFolder, modules: list[tuple[str, str]], pooling: str | None, hidden_size: int) -> Pooling:
     if pooling is not None:
-        if pooling not in POOLING_MODES:
-            raise CheckpointError(f"pooling: expected one of {', '.join(POOLING_MODES)}, got {pooling!r}")
+        if not isinstance(pooling, str) or pooling not in POOLING_MODES:
+            raise CheckpointError(f"pooling: expected one of {', '.join(POOLING_MODES)}, got {shown(pooling)}")
         return Pooling((pooling,))
     root = folder.subfolder(modules[1][1])
-    config, file = root.read_json("config.json"), root.path / "config.json"
-    refused = [key for key in REFUSED_MODES if config.get(key)]
-    modes = config.get("pooling_mode")
+    config = Options(root.read_json("config.json"), root.path / "config.json")
+    for key in ("word_embedding_dimension", "embedding_dimension"):
+        config.refuse_unless(key, (hidden_size, None), hidden_size)
+    refused = [key for key in REFUSED_MODES if config.flag(key, False)]
+    flags = [mode for mode, key in POOLING_MODES.items() if config.flag(key, False)]
+    modes = config.get("pooling_mode", flags)
     modes = [modes] if isinstance(modes, str) else modes
     if isinstance(modes, list):
-        modes = [mode.removesuffix("_tokens") if isinstance(mode, str) else mode for mode in modes]
-    if modes is None:
-        modes = [mode for mode, key in POOLING_MODES.items() if config.get(key)]
-    if refused or not isinstance(modes, list) or not modes or any(mode not in POOLING_MODES for mode in modes):
+        modes = [mode.removesuffix("_tokens") if isinstance(mode, str) else shown(mode) for mode in modes]
+    if refused or not isinstance(modes, list) or not modes or not set(modes) <= set(POOLING_MODES):
         raise CheckpointError(
-            f"{file}: expected a pooling mode among {', '.join(POOLING_MODES)}, found {refused or modes}; "
-            "ufbert supports no others"
+            f"{config.where}: expected a pooling mode among {', '.join(POOLING_MODES)}, found "
+            f"{shown(refused or modes)}; ufbert supports no others"
         )
-    return Pooling(tuple(modes), bool(config.get("include_prompt", True)))
+    return Pooling(tuple(modes), config.flag("include_prompt", True))
 
 
 def _dense(folder: ModelFolder, width: int) -> Dense:
-    config, file = folder.read_json("config.json"), folder.path / "config.json"
+    file = folder.path / "config.json"
+    config = Options(folder.read_json("config.json"), file)
+    for key in ("module_input_name", "module_output_name"):
+        config.refuse_unless(key, ("sentence_embedding", None), "sentence_embedding")
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
     if activation not in DENSE_ACTIVATIONS:
         raise CheckpointError(
-            f"{file}: activation_function: expected one of {', '.join(DENSE_ACTIVATIONS)}, found {activation!r}"
+            f"{file}: activation_function: expected one of {', '.join(DENSE_ACTIVATIONS)}, found {shown(activation)}"
         )
-    out_width = config.get("out_features")
-    if config.get("in_features") != width or not isinstance(out_width, int):
+    in_width, out_width = config.integer("in_features", 1), config.integer("out_features", 1)
+    if in_width != width or out_width is None:
         raise CheckpointError(
             f"{file}: expected in_features {width}, the width of what comes before, and a number out_features; "
-            f"found {config.get('in_features')!r} and {out_width!r}"
+            f"found {in_width} and {out_width}"
         )
     tensors = Tensors(folder.weight_files())
-    bias = tensors.take("linear.bias", (out_width,)) if config.get("bias", True) else None
-    return Dense(Linear(tensors.take("linear.weight", (out_width, width)), bias), DENSE_ACTIVATIONS[activation])
+    bias = tensors.take("linear.bias", (out_width,)) if config.flag("bias", True) else None
+    weight = tensors.take("linear.weight", (out_width, width))
+    if tensors.unused():
+        raise CheckpointError(
+            f"{tensors.where}: tensor {tensors.unused()[0]}: {file} does not account for it, expected none; "
+            "are the two of the same model?"
+        )
+    return Dense(Linear(weight, bias), DENSE_ACTIVATIONS[activation])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
+from .files import check_regular
 
 __all__ = ["Tensor", "Tensors", "narrow_bfloat16", "widen_bfloat16", "write_tensors"]
 
@@ -51,14 +52,39 @@ class Tensor:
         return array if array.flags.aligned else array.copy()
 
     def float32(self) -> np.ndarray:
-        """Return it as float32: a view of the file for F32, else a copy."""
+        """Return it as float32: a view of the file for F32, else a copy.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not floating-point, or a value of F64 is beyond float32.
+        """
         if not self.is_floating:
             raise CheckpointError(
                 f"{self.file}: tensor {self.name}: expected dtype {', '.join(_DTYPES)}, found {self.dtype}; "
                 "are config.json and weights of the same model?"
             )
         array = self.array()
-        return widen_bfloat16(array) if self.dtype == "BF16" else array.astype(np.float32, copy=False)
+        return widen_bfloat16(array) if self.dtype == "BF16" else self.narrowed(array, np.float32)
+
+    def narrowed(self, values: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
+        """Return its values in another dtype.
+
+        Raises
+        ------
+        CheckpointError
+            If a finite value would become infinite.
+        """
+        with np.errstate(over="ignore"):
+            result: np.ndarray = values.astype(dtype, copy=False)
+        if values.itemsize > result.itemsize:
+            lost = np.isinf(result) & np.isfinite(values)
+            if lost.any():
+                raise CheckpointError(
+                    f"{self.file}: tensor {self.name}: expected values up to {np.finfo(dtype).max:g} for "
+                    f"{np.dtype(dtype)}, found {np.abs(values[lost]).max():g}; bfloat16 reaches as far as float32"
+                )
+        return result
 
 
 class Tensors:
@@ -66,15 +92,16 @@ class Tensors:
 
     Parameters
     ----------
-    files : list of path
+    files : mapping of path to list of str
+        The files, each with names that an index promises.
 
     Raises
     ------
     CheckpointError
-        If a file is not valid safetensors, or two files have a tensor of one name.
+        If a file is not valid safetensors, two files have a tensor of one name, or none has one that is promised.
     """
 
-    def __init__(self, files: list[Path]) -> None:
+    def __init__(self, files: Mapping[Path, Sequence[str]]) -> None:
         self._tensors: dict[str, Tensor] = {}
         for file in files:
             for tensor in _open(file):
@@ -82,7 +109,15 @@ class Tensors:
                     other = self._tensors[tensor.name].file
                     raise CheckpointError(f"{file}: tensor {tensor.name}: expected one, found another in {other}")
                 self._tensors[tensor.name] = tensor
-        self.where = files[0] if len(files) == 1 else files[0].parent
+        for file, promised in files.items():
+            for name in promised:
+                if name not in self._tensors:
+                    raise CheckpointError(
+                        f"{file}: tensor {shown(name)}: expected it from the index beside it, found none; copy all "
+                        "files of the model anew"
+                    )
+        first = next(iter(files))
+        self.where = first if len(files) == 1 else first.parent
         self.taken: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
@@ -124,14 +159,19 @@ class Tensors:
         CheckpointError
             If there is no such tensor, or its shape or dtype does not fit.
         """
+        tensor = self.checked(name, shape)
+        self.taken.add(name)
+        return tensor.array() if keep_float16 and tensor.dtype == "F16" else tensor.float32()
+
+    def checked(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Return a tensor, not yet read, if it has the shape."""
         tensor = self.tensor(name)
         if tensor.shape != shape:
             raise CheckpointError(
                 f"{tensor.file}: tensor {name}: expected shape {shape} from config.json, found {tensor.shape}; "
                 "are config.json and weights of the same model?"
             )
-        self.taken.add(name)
-        return tensor.array() if keep_float16 and tensor.dtype == "F16" else tensor.float32()
+        return tensor
 
     def unused(self) -> list[str]:
         """Names that `take` was not asked for."""
@@ -179,6 +219,7 @@ def write_tensors(file: Path, tensors: Mapping[str, tuple[str, np.ndarray]]) -> 
 
 def _open(file: Path) -> Iterator[Tensor]:
     """Validate a file with the safetensors library, map it, and cut it into tensors."""
+    check_regular(file)
     try:
         with safe_open(file, framework="numpy"):
             pass

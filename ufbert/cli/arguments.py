@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 
 from .. import __version__
 from ..convert import DTYPES
-from ..tasks.run import ON_OVERFLOW
+from ..dense import DTYPES as PRECISIONS
+from ..tasks.run import MAX_BATCH_SIZE, ON_OVERFLOW
 from ..tasks.token_classifier import STRATEGIES
 
 __all__ = ["parse"]
@@ -30,9 +33,27 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _info(commands.add_parser("info", help="version, instruction set, threads, BLAS, OpenMP"))
     _convert(commands.add_parser("convert", help="copy a model folder with its weights in another dtype"))
     arguments = parser.parse_args(argv)
-    if arguments.command == "embed" and arguments.format == "npy" and not arguments.output:
-        parser.error("--format npy needs --output FILE")
+    if hasattr(arguments, "texts"):
+        _check_streams(parser, arguments)
     return arguments
+
+
+def _check_streams(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse before any work what cannot be read or written, and settle output and format."""
+    if arguments.texts and arguments.input:
+        parser.error("expected TEXT or --input, got both; leave one out")
+    if not arguments.texts and not arguments.input and sys.stdin is not None and sys.stdin.isatty():
+        parser.error("expected texts as arguments, by --input FILE or on standard input, found none")
+    output = arguments.output = None if arguments.output == "-" else arguments.output
+    if output is not None and (not os.path.basename(output) or os.path.isdir(output)):
+        parser.error(f"--output: expected the name of a file, got the folder {output!r}")
+    ending = os.path.splitext(output or "")[1]
+    arguments.format = arguments.format or {".npy": "npy", ".jsonl": "jsonl"}.get(ending, "plain")
+    if arguments.format == "npy":
+        if arguments.command != "embed" or arguments.query is not None:
+            parser.error("npy holds embeddings: expected it with embed, without --query; use --format jsonl")
+        if output is None or (os.path.exists(output) and not os.path.isfile(output)):
+            parser.error("--format npy needs --output FILE, and not a pipe or a device")
 
 
 def _embed(parser: argparse.ArgumentParser) -> None:
@@ -90,9 +111,10 @@ def _texts(
     default = "" if model_required else " (default: the bundled all-MiniLM-L6-v2)"
     parser.add_argument("--model", required=model_required, metavar="FOLDER", help="model folder" + default)
     parser.add_argument("--input", metavar="FILE", help="one text a line, UTF-8; - for standard input")
-    parser.add_argument("--output", metavar="FILE", help="written beside and renamed (default: standard output)")
+    parser.add_argument("--output", metavar="FILE", help="written beside and renamed; - for standard output (default)")
     parser.add_argument("--format", choices=formats, help="default: by the output's ending, else plain")
-    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
+    parser.add_argument("--batch-size", type=_batch_size, default=32, metavar="N", help="default: 32")
+    parser.add_argument("--dtype", choices=PRECISIONS, default="float32", help="precision (default: float32)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads of the kernels")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     if overflow:
@@ -103,4 +125,11 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _batch_size(text: str) -> int:
+    value = _positive(text)
+    if value > MAX_BATCH_SIZE:
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_BATCH_SIZE}")
     return value

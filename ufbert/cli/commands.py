@@ -21,7 +21,9 @@ __all__ = ["COMMANDS"]
 
 def embed(arguments: argparse.Namespace) -> int:
     """Embeddings, or with --query a ranking."""
-    encoder = SentenceEncoder(arguments.model, arguments.max_seq_length, arguments.pooling, arguments.on_overflow)
+    encoder = SentenceEncoder(
+        arguments.model, arguments.max_seq_length, arguments.pooling, arguments.on_overflow, arguments.dtype
+    )
     options = {
         "batch_size": arguments.batch_size,
         "normalize_embeddings": arguments.normalize,
@@ -32,7 +34,7 @@ def embed(arguments: argparse.Namespace) -> int:
     if arguments.query is not None:
         return _rank(encoder, arguments, options)
     width = min(arguments.truncate_dim or encoder.dimension, encoder.dimension)
-    seen: list[str] = []  # texts read ahead of their embeddings: one window
+    seen: list[str] = []  # texts read ahead of their embeddings: one batch
     with (
         open_writer(arguments, lambda _, row: " ".join(f"{value:.7g}" for value in row), "embedding", width) as writer,
         progress(arguments) as bar,
@@ -57,13 +59,13 @@ def _rank(encoder: SentenceEncoder, arguments: argparse.Namespace, options: dict
 
 def fill_mask(arguments: argparse.Namespace) -> int:
     """Tokens for each mask."""
-    task = FillMask(arguments.model)
+    task = FillMask(arguments.model, arguments.dtype)
     return _run(arguments, _plain_fills, "fills", lambda texts: task(texts, arguments.top_k, **_common(arguments)))
 
 
 def classify(arguments: argparse.Namespace) -> int:
     """Labels."""
-    task = TextClassifier(arguments.model)
+    task = TextClassifier(arguments.model, arguments.dtype)
 
     def run(texts: list[str]) -> list[Any]:
         inputs = [_pair(text) for text in texts] if arguments.pairs else texts
@@ -75,14 +77,14 @@ def classify(arguments: argparse.Namespace) -> int:
 
 def ner(arguments: argparse.Namespace) -> int:
     """Entities."""
-    task = TokenClassifier(arguments.model)
+    task = TokenClassifier(arguments.model, arguments.dtype)
     strategy = arguments.aggregation_strategy
     return _run(arguments, _plain_entities, "entities", lambda texts: task(texts, strategy, **_common(arguments)))
 
 
 def qa(arguments: argparse.Namespace) -> int:
     """Answers to one question from each text."""
-    task = QuestionAnswerer(arguments.model)
+    task = QuestionAnswerer(arguments.model, arguments.dtype)
 
     def run(texts: list[str]) -> list[Any]:
         questions = [arguments.question] * len(texts)

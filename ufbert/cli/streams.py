@@ -15,7 +15,23 @@ import numpy as np
 
 from ..errors import InputError
 
-__all__ = ["ArrayWriter", "LineWriter", "open_writer", "progress", "read_texts"]
+__all__ = ["ArrayWriter", "LineWriter", "complain", "discard_unwritten", "open_writer", "progress", "read_texts"]
+
+
+def complain(message: str) -> None:
+    """Say something on standard error, if that is open."""
+    if sys.stderr is not None:
+        print(f"ufbert: {message}", file=sys.stderr)
+
+
+def discard_unwritten(stream: IO[Any]) -> None:
+    """Forget what a stream cannot write, so that nothing tries again when Python ends."""
+    if stream.closed:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def read_texts(arguments: argparse.Namespace) -> Iterator[str]:
@@ -24,16 +40,14 @@ def read_texts(arguments: argparse.Namespace) -> Iterator[str]:
     Raises
     ------
     InputError
-        If there are none to be had, or a line is not UTF-8.
+        If standard input is closed, or a line is not UTF-8.
     """
-    if arguments.texts and arguments.input:
-        raise InputError("texts: expected arguments or --input, got both; leave one out")
     if arguments.texts:
         return iter(arguments.texts)
     if arguments.input and arguments.input != "-":
         return _lines(open(arguments.input, "rb"), arguments.input)
-    if not arguments.input and sys.stdin.isatty():
-        raise InputError("texts: expected some as arguments, by --input FILE or on standard input, found none")
+    if sys.stdin is None:
+        raise InputError("standard input: expected texts, found it closed; give them as arguments or by --input FILE")
     return _lines(sys.stdin.buffer, "standard input")
 
 
@@ -51,36 +65,57 @@ def progress(arguments: argparse.Namespace) -> Any:
     """Open a progress bar on stderr where a person is looking at it."""
     from tqdm import tqdm
 
-    quiet = arguments.quiet or not sys.stderr.isatty()
+    quiet = arguments.quiet or sys.stderr is None or not sys.stderr.isatty()
     return tqdm(total=len(arguments.texts) or None, disable=quiet, unit="text", desc=arguments.command)
 
 
 class _Writer:
-    """A file that gets its name when it is closed, complete or interrupted: always with whole records."""
+    """A file that gets its name when it is closed, complete or interrupted: always with whole records.
+
+    What a link names is replaced, not the link. Standard output, pipes and devices are written as they are.
+    """
 
     def __init__(self, output: str | None) -> None:
-        self.target = Path(output) if output else None
-        self.part = self.target.with_name(f".{self.target.name}.{os.getpid()}.part") if self.target else None
-        self.stream: IO[bytes] = open(self.part, "wb+") if self.part else sys.stdout.buffer
         self.count = 0
+        self.target: Path | None = None
+        self.part: Path | None = None
+        self.output = output
+        if output and (os.path.isfile(output) or not os.path.exists(output)):
+            self.target = Path(os.path.realpath(output))
+            self.part = self.target.with_name(f".{self.target.name}.{os.getpid()}.part")
 
     def __enter__(self) -> Any:
+        place = self.part or self.output
+        self.stream: IO[bytes] = open(place, "wb+" if self.part else "wb") if place else sys.stdout.buffer
+        self.finish()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        self.finish()
-        self.stream.flush()
-        if self.target and self.part:
-            self.stream.close()
-            if kind is not None and self.count == 0:
-                self.part.unlink()  # nothing to keep, and what stood at the target stays
+        if self.part is None or self.target is None:
+            if kind is not None and issubclass(kind, OSError):  # such as a broken pipe
+                discard_unwritten(self.stream)
                 return
-            self.part.replace(self.target)
+            self.stream.flush()
+        else:
+            self._name_file(self.part, self.target, keep=kind is None or self.count > 0)
         if kind is not None and self.count:
-            print(f"ufbert: stopped after {self.count} results, which are written", file=sys.stderr)
+            complain(f"stopped after {self.count} results, which are written")
+
+    def _name_file(self, part: Path, target: Path, keep: bool) -> None:
+        """Complete the file and move it to its place, or remove it: then what stood there stays."""
+        try:
+            self.finish()
+            self.stream.close()
+            if keep:
+                part.replace(target)
+        except OSError:  # such as a full disk
+            discard_unwritten(self.stream)
+            raise
+        finally:
+            part.unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """Complete the file before it is closed."""
+        """Complete the records that are counted, and cut off one begun."""
 
 
 class LineWriter(_Writer):
@@ -89,12 +124,21 @@ class LineWriter(_Writer):
     def __init__(self, output: str | None, render: Callable[[str, Any], str]) -> None:
         super().__init__(output)
         self.render = render
+        self.size = 0
 
     def write(self, text: str, result: Any) -> None:
         """Write one result."""
-        self.stream.write((self.render(text, result) + "\n").encode("utf-8", "replace"))
-        self.stream.flush() if self.target is None else None
+        line = (self.render(text, result) + "\n").encode("utf-8", "replace")
+        self.stream.write(line)
+        if self.part is None:
+            self.stream.flush()
+        self.size += len(line)
         self.count += 1
+
+    def finish(self) -> None:
+        """Cut off a result begun."""
+        if self.part is not None:
+            self.stream.truncate(self.size)
 
 
 class ArrayWriter(_Writer):
@@ -105,7 +149,6 @@ class ArrayWriter(_Writer):
     def __init__(self, output: str, width: int) -> None:
         super().__init__(output)
         self.width = width
-        self.finish()
 
     def write(self, text: str, row: np.ndarray) -> None:
         """Write one row."""
@@ -125,11 +168,9 @@ class ArrayWriter(_Writer):
 
 def open_writer(arguments: argparse.Namespace, plain: Callable[[str, Any], str], key: str, width: int = 0) -> Any:
     """Open what `arguments` ask for: lines rendered by `plain`, JSON lines with the result under `key`, or an array."""
-    ending = Path(arguments.output or "").suffix
-    chosen = arguments.format or {".npy": "npy", ".jsonl": "jsonl"}.get(ending, "plain")
-    if chosen == "npy" and width:
+    if arguments.format == "npy":
         return ArrayWriter(arguments.output, width)
-    if chosen == "jsonl":
+    if arguments.format == "jsonl":
         return LineWriter(arguments.output, lambda text, result: json.dumps({"text": text, key: _plain(result)}))
     return LineWriter(arguments.output, plain)
 

@@ -9,7 +9,7 @@ from typing import Any
 from .. import ops
 from ..errors import CheckpointError, InputError
 from .load import load_parts, top
-from .run import check_count, check_overflow, hidden_states
+from .run import check_batch_size, check_count, check_overflow, check_texts, hidden_states
 
 __all__ = ["FillMask"]
 
@@ -21,6 +21,8 @@ class FillMask:
     ----------
     folder : str or path
         A folder with a masked-LM model and its tokenizer.
+    dtype : {"float32", "bfloat16", "int8"}
+        Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises
     ------
@@ -28,8 +30,8 @@ class FillMask:
         If the folder is not usable, or its tokenizer has no mask token.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._model, self._head, self._tokenizer = load_parts(folder, "masked-lm")
+    def __init__(self, folder: str | os.PathLike[str], dtype: str = "float32") -> None:
+        self._model, self._head, self._tokenizer = load_parts(folder, "masked-lm", dtype)
         self._mask_id = self._tokenizer.token_id("mask_token")
         if self._mask_id is None:
             raise CheckpointError(f"{folder}: expected a tokenizer with a mask token, found none; name it mask_token")
@@ -66,9 +68,9 @@ class FillMask:
         InputError
             If a text has no mask (or it was cut off), or an argument does not fit.
         """
-        top_k, batch_size = check_count(top_k, "top_k"), check_count(batch_size, "batch_size")
+        top_k, batch_size = check_count(top_k, "top_k"), check_batch_size(batch_size)
         single = isinstance(texts, str)
-        encodings, truncated = self._tokenizer.encode([texts] if isinstance(texts, str) else list(texts))
+        encodings, truncated = self._tokenizer.encode(check_texts(texts, "texts"))
         check_overflow(truncated, self._tokenizer.max_length, on_overflow)
         masks = [[i for i, token in enumerate(e.ids) if token == self._mask_id] for e in encodings]
         for index, positions in enumerate(masks):

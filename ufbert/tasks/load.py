@@ -25,8 +25,8 @@ class Parts(NamedTuple):
     tokenizer: Tokenizer
 
 
-def load_parts(folder: str | os.PathLike[str], task: str) -> Parts:
-    """Load a model folder whose checkpoint has the head of `task`.
+def load_parts(folder: str | os.PathLike[str], task: str, dtype: str) -> Parts:
+    """Load a model folder whose checkpoint has the head of `task`, in the precision `dtype`.
 
     Raises
     ------
@@ -34,13 +34,14 @@ def load_parts(folder: str | os.PathLike[str], task: str) -> Parts:
         If the folder is not usable, or has another head.
     """
     root = ModelFolder(folder)
-    model = load_model(root)
+    model = load_model(root, dtype=dtype)
     if model.config.task != task:
         raise CheckpointError(
             f"{root.path / 'config.json'}: expected an architecture for {task}, found one for {model.config.task}; "
             "use a model that was trained for this task"
         )
-    return Parts(model, model.head, load_tokenizer(root, model.config.max_position_embeddings))
+    config = model.config
+    return Parts(model, model.head, load_tokenizer(root, config.max_position_embeddings, vocab_size=config.vocab_size))
 
 
 def labels(model: Model) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from .. import ops
 from ..errors import InputError
 from .load import load_parts
-from .run import check_count, hidden_states
+from .run import check_batch_size, check_count, check_texts, hidden_states
 
 __all__ = ["QuestionAnswerer"]
 
@@ -40,6 +40,8 @@ class QuestionAnswerer:
     ----------
     folder : str or path
         A folder with a question-answering model and its tokenizer.
+    dtype : {"float32", "bfloat16", "int8"}
+        Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises
     ------
@@ -47,8 +49,8 @@ class QuestionAnswerer:
         If the folder is not usable.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._model, self._head, self._tokenizer = load_parts(folder, "question-answering")
+    def __init__(self, folder: str | os.PathLike[str], dtype: str = "float32") -> None:
+        self._model, self._head, self._tokenizer = load_parts(folder, "question-answering", dtype)
 
     def __call__(
         self,
@@ -57,7 +59,7 @@ class QuestionAnswerer:
         top_k: int = 1,
         max_answer_len: int = 15,
         handle_impossible_answer: bool = False,
-        max_seq_len: int = 384,
+        max_seq_len: int | None = None,
         doc_stride: int | None = None,
         align_to_words: bool = True,
         batch_size: int = 32,
@@ -73,8 +75,8 @@ class QuestionAnswerer:
             Tokens of an answer at most.
         handle_impossible_answer : bool
             Also consider that there is no answer, "".
-        max_seq_len : int
-            Tokens of question and span together.
+        max_seq_len : int, optional
+            Tokens of question and span together; by default 384, or what the model can take if that is less.
         doc_stride : int, optional
             Tokens that neighbouring spans share; by default 128, or half of `max_seq_len` if that is less.
         align_to_words : bool
@@ -93,9 +95,10 @@ class QuestionAnswerer:
         InputError
             If an argument does not fit.
         """
-        counts = {"top_k": top_k, "max_answer_len": max_answer_len, "batch_size": batch_size}
-        for name, value in counts.items():
-            check_count(value, name)
+        top_k, max_answer_len = check_count(top_k, "top_k"), check_count(max_answer_len, "max_answer_len")
+        batch_size = check_batch_size(batch_size)
+        max_seq_len = check_count(384 if max_seq_len is None else max_seq_len, "max_seq_len")
+        doc_stride = None if doc_stride is None else check_count(doc_stride, "doc_stride", 0)
         single = isinstance(question, str) and isinstance(context, str)
         pairs = _pairs(question, context)
         options = (top_k, max_answer_len, handle_impossible_answer, align_to_words)
@@ -169,7 +172,7 @@ def best_spans(
     start: np.ndarray, end: np.ndarray, count: int, longest: int, answerable: np.ndarray
 ) -> list[tuple[int, int, float]]:
     """Rank the pairs start <= end of at most `longest` tokens by the product of their probabilities, best first."""
-    products = np.tril(np.triu(np.outer(start, end)), longest - 1)  # (S, S)
+    products = np.tril(np.triu(np.outer(start, end)), min(longest, len(end)) - 1)  # (S, S)
     flat = products.reshape(-1)
     count = min(count, flat.size)
     best = np.argpartition(-flat, count - 1)[:count]
@@ -191,8 +194,7 @@ def _characters(context: str, encoding: Any, first: int, last: int, align_to_wor
 
 
 def _pairs(question: Any, context: Any) -> list[tuple[str, str]]:
-    questions = [question] if isinstance(question, str) else list(question)
-    contexts = [context] if isinstance(context, str) else list(context)
+    questions, contexts = check_texts(question, "question"), check_texts(context, "context")
     if len(questions) > 1 and len(contexts) == 1:
         contexts *= len(questions)
     if len(questions) != len(contexts):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -11,12 +11,22 @@ import numpy as np
 
 from ..batch import Batch, split_by_budget
 from ..encoder import TOKEN_BUDGET, Model
-from ..errors import InputError
+from ..errors import InputError, shown
 
-__all__ = ["check_choice", "check_count", "check_overflow", "hidden_states", "windows"]
+__all__ = [
+    "check_batch_size",
+    "check_choice",
+    "check_count",
+    "check_iterable",
+    "check_overflow",
+    "check_texts",
+    "hidden_states",
+    "windows",
+]
 
 Item = TypeVar("Item")
 ON_OVERFLOW = ("truncate", "warn", "error")
+MAX_BATCH_SIZE = 1_000_000
 
 
 def windows(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -80,14 +90,45 @@ def check_overflow(truncated: Sequence[int], max_length: int, on_overflow: str, 
     warnings.warn(message + "; the rest is cut off", stacklevel=4)
 
 
-def check_choice(value: Any, name: str, choices: Sequence[Any]) -> None:
+def check_choice(value: Any, name: str, choices: Sequence[str]) -> None:
     """Raise InputError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise InputError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {shown(value)}")
 
 
-def check_count(value: Any, name: str) -> int:
-    """Return `value` if it is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InputError(f"{name}: expected a positive integer, got {value!r}")
+def check_count(value: Any, name: str, minimum: int = 1) -> int:
+    """Return `value` if it is an integer from `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+        expected = "a positive integer" if minimum == 1 else f"an integer from {minimum}"
+        raise InputError(f"{name}: expected {expected}, got {shown(value)}")
     return int(value)
+
+
+def check_batch_size(value: Any) -> int:
+    """Return `value` if it is a positive integer that a batch may have."""
+    value = check_count(value, "batch_size")
+    if value > MAX_BATCH_SIZE:
+        raise InputError(f"batch_size: expected a positive integer up to {MAX_BATCH_SIZE}, got {shown(value)}")
+    return value
+
+
+def check_iterable(texts: Any, name: str) -> Iterator[Any]:
+    """Return an iterator over texts; one text alone is none, for its characters would count as texts."""
+    if not isinstance(texts, (str, bytes, bytearray, Mapping)):
+        try:
+            return iter(texts)
+        except TypeError:
+            pass
+    raise InputError(
+        f"{name}: expected str in a list or another iterable, got {type(texts).__name__}: {shown(texts)}; "
+        "put one text alone into a list"
+    )
+
+
+def check_texts(texts: Any, name: str) -> list[str]:
+    """Return a list of texts, of one for a str."""
+    found = [texts] if isinstance(texts, str) else list(check_iterable(texts, name))
+    for index, text in enumerate(found):
+        if not isinstance(text, str):
+            raise InputError(f"{name}: expected str, got {type(text).__name__} as number {index}: {shown(text)}")
+    return found

@@ -12,9 +12,19 @@ import numpy as np
 
 from ..checkpoint.files import ModelFolder
 from ..checkpoint.sentence import SIMILARITIES, load_sentence_model
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, shown
 from ..heads import normalize
-from .run import check_choice, check_count, check_overflow, hidden_states, windows
+from .run import (
+    ON_OVERFLOW,
+    check_batch_size,
+    check_choice,
+    check_count,
+    check_iterable,
+    check_overflow,
+    check_texts,
+    hidden_states,
+    windows,
+)
 
 __all__ = ["Embeddings", "SentenceEncoder", "bundled_model"]
 
@@ -67,11 +77,15 @@ class SentenceEncoder:
         Instead of what the folder says.
     on_overflow : {"truncate", "warn", "error"}
         What to do with longer texts, where a call does not say.
+    dtype : {"float32", "bfloat16", "int8"}
+        Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises
     ------
     CheckpointError
         If the folder is not usable.
+    InputError
+        If `max_seq_length` or `on_overflow` does not fit.
 
     Examples
     --------
@@ -87,9 +101,11 @@ class SentenceEncoder:
         max_seq_length: int | None = None,
         pooling: str | None = None,
         on_overflow: str = "truncate",
+        dtype: str = "float32",
     ) -> None:
+        check_choice(on_overflow, "on_overflow", ON_OVERFLOW)
         root = ModelFolder(bundled_model() if folder is None else folder)
-        self._parts = load_sentence_model(root, pooling)
+        self._parts = load_sentence_model(root, pooling, dtype)
         self._max_seq_length = self._parts.max_seq_length
         self.on_overflow = on_overflow
         settings = self._parts.settings
@@ -161,14 +177,14 @@ class SentenceEncoder:
             If an argument does not fit, or with ``on_overflow="error"`` if a text is too long.
         """
         single = isinstance(sentences, str)
-        texts = [sentences] if isinstance(sentences, str) else list(sentences)
+        texts = check_texts(sentences, "sentences")
         width = self._checked_width(truncate_dim)
         embeddings = np.empty((len(texts), width), np.float32)
         truncated = np.zeros(len(texts), np.int64)
         options = self._options(batch_size, normalize_embeddings, prompt, prompt_name, on_overflow)
         done = 0
         with _progress(len(texts), show_progress_bar) as bar:
-            for window in windows(texts, max(WINDOW, batch_size)):
+            for window in windows(texts, max(WINDOW, options["batch_size"])):
                 rows = slice(done, done + len(window))
                 truncated[rows] = self._encode_window(window, embeddings[rows], done, bar, **options)
                 done += len(window)
@@ -185,7 +201,7 @@ class SentenceEncoder:
         prompt_name: str | None = None,
         on_overflow: str | None = None,
     ) -> Iterator[np.ndarray]:
-        """Embed any number of texts one after another, holding some of them at a time, never all.
+        """Embed any number of texts one after another, holding `batch_size` of them at a time.
 
         Parameters are those of `encode`; memory does not grow with the input.
 
@@ -196,7 +212,7 @@ class SentenceEncoder:
         """
         width = self._checked_width(truncate_dim)
         options = self._options(batch_size, normalize_embeddings, prompt, prompt_name, on_overflow)
-        return self._iterate(sentences, width, options)
+        return self._iterate(check_iterable(sentences, "sentences"), width, options)
 
     def tokenize(self, texts: str | Sequence[str]) -> dict[str, np.ndarray]:
         """Tokenise texts, padded to the longest, as sentence-transformers' ``tokenize``.
@@ -206,7 +222,7 @@ class SentenceEncoder:
         dict of (N, S) int64 arrays
             ``input_ids``, ``token_type_ids``, ``attention_mask``.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = check_texts(texts, "texts")
         encodings, _ = self._parts.tokenizer.encode(texts, self.max_seq_length)
         padding = self._parts.model.config.pad_token_id
         longest = max((len(encoding.ids) for encoding in encodings), default=0)
@@ -233,9 +249,17 @@ class SentenceEncoder:
         -------
         (N, M) float32 array
             Cosine, dot product, or the negative Euclidean or Manhattan distance.
+
+        Raises
+        ------
+        InputError
+            If the arguments are not such arrays.
         """
         check_choice(self.similarity_fn_name, "similarity_fn_name", SIMILARITIES)
-        a, b = (np.atleast_2d(np.asarray(e, np.float32)) for e in (embeddings1, embeddings2))
+        try:
+            a, b = (np.atleast_2d(np.asarray(e, np.float32)) for e in (embeddings1, embeddings2))
+        except (ValueError, TypeError, OverflowError) as error:  # such as rows of different lengths
+            raise InputError(f"embeddings: expected two arrays (N, dim) of numbers, got others: {error}") from None
         if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
             raise InputError(f"embeddings: expected two arrays (N, dim) of one width, got {a.shape} and {b.shape}")
         if self.similarity_fn_name == "cosine":
@@ -248,23 +272,28 @@ class SentenceEncoder:
     def _options(self, batch_size, normalize_embeddings, prompt, prompt_name, on_overflow) -> dict[str, Any]:
         if prompt is None:
             name = self.default_prompt_name if prompt_name is None else prompt_name
-            if name is not None and name not in self.prompts:
+            if name is not None and (not isinstance(name, str) or name not in self.prompts):
                 raise InputError(
-                    f"prompt_name: expected one of the model's prompts {sorted(self.prompts)}, got {name!r}; "
-                    "or give the text itself as prompt"
+                    f"prompt_name: expected one of the model's prompts {shown(sorted(self.prompts))}, got "
+                    f"{shown(name)}; or give the text itself as prompt"
                 )
             prompt = self.prompts[name] if name is not None else ""
+        if not isinstance(prompt, str):
+            raise InputError(f"prompt: expected str, got {type(prompt).__name__}: {shown(prompt)}")
+        on_overflow = self.on_overflow if on_overflow is None else on_overflow
+        check_choice(on_overflow, "on_overflow", ON_OVERFLOW)
         return {
-            "batch_size": check_count(batch_size, "batch_size"),
+            "batch_size": check_batch_size(batch_size),
             "normalize_embeddings": normalize_embeddings,
             "prompt": prompt,
-            "on_overflow": self.on_overflow if on_overflow is None else on_overflow,
+            "on_overflow": on_overflow,
         }
 
     def _iterate(self, sentences: Iterable[str], width: int, options: dict[str, Any]) -> Iterator[np.ndarray]:
         done = 0
         with _progress(0, False) as bar:
-            for window in windows(sentences, 8 * options["batch_size"]):
+            for window in windows(sentences, options["batch_size"]):
+                check_texts(window, "sentences")
                 embeddings = np.empty((len(window), width), np.float32)
                 self._encode_window(window, embeddings, done, bar, **options)
                 done += len(window)
@@ -283,10 +312,7 @@ class SentenceEncoder:
     ) -> list[int]:
         """Fill `out` (N, dim); return how many tokens were cut off each text."""
         parts = self._parts
-        prompted = [prompt + text if isinstance(text, str) else text for text in texts] if prompt else texts
-        if not all(isinstance(text, str) for text in prompted):
-            wrong = next(text for text in prompted if not isinstance(text, str))
-            raise InputError(f"sentences: expected str, got {type(wrong).__name__}: {wrong!r:.80}")
+        prompted = [prompt + text for text in texts] if prompt else texts
         encodings, truncated = parts.tokenizer.encode(prompted, self.max_seq_length)
         check_overflow(truncated, self.max_seq_length, on_overflow, first)
         skipped = self._prompt_tokens(prompt)
@@ -303,7 +329,7 @@ class SentenceEncoder:
         """Tokens at the start of each text that pooling leaves out: [CLS] and the prompt, if the model says so."""
         if not prompt or self._parts.pooling.include_prompt:
             return 0
-        encodings, _ = self._parts.tokenizer.encode([prompt])
+        encodings, _ = self._parts.tokenizer.encode([prompt], self.max_seq_length)
         return len(encodings[0].ids) - 1  # without [SEP]
 
     def _checked_width(self, truncate_dim: int | None) -> int:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..tokenizer import Text
 from .load import labels, load_parts, top
-from .run import check_choice, check_count, check_overflow, hidden_states
+from .run import check_batch_size, check_choice, check_count, check_overflow, hidden_states
 
 __all__ = ["TextClassifier"]
 
@@ -25,6 +25,8 @@ class TextClassifier:
     ----------
     folder : str or path
         A folder with a sequence classifier, BERT's or a crammed one, and its tokenizer.
+    dtype : {"float32", "bfloat16", "int8"}
+        Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises
     ------
@@ -32,8 +34,8 @@ class TextClassifier:
         If the folder is not usable.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._model, self._head, self._tokenizer = load_parts(folder, "sequence-classification")
+    def __init__(self, folder: str | os.PathLike[str], dtype: str = "float32") -> None:
+        self._model, self._head, self._tokenizer = load_parts(folder, "sequence-classification", dtype)
         self.labels = labels(self._model)
 
     def __call__(
@@ -85,7 +87,7 @@ class TextClassifier:
 
     def logits(self, texts: list[Any], batch_size: int = 32, on_overflow: str = "truncate") -> np.ndarray:
         """Return the classifier's raw scores: a list of N inputs -> (N, C) float32."""
-        check_count(batch_size, "batch_size")
+        batch_size = check_batch_size(batch_size)
         encodings, truncated = self._tokenizer.encode([_text(text) for text in texts])
         check_overflow(truncated, self._tokenizer.max_length, on_overflow)
         logits = np.empty((len(encodings), len(self.labels)), np.float32)
@@ -106,5 +108,7 @@ def _text(text: Any) -> Text:
     if not isinstance(text, dict):
         return text
     if not set(text) <= {"text", "text_pair"} or "text" not in text:
-        raise InputError(f"texts: expected dicts with text and perhaps text_pair, got the keys {sorted(text)}")
-    return (text["text"], text["text_pair"]) if text.get("text_pair") else text["text"]
+        raise InputError(f"texts: expected dicts with text and perhaps text_pair, got the keys {shown(list(text))}")
+    pair: Any = text.get("text_pair")
+    alone = pair is None or (isinstance(pair, str) and not pair)
+    return text["text"] if alone else (text["text"], pair)

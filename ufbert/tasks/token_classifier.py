@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import ops
 from .load import labels, load_parts
-from .run import check_choice, check_count, check_overflow, hidden_states
+from .run import check_batch_size, check_choice, check_overflow, check_texts, hidden_states
 
 __all__ = ["TokenClassifier"]
 
@@ -24,6 +24,8 @@ class TokenClassifier:
     ----------
     folder : str or path
         A folder with a token classifier and its tokenizer.
+    dtype : {"float32", "bfloat16", "int8"}
+        Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises
     ------
@@ -31,15 +33,15 @@ class TokenClassifier:
         If the folder is not usable.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._model, self._head, self._tokenizer = load_parts(folder, "token-classification")
+    def __init__(self, folder: str | os.PathLike[str], dtype: str = "float32") -> None:
+        self._model, self._head, self._tokenizer = load_parts(folder, "token-classification", dtype)
         self.labels = labels(self._model)
 
     def __call__(
         self,
         texts: str | Sequence[str],
         aggregation_strategy: str = "simple",
-        ignore_labels: Sequence[str] = ("O",),
+        ignore_labels: Sequence[str] | None = ("O",),
         batch_size: int = 32,
         on_overflow: str = "truncate",
     ) -> list[Any]:
@@ -52,8 +54,8 @@ class TokenClassifier:
             "none" gives tokens; "simple" joins neighbours with one label (with B- and I- prefixes as these say);
             the others first give each word one label: that of its first token, of the mean of its tokens' scores, or
             of its most certain token.
-        ignore_labels : sequence of str
-            Labels (with "none") or tags to leave out.
+        ignore_labels : sequence of str, optional
+            Labels (with "none") or tags to leave out; None for none.
         batch_size : int
             Texts in one pass at most.
         on_overflow : {"truncate", "warn", "error"}
@@ -72,9 +74,10 @@ class TokenClassifier:
             If an argument does not fit.
         """
         check_choice(aggregation_strategy, "aggregation_strategy", STRATEGIES)
-        check_count(batch_size, "batch_size")
+        batch_size = check_batch_size(batch_size)
         single = isinstance(texts, str)
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = check_texts(texts, "texts")
+        ignored = set() if ignore_labels is None else set(check_texts(ignore_labels, "ignore_labels"))
         encodings, truncated = self._tokenizer.encode(texts, offsets=True)
         check_overflow(truncated, self._tokenizer.max_length, on_overflow)
         results: list[Any] = [None] * len(texts)
@@ -84,7 +87,7 @@ class TokenClassifier:
                 own = scores[batch.cu_seqlens[at] : batch.cu_seqlens[at + 1]]
                 entities = self._entities(texts[index], encodings[index], own, aggregation_strategy)
                 name = "entity" if aggregation_strategy == "none" else "entity_group"
-                results[index] = [entity for entity in entities if entity[name] not in ignore_labels]
+                results[index] = [entity for entity in entities if entity[name] not in ignored]
         return results[0] if single else results
 
     def _entities(self, text: str, encoding: Any, scores: np.ndarray, strategy: str) -> list[dict[str, Any]]:
@@ -135,7 +138,7 @@ class TokenClassifier:
 
     def _group(self, entities: list[dict[str, Any]]) -> dict[str, Any]:
         return {
-            "entity_group": _tag(entities[0]["entity"])[1],
+            "entity_group": entities[0]["entity"].split("-", 1)[-1],  # of any prefix, such as S- and E- too
             "score": float(np.mean([entity["score"] for entity in entities])),
             "word": self._tokenizer.join_tokens([entity["word"] for entity in entities]),
             "start": entities[0]["start"],

@@ -1,0 +1,127 @@
+/* The kernels under pthreads, for the sanitizers.
+ *
+ * ThreadSanitizer does not understand libgomp's barriers and would report every parallel region. The kernels do not
+ * use OpenMP, though: only the loops in _cmm.pyx do. So this driver runs the same C functions with the same division
+ * of work, with pthreads in OpenMP's place, and compares with one thread, bit for bit. */
+#include "kernels.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { THREADS = 4, TOKENS = 333, TREES = 2, DEPTH = 5, NODES = (2 << DEPTH) - 1, WIDTH = 77, OUT = 45 };
+enum { VISITS = TREES * (DEPTH + 1), SHARE = (TOKENS + THREADS - 1) / THREADS };
+
+static float x[TOKENS * WIDTH], dy[TOKENS * OUT], w_in[TREES * NODES * WIDTH], b_in[TREES * NODES];
+static float w_out[TREES * NODES * OUT];
+
+typedef struct {
+    float y[TOKENS * OUT], scores[TOKENS * VISITS], activations[TOKENS * VISITS], score_grads[TOKENS * VISITS];
+    float dx[TOKENS * WIDTH], dw_in[TREES * NODES * WIDTH], db_in[TREES * NODES], dw_out[TREES * NODES * OUT];
+    int32_t path[TOKENS * VISITS];
+} results;
+
+typedef struct {
+    const ufbert_kernels *kernels;
+    const ufbert_fff *layer;
+    results *out;
+    int index, threads, phase;
+    pthread_t id;
+} job;
+
+static void fill(float *values, size_t count, float scale) {
+    static uint32_t state = 12345;
+    for (size_t i = 0; i < count; i++) {
+        state = state * 1664525u + 1013904223u;
+        values[i] = scale * ((float)(state >> 8) / (1 << 23) - 1.0f);
+    }
+}
+
+static void run_backward(const job *j) {
+    results *r = j->out;
+    ufbert_backward pass = {j->layer, dy, x, r->path, r->scores, r->activations, r->score_grads,
+                            r->dx, r->dw_in, r->db_in, r->dw_out};
+    if (j->phase == 1) {
+        const int share = (TOKENS + j->threads - 1) / j->threads, first = j->index * share;
+        if (first < TOKENS)
+            j->kernels->backward_tokens(&pass, first, first + share < TOKENS ? first + share : TOKENS);
+        return;
+    }
+    int64_t *visits = malloc(TOKENS * VISITS * sizeof *visits);
+    for (int node = j->index; node < TREES * NODES; node += j->threads) {
+        ptrdiff_t count = 0;
+        for (int v = 0; v < TOKENS * VISITS; v++)
+            if (v % VISITS / (DEPTH + 1) * NODES + r->path[v] == node)
+                visits[count++] = v;
+        if (count)
+            j->kernels->backward_node(&pass, node, visits, count);
+    }
+    free(visits);
+}
+
+static void *run(void *argument) {
+    const job *j = argument;
+    const int share = (TOKENS + j->threads - 1) / j->threads, first = j->index * share;
+    if (j->phase > 0) {
+        run_backward(j);
+    } else if (first < TOKENS) {
+        const int tokens = first + share < TOKENS ? share : TOKENS - first;
+        void *scratch = malloc(ufbert_scratch_bytes(j->layer, tokens));
+        j->kernels->fff_forward(j->layer, x + first * WIDTH, tokens, j->out->y + first * OUT,
+                                j->out->path + first * VISITS, j->out->scores + first * VISITS, 0, scratch);
+        free(scratch);
+    }
+    return NULL;
+}
+
+static results *run_all(const ufbert_kernels *kernels, const ufbert_fff *layer, int threads, int last_phase) {
+    results *out = calloc(1, sizeof *out);
+    job jobs[THREADS];
+    for (int phase = 0; phase <= last_phase; phase++) {
+        for (int i = 0; i < threads; i++) {
+            jobs[i] = (job){kernels, layer, out, i, threads, phase, 0};
+            pthread_create(&jobs[i].id, NULL, run, &jobs[i]);
+        }
+        for (int i = 0; i < threads; i++)
+            pthread_join(jobs[i].id, NULL);
+    }
+    return out;
+}
+
+static int compare(const ufbert_kernels *kernels, const ufbert_fff *layer, int last_phase) {
+    results *one = run_all(kernels, layer, 1, last_phase), *many = run_all(kernels, layer, THREADS, last_phase);
+    const int differ = memcmp(one, many, sizeof *one) != 0;
+    printf("%-12s %-8s %s\n", kernels->name, layer->bfloat16 ? "bfloat16" : "float32", differ ? "DIFFERS" : "the same bits");
+    free(one);
+    free(many);
+    return differ;
+}
+
+int main(void) {
+    enum { ROW_IN = (WIDTH + 31) / 32 * 32, ROW_OUT = (OUT + 31) / 32 * 32 };
+    const ufbert_kernels *tables[8];
+    const ptrdiff_t count = ufbert_supported(tables, 8);
+    const size_t bytes = sizeof(uint16_t) * TREES * NODES * (ROW_IN + ROW_OUT);
+    uint16_t *packed = ufbert_allocate_pages(bytes);
+    int failures = 0;
+    fill(x, TOKENS * WIDTH, 1.0f);
+    fill(dy, TOKENS * OUT, 1.0f);
+    fill(w_in, TREES * NODES * WIDTH, 0.3f);
+    fill(b_in, TREES * NODES, 0.1f);
+    fill(w_out, TREES * NODES * OUT, 0.3f);
+    for (int node = 0; node < TREES * NODES; node++) {
+        ufbert_pack_bfloat16(w_in + node * WIDTH, WIDTH, packed + node * ROW_IN);
+        ufbert_pack_bfloat16(w_out + node * OUT, OUT, packed + TREES * NODES * ROW_IN + node * ROW_OUT);
+    }
+    for (int activation = UFBERT_GELU; activation <= UFBERT_TANH; activation++) {
+        const ufbert_fff plain = {TREES, NODES, DEPTH, WIDTH, OUT, activation, 0, (const char *)w_in, b_in,
+                                  (const char *)w_out, WIDTH * sizeof(float), OUT * sizeof(float)};
+        const ufbert_fff half = {TREES, NODES, DEPTH, WIDTH, OUT, activation, 1, (const char *)packed, b_in,
+                                 (const char *)(packed + TREES * NODES * ROW_IN), ROW_IN * 2, ROW_OUT * 2};
+        for (ptrdiff_t i = 0; i < count; i++)
+            failures += compare(tables[i], &plain, 2) + compare(tables[i], &half, 0);
+    }
+    ufbert_free_pages(packed, bytes);
+    return failures != 0;
+}

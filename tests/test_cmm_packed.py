@@ -1,0 +1,130 @@
+"""Packed layers: the same bits as plain arrays in float32, the reference on rounded weights in bfloat16."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from test_cmm import bits, isa, on_every_isa  # noqa: F401
+
+import ufbert
+from ufbert import cmm, reference, testing
+
+
+def rounded(case):
+    return case.x, reference.round_to_bfloat16(case.w_in), case.b_in, reference.round_to_bfloat16(case.w_out)
+
+
+def pack(case, weight_dtype="float32"):
+    return cmm.PackedFFF(*case.arrays[1:], case.depth, weight_dtype, case.activation)
+
+
+@settings(max_examples=120, deadline=None)
+@given(testing.fff_cases(), st.sampled_from([1, 2]))
+@example(testing.make_case(300, 1, 9, 40, 40), 2)
+@example(testing.make_case(16, 1, 3, 768, 768), 2)
+def test_float32_has_the_bits_of_plain_arrays(case, num_threads):
+    for _ in on_every_isa():
+        plain = cmm.fff_forward(*case.arrays, case.depth, 1, True, case.activation, return_scores=True)
+        packed = pack(case)(case.x, num_threads, return_path=True, return_scores=True)
+        for result, expected in zip(packed, plain, strict=True):
+            np.testing.assert_array_equal(bits(result), bits(expected))
+
+
+@settings(max_examples=120, deadline=None)
+@given(testing.fff_cases(), st.sampled_from([1, 2]))
+@example(testing.make_case(300, 1, 9, 40, 40), 2)
+@example(testing.make_case(16, 1, 3, 768, 768), 2)
+def test_bfloat16_is_the_reference_on_rounded_weights(case, num_threads):
+    for _ in on_every_isa():
+        y, path = pack(case, "bfloat16")(case.x, num_threads, return_path=True)
+        testing.assert_fff_close(y, path, *rounded(case), case.depth, case.activation)
+
+
+@pytest.mark.parametrize("weight_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(2500, 1, 8, 64, 70), (700, 3, 4, 33, 31), (90, 70, 0, 40, 100)])
+def test_any_split_order_and_threads(isa, weight_dtype, shape):  # noqa: F811
+    case = testing.make_case(*shape, seed=6)
+    layer = pack(case, weight_dtype)
+    y = layer(case.x, num_threads=1)
+    order = np.random.default_rng(0).permutation(len(case.x))
+    for num_threads in (1, 2, 3, 8):
+        np.testing.assert_array_equal(layer(case.x[order], num_threads), y[order])
+        parts = [layer(part, num_threads) for part in np.array_split(case.x, 7)]
+        np.testing.assert_array_equal(np.concatenate(parts), y)
+    for token in range(0, len(case.x), 61):
+        np.testing.assert_array_equal(layer(case.x[token : token + 1])[0], y[token])
+
+
+def test_streamed_outputs_are_the_same(isa):  # noqa: F811
+    """More than 8 MB of output is written past the caches."""
+    case = testing.make_case(3500, 1, 3, 32, 768, seed=7)
+    layer = pack(case)
+    y = layer(case.x, num_threads=2)
+    np.testing.assert_array_equal(y[1234:1300], layer(case.x[1234:1300]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(testing.fff_cases(kinds=("normal", "nonfinite")), st.sampled_from(["float32", "bfloat16"]))
+def test_unvisited_nodes_do_not_matter(case, weight_dtype):
+    for _ in on_every_isa():
+        y, path = pack(case, weight_dtype)(case.x, return_path=True)
+        again = pack(testing.poison_unvisited(case, path), weight_dtype)(case.x)
+        np.testing.assert_array_equal(bits(again), bits(y))
+
+
+def test_out_and_attributes():
+    case = testing.make_case(6, 2, 3, 33, 20, activation="silu")
+    layer = pack(case, "bfloat16")
+    out = np.full((6, 20), np.nan, "f4")
+    y, path = layer(case.x, out=out, return_path=True)
+    assert y is out and path.shape == (6, 2, 4)
+    np.testing.assert_array_equal(out, layer(case.x))
+    assert (layer.num_trees, layer.num_nodes, layer.depth, layer.width_in, layer.width_out) == (2, 15, 3, 33, 20)
+    assert layer.nbytes == 30 * (128 + 64 + 4)  # rows filled up to 64 and 32 elements, and a bias
+    assert repr(layer) == "PackedFFF(2x3, 33 -> 20, bfloat16, silu)"
+
+
+def test_the_arrays_are_not_kept():
+    case = testing.make_case(6, 1, 3, 33, 20)
+    layer = pack(case)
+    y = layer(case.x)
+    for array in case.arrays[1:]:
+        array[...] = np.nan
+    np.testing.assert_array_equal(layer(case.x), y)
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (np.zeros((6, 20)), "out: expected a float32 array of shape"),
+        (np.zeros((5, 20), "f4"), "out: expected a float32 array of shape"),
+        ([[0.0]], "out: expected a float32 array of shape"),
+        (np.zeros((20, 6), "f4").T, "out: expected a C-contiguous"),
+        (read_only(np.zeros((6, 20), "f4")), "out: expected a C-contiguous, writeable"),
+    ],
+)
+def test_wrong_out(out, message):
+    case = testing.make_case(6, 1, 3, 33, 20)
+    with pytest.raises(ufbert.UfbertError, match=message):
+        pack(case)(case.x, out=out)
+
+
+def test_out_must_not_overlap_x():
+    case = testing.make_case(6, 1, 3, 20, 20)
+    with pytest.raises(ufbert.UfbertError, match="overlaps x"):
+        pack(case)(case.x, out=case.x)
+
+
+def test_wrong_arguments():
+    case = testing.make_case(6, 1, 3, 33, 20)
+    with pytest.raises(ufbert.UfbertError, match="weight_dtype: expected one of float32, bfloat16, got 'float16'"):
+        pack(case, "float16")
+    with pytest.raises(ufbert.UfbertError, match=r"x: expected shape \(T, 33\)"):
+        pack(case)(case.x[:, :32])
+    with pytest.raises(ufbert.UfbertError, match=r"w_in: expected shape \(1, 31, 33\)"):
+        cmm.PackedFFF(*case.arrays[1:], 4)

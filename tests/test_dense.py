@@ -1,0 +1,193 @@
+"""The dense kernels against NumPy in float64, on every instruction set that the machine has."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ufbert import InputError, cmm, dense, ops
+from ufbert.checkpoint.tensors import narrow_bfloat16, widen_bfloat16
+
+SIZES = st.integers(1, 70)
+ACTIVATIONS = st.sampled_from([None, "gelu", "relu", "silu", "tanh"])
+each_isa = pytest.mark.parametrize("isa", cmm.supported_isas())
+
+
+@pytest.fixture(autouse=True)
+def restore_isa():
+    before = cmm.active_isa()
+    yield
+    cmm.use_isa(before)
+
+
+def layer_arrays(rng, rows, width_in, width_out):
+    shapes = (rows, width_in), (width_out, width_in), (width_out,), (rows, width_out)
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def expected_layer(x, weight, bias, activation, residual):
+    y = x.astype(np.float64) @ weight.T.astype(np.float64) + bias
+    y = y if activation is None else ops.ACTIVATIONS[activation](y.astype(np.float32))
+    return y + residual
+
+
+@each_isa
+@settings(deadline=None, max_examples=30)
+@given(rows=SIZES, width_in=SIZES, width_out=SIZES, activation=ACTIVATIONS, seed=st.integers(0, 99))
+def test_float32_layers(isa, rows, width_in, width_out, activation, seed):
+    cmm.use_isa(isa)
+    x, weight, bias, residual = layer_arrays(np.random.default_rng(seed), rows, width_in, width_out)
+    found = dense.PackedLinear(weight, bias, activation)(x, residual)
+    np.testing.assert_allclose(found, expected_layer(x, weight, bias, activation, residual), atol=5e-5)
+    plain = dense.PackedLinear(weight)(x)
+    np.testing.assert_allclose(plain, x.astype(np.float64) @ weight.T, atol=5e-5)
+
+
+@each_isa
+@settings(deadline=None, max_examples=30)
+@given(rows=SIZES, width_in=SIZES, width_out=SIZES, seed=st.integers(0, 99))
+def test_bfloat16_layers_round_inputs_and_weights_and_nothing_else(isa, rows, width_in, width_out, seed):
+    cmm.use_isa(isa)
+    x, weight, bias, residual = layer_arrays(np.random.default_rng(seed), rows, width_in, width_out)
+    rounded = [widen_bfloat16(narrow_bfloat16(array)) for array in (x, weight)]
+    found = dense.PackedLinear(weight, bias, dtype="bfloat16")(x, residual)
+    np.testing.assert_allclose(found, expected_layer(*rounded, bias, None, residual), atol=1e-4)
+
+
+@each_isa
+@settings(deadline=None, max_examples=30)
+@given(rows=SIZES, width_in=SIZES, width_out=SIZES, seed=st.integers(0, 99))
+def test_int8_layers_err_by_their_rounding_at_most(isa, rows, width_in, width_out, seed):
+    cmm.use_isa(isa)
+    x, weight, bias, residual = layer_arrays(np.random.default_rng(seed), rows, width_in, width_out)
+    step_x = (x.max(1) - x.min(1)) / 255
+    step_weight = np.abs(weight).max(1) / 127
+    found = dense.PackedLinear(weight, bias, dtype="int8")(x, residual)
+    error = np.abs(found - expected_layer(x, weight, bias, None, residual))
+    # Half a step of each factor at each of the products, and float32's own rounding.
+    bound = 0.5 * np.outer(step_x, np.abs(weight).sum(1)) + 0.5 * np.outer(np.abs(x).sum(1), step_weight)
+    bound += 0.25 * width_in * np.outer(step_x, step_weight) + 1e-4
+    assert (error <= bound).all()
+
+
+@each_isa
+def test_int8_layers_are_exact_for_whole_numbers(isa):
+    cmm.use_isa(isa)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (19, 130)).astype(np.float32)
+    x[:, 0], x[:, 1] = 0, 255
+    weight = rng.integers(-127, 128, (45, 130)).astype(np.float32)
+    weight[:, 0] = 127
+    np.testing.assert_allclose(dense.PackedLinear(weight, dtype="int8")(x), x @ weight.T, rtol=1e-6)
+
+
+@each_isa
+@pytest.mark.parametrize("dtype", dense.DTYPES)
+def test_a_row_is_the_same_bits_alone_and_in_any_batch(isa, dtype):
+    cmm.use_isa(isa)
+    x, weight, bias, residual = layer_arrays(np.random.default_rng(0), 203, 100, 130)
+    layer = dense.PackedLinear(weight, bias, "gelu", dtype)
+    whole = layer(x, residual, num_threads=1)
+    np.testing.assert_array_equal(layer(x, residual, num_threads=2), whole)
+    np.testing.assert_array_equal(layer(x, residual, num_threads=7), whole)
+    parts = np.array_split(np.arange(203), [1, 3, 10, 17, 100])
+    np.testing.assert_array_equal(np.concatenate([layer(x[part], residual[part]) for part in parts]), whole)
+    np.testing.assert_array_equal(layer(x[::-1].copy(), residual[::-1].copy())[::-1], whole)
+
+
+@each_isa
+@settings(deadline=None, max_examples=30)
+@given(
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=5),
+    num_heads=st.integers(1, 3),
+    size=st.integers(1, 70),
+    masked=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_attention(isa, lengths, num_heads, size, masked, seed):
+    cmm.use_isa(isa)
+    rng = np.random.default_rng(seed)
+    cu_seqlens = np.concatenate(([0], np.cumsum(lengths)))
+    qkv = rng.standard_normal((cu_seqlens[-1], 3 * num_heads * size)).astype(np.float32) * 2
+    attended = rng.random(cu_seqlens[-1]) < 0.7 if masked else None
+    arguments = (qkv, cu_seqlens, num_heads, size**-0.5, attended)
+    found = dense.attention(*arguments, num_threads=1)
+    expected = ops.numpy_attention(*arguments)
+    # Where a whole text is masked, float32 keeps only three digits of a score beside -10,000.
+    kept = np.ones(len(qkv), bool)
+    if masked:
+        some = [attended[a:b].any() for a, b in zip(cu_seqlens, cu_seqlens[1:], strict=False)]
+        kept = np.repeat(some, lengths).astype(bool)
+    np.testing.assert_allclose(found[kept], expected[kept], atol=3e-5)
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(dense.attention(*arguments, num_threads=3), found)
+
+
+@each_isa
+@settings(deadline=None, max_examples=30)
+@given(rows=st.integers(1, 40), width=SIZES, seed=st.integers(0, 99))
+def test_layer_norm(isa, rows, width, seed):
+    cmm.use_isa(isa)
+    rng = np.random.default_rng(seed)
+    x = (rng.standard_normal((rows, width)) * 5 + 20).astype(np.float32)
+    weight, bias = rng.standard_normal((2, width)).astype(np.float32)
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean(1, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-3) * weight + bias
+    found = dense.layer_norm(x, weight, bias, 1e-3)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_array_equal(dense.layer_norm(x, weight, bias, 1e-3, num_threads=3), found)
+
+
+@each_isa
+@pytest.mark.parametrize("dtype", dense.DTYPES)
+def test_nan_and_infinity_stay_in_their_rows(isa, dtype):
+    cmm.use_isa(isa)
+    x, weight, bias, residual = layer_arrays(np.random.default_rng(0), 20, 40, 50)
+    layer = dense.PackedLinear(weight, bias, dtype=dtype)
+    clean = layer(x, residual)
+    x[3, 5], x[11, 7] = np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        found = layer(x, residual)
+    others = np.delete(np.arange(20), [3, 11])
+    np.testing.assert_array_equal(found[others], clean[others])
+
+
+def test_no_rows():
+    layer = dense.PackedLinear(np.ones((5, 4), np.float32))
+    assert layer(np.zeros((0, 4), np.float32)).shape == (0, 5)
+    assert dense.attention(np.zeros((0, 12), np.float32), np.zeros(1, int), 2, 1.0).shape == (0, 4)
+    assert dense.layer_norm(np.zeros((0, 4), np.float32), np.ones(4), np.ones(4), 0.1).shape == (0, 4)
+
+
+def test_many_threads_share_one_layer():
+    x, weight, bias, residual = layer_arrays(np.random.default_rng(0), 130, 96, 200)
+    layer = dense.PackedLinear(weight, bias, "gelu", "int8")
+    alone = layer(x, residual)
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: layer(x, residual), range(64)):
+            np.testing.assert_array_equal(found, alone)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: dense.PackedLinear(np.ones(3)), "weight: expected 2 dimensions"),
+        (lambda: dense.PackedLinear(np.ones((3, 0))), "no empty axis"),
+        (lambda: dense.PackedLinear(np.ones((3, 4)), np.ones(4)), "bias: expected shape"),
+        (lambda: dense.PackedLinear(np.ones((3, 4)), activation="mish"), "activation: expected one of"),
+        (lambda: dense.PackedLinear(np.ones((3, 4)), dtype="int4"), "dtype: expected one of"),
+        (lambda: dense.PackedLinear(np.ones((3, 4)))(np.ones((2, 5))), "x: expected shape"),
+        (lambda: dense.PackedLinear(np.ones((3, 4)))(np.ones((2, 4)), np.ones((2, 4))), "residual: expected shape"),
+        (lambda: dense.attention(np.ones((4, 12)), [0, 3], 2, 1.0), "cut by cu_seqlens"),
+        (lambda: dense.attention(np.ones((4, 13)), [0, 4], 2, 1.0), "cut by cu_seqlens"),
+        (lambda: dense.attention(np.ones((4, 12)), [0, 6, 4], 2, 1.0), "cut by cu_seqlens"),
+        (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, np.ones(3)), "attended: expected shape"),
+        (lambda: dense.layer_norm(np.ones((4, 12)), np.ones(3), np.ones(12), 0.1), "weight: expected shape"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, message):
+    with pytest.raises(InputError, match=message):
+        call()

@@ -1,0 +1,106 @@
+/* Vectors of AVX-512 (F, VL, BW, DQ): 16 lanes, 32 registers. */
+#include <immintrin.h>
+#include <string.h>
+#include "inline.h"
+
+#define LANES 16
+#define TOKENS_AT_ONCE 8 /* 16 sums, one row vector or two */
+#define TILE_ROWS 8 /* 16 sums, two vectors of weights, one input */
+#define PANEL_BLOCKS 12  /* 24 sums, one coefficient, two row vectors */
+
+typedef __m512 vec;
+
+INLINE __mmask16 first_lanes(ptrdiff_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1); }
+INLINE vec v_set(float a) { return _mm512_set1_ps(a); }
+INLINE vec v_load(const float *p) { return _mm512_loadu_ps(p); }
+INLINE vec v_load_part(const float *p, ptrdiff_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+INLINE void v_store(float *p, vec a) { _mm512_storeu_ps(p, a); }
+INLINE void v_store_part(float *p, vec a, ptrdiff_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), a); }
+INLINE void v_stream(float *p, vec a) { _mm512_stream_ps(p, a); }
+INLINE void v_stream_end(void) { _mm_sfence(); }
+INLINE vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
+INLINE vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
+INLINE vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
+INLINE vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
+INLINE vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vec v_abs(vec a) { return _mm512_abs_ps(a); }
+/* a > b ? yes : no, in each lane; no where a or b is NaN. */
+INLINE vec v_if_greater(vec a, vec b, vec yes, vec no) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), no, yes);
+}
+/* p * 2^k for a whole k from -126 to 128, given as a float. */
+INLINE vec v_scale(vec p, vec k) { return _mm512_scalef_ps(p, k); }
+INLINE vec v_round(vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+/* The empty assembly keeps the compiler from loading the words twice, once for each half. */
+INLINE vec v_load_words(const uint16_t *p) {
+    vec words = _mm512_loadu_ps((const float *)p);
+    __asm__("" : "+v"(words));
+    return words;
+}
+INLINE vec v_low_halves(vec words) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(words), 16)); }
+INLINE vec v_high_halves(vec words) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(words), _mm512_set1_epi32((int)0xffff0000u)));
+}
+INLINE float v_sum(vec a) {
+    __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+
+/* Products of pairs of bfloat16, added to float32 sums of LANES columns. */
+#ifdef USE_BF16
+typedef __m512bh bf_weights;
+typedef __m512bh bf_two;
+INLINE bf_weights bf_load(const uint16_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
+INLINE bf_two bf_set_two(const uint16_t *p) {
+    int32_t two;
+    memcpy(&two, p, sizeof two);
+    return (__m512bh)_mm512_set1_epi32(two);
+}
+INLINE vec bf_dot(vec sums, bf_two x, bf_weights w) { return _mm512_dpbf16_ps(sums, x, w); }
+INLINE void v_store_halves(uint16_t *p, vec a) { _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(a)); }
+#else
+#include "halves.h"
+#endif
+
+/* Bytes 0 to 255 of values that lie between, rounded to nearest. */
+INLINE void v_store_bytes(uint8_t *p, vec a) {
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(a)));
+}
+/* int32 sums of LANES columns, four products of bytes at a time: unsigned inputs, signed weights. */
+typedef __m512i ivec;
+INLINE ivec iv_zero(void) { return _mm512_setzero_si512(); }
+INLINE vec iv_float(ivec a) { return _mm512_cvtepi32_ps(a); }
+#ifdef USE_VNNI
+typedef __m512i iv_weights;
+typedef __m512i iv_four;
+INLINE iv_weights iv_load(const int8_t *p) { return _mm512_loadu_si512(p); }
+INLINE iv_four iv_set_four(const uint8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+INLINE ivec iv_dot(ivec sums, iv_four x, iv_weights w) { return _mm512_dpbusd_epi32(sums, x, w); }
+#else
+typedef struct {
+    __m512i first, second; /* 8 columns of four int16 each */
+} iv_weights;
+typedef __m512i iv_four;
+INLINE iv_weights iv_load(const int8_t *p) {
+    return (iv_weights){_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)),
+                        _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(p + 32)))};
+}
+INLINE iv_four iv_set_four(const uint8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm512_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)));
+}
+INLINE ivec iv_dot(ivec sums, iv_four x, iv_weights w) {
+    const __m512i first = _mm512_madd_epi16(x, w.first), second = _mm512_madd_epi16(x, w.second);
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    sums = _mm512_add_epi32(sums, _mm512_permutex2var_epi32(first, even, second));
+    return _mm512_add_epi32(sums, _mm512_permutex2var_epi32(first, odd, second));
+}
+#endif
