@@ -30,7 +30,7 @@ LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file
     "$python" -c "
 import sys, pytest, ufbert._cmm
 assert ufbert._cmm.__file__.startswith('$folder'), 'the tests would run another build: ' + ufbert._cmm.__file__
-tests = ['test_cmm.py', 'test_cmm_packed.py', 'test_cmm_backward.py', 'test_cmm_robust.py']
+tests = ['test_dense.py', 'test_cmm.py', 'test_cmm_packed.py', 'test_cmm_backward.py', 'test_cmm_robust.py']
 sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-k', 'not leak and not zeros_of', *('$root/tests/' + t for t in tests)]))
 "
 echo "all clean"
