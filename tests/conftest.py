@@ -1,6 +1,7 @@
 """Tiny models that tests make, and where the golden files are."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from ufbert.checkpoint.tensors import write_tensors
 
+os.environ["PYTHONSAFEPATH"] = "1"  # subprocesses import what is installed, not the folder they start in
 GOLDEN = Path(__file__).parent / "golden"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz.,!?", "##a", "##b", "the", "cat"]

@@ -69,6 +69,7 @@ def load_model(folder: ModelFolder, encoder_only: bool = False, dtype: str = "fl
     source = Source(config, Tensors(folder.weight_files()), dtype)
     model = source.model(with_pooler=not encoder_only)
     source.check_unused(encoder_only)
+    source.tensors.release()
     return model
 
 

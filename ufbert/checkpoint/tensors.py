@@ -173,6 +173,12 @@ class Tensors:
             )
         return tensor
 
+    def release(self) -> None:
+        """Give the files' pages back to the system, once they are packed; what is still used is read again as needed."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for mapped in {id(tensor.data.obj): tensor.data.obj for tensor in self._tensors.values()}.values():
+                mapped.madvise(mmap.MADV_DONTNEED)
+
     def unused(self) -> list[str]:
         """Names that `take` was not asked for."""
         return [name for name in self._tensors if name not in self.taken]
