@@ -17,8 +17,8 @@ from .errors import InputError
 __all__ = ["DTYPES", "PackedLinear", "attention", "is_available", "layer_norm"]
 
 DTYPES = ("float32", "bfloat16", "int8")
-# Multiply-adds that cost as much as one of a tree walk, in which `_door.SERIAL_BELOW` counts. Measured on one short text
-# of MiniLM: a second thread pays from some 80 microseconds of work on.
+# Multiply-adds that cost as much as one of a tree walk, in which `_door.SERIAL_BELOW` counts. Measured on one short
+# text of MiniLM: a second thread pays from some 80 microseconds of work on.
 CHEAPER = {"float32": 25, "bfloat16": 50, "int8": 100}
 
 
@@ -87,7 +87,7 @@ def attention(
     attended: np.ndarray | None = None,
     num_threads: int | None = None,
 ) -> np.ndarray:
-    """Softmax attention of each text on itself; see `ufbert.ops.attention`, whose arguments these are."""
+    """Softmax attention of each text on itself; see `ufbert.ops.numpy_attention`, whose arguments these are."""
     qkv = _door.float32_array(qkv, "qkv", 2)
     context = np.empty((len(qkv), qkv.shape[1] // 3), np.float32)
     if len(qkv):
@@ -109,7 +109,7 @@ def attention(
 def layer_norm(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float, num_threads: int | None = None
 ) -> np.ndarray:
-    """Layer normalisation over the last axis: (T, H) -> (T, H); see `ufbert.ops.layer_norm`."""
+    """Layer normalisation over the last axis: (T, H) -> (T, H); see `ufbert.ops.numpy_layer_norm`."""
     x = _door.float32_array(x, "x", 2)
     weight, bias = _door.float32_array(weight, "weight", 1), _door.float32_array(bias, "bias", 1)
     for name, array in (("weight", weight), ("bias", bias)):

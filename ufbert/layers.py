@@ -10,6 +10,7 @@ from . import cmm, dense, ops
 from .batch import Batch
 
 __all__ = [
+    "Activated",
     "Embeddings",
     "EncoderLayer",
     "FastFeedForward",
@@ -38,6 +39,17 @@ class Linear:
         if self.activation is not None:
             y = ops.ACTIVATIONS[self.activation](y)
         return y if residual is None else y + residual
+
+
+@dataclass(frozen=True)
+class Activated:
+    """A packed linear layer with an activation that the kernels do not know."""
+
+    linear: dense.PackedLinear
+    activation: str
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return ops.ACTIVATIONS[self.activation](self.linear(x))  # (T, I) -> (T, O)
 
 
 LinearLayer = Linear | dense.PackedLinear
@@ -95,7 +107,7 @@ class SelfAttention:
 class FeedForward:
     """Dense feed-forward layer; the activation is the first linear layer's own."""
 
-    dense_in: LinearLayer
+    dense_in: LinearLayer | Activated
     dense_out: LinearLayer
 
     def __call__(self, x: np.ndarray, residual: np.ndarray) -> np.ndarray:

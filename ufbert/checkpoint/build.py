@@ -16,6 +16,7 @@ from ..encoder import Encoder, Model
 from ..errors import CheckpointError, InputError, shown
 from ..heads import CrammedClassifier, MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
 from ..layers import (
+    Activated,
     Embeddings,
     EncoderLayer,
     FastFeedForward,
@@ -49,7 +50,8 @@ def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
     Returns
     -------
     Model
-        Float32 weights stay mapped to the file, so do not overwrite it in place while the model lives.
+        Word embeddings and heads of a float32 file stay mapped to it, so do not overwrite it in place while the model
+        lives; layers keep packed copies of their weights.
 
     Raises
     ------
@@ -159,7 +161,7 @@ class Source:
         )
         if gated:
             return GatedFeedForward(self.packed(dense_in), dense_out, config.hidden_act)
-        return FeedForward(self.packed(dense_in, config.hidden_act), dense_out)
+        return FeedForward(self.activated(dense_in, config.hidden_act), dense_out)
 
     def fast_feed_forward(self, index: int) -> FastFeedForward:
         config = self.config
@@ -233,11 +235,17 @@ class Source:
         weight = self.tensors.take(stem + ".weight", (out_width, in_width))
         return Linear(weight, self.tensors.take(stem + ".bias", (out_width,)) if bias else None)
 
-    def packed(self, linear: Linear, activation: str | None = None) -> LinearLayer:
-        """Choose what computes a linear layer: the kernels where they are, for activations that they know."""
-        if dense.is_available() and activation in (None, *reference.ACTIVATIONS):
-            return dense.PackedLinear(linear.weight, linear.bias, activation, self.dtype)
-        return replace(linear, activation=activation)
+    def packed(self, linear: Linear) -> LinearLayer:
+        """Choose what computes a linear layer: the kernels where they are."""
+        return dense.PackedLinear(linear.weight, linear.bias, None, self.dtype) if dense.is_available() else linear
+
+    def activated(self, linear: Linear, activation: str) -> LinearLayer | Activated:
+        """Do the same for a linear layer with an activation, which is fused where the kernels know it."""
+        if not dense.is_available():
+            return replace(linear, activation=activation)
+        if activation not in reference.ACTIVATIONS:
+            return Activated(dense.PackedLinear(linear.weight, linear.bias, None, self.dtype), activation)
+        return dense.PackedLinear(linear.weight, linear.bias, activation, self.dtype)
 
     def norm(self, key: str, layer: int = 0) -> Norm:
         config, stem = self.config, self.name(key, layer)

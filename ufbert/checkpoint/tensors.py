@@ -174,7 +174,7 @@ class Tensors:
         return tensor
 
     def release(self) -> None:
-        """Give the files' pages back to the system, once they are packed; what is still used is read again as needed."""
+        """Give the files' pages back to the system once they are packed; what is still used is read again."""
         if hasattr(mmap, "MADV_DONTNEED"):
             for mapped in {id(tensor.data.obj): tensor.data.obj for tensor in self._tensors.values()}.values():
                 mapped.madvise(mmap.MADV_DONTNEED)
