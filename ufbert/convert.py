@@ -15,7 +15,7 @@ from .checkpoint.sentence import list_modules, load_sentence_model
 from .checkpoint.tensors import Tensor, Tensors, narrow_bfloat16, write_tensors
 from .errors import InputError, shown
 
-__all__ = ["DTYPES", "convert"]
+__all__ = ["DTYPES", "convert", "copy_settings", "free_path"]
 
 DTYPES = ("float32", "float16", "bfloat16")
 # What a model folder and its module folders are made of; pickles, code and other formats stay behind.
@@ -57,7 +57,7 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtyp
     CheckpointError
         If `source` is not usable, or a value does not fit into float16.
     """
-    folder, free = ModelFolder(source), _free_path(target)
+    folder, free = ModelFolder(source), free_path(target)
     if dtype not in DTYPES:
         raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {shown(dtype)}")
     modules = _load(folder)  # a model that this package cannot read is not worth having
@@ -65,11 +65,11 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtyp
     with tempfile.TemporaryDirectory(prefix=".ufbert-", dir=free.parent) as scratch:
         complete = Path(scratch, "model")
         complete.mkdir()
-        _copy_settings(folder, complete)
+        copy_settings(folder, complete)
         for kind, path in modules:
             if kind != "Normalize":  # which has neither settings nor weights
                 (complete / path).mkdir(parents=True, exist_ok=True)
-                _copy_settings(folder.subfolder(path), complete / path)
+                copy_settings(folder.subfolder(path), complete / path)
             if kind in ("Transformer", "Dense"):
                 _convert_weights(folder.subfolder(path), complete / path, dtype)
         _load(ModelFolder(complete))
@@ -77,7 +77,7 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtyp
     return free
 
 
-def _free_path(target: str | os.PathLike[str]) -> Path:
+def free_path(target: str | os.PathLike[str]) -> Path:
     try:
         path = Path(target)
         path.lstat()
@@ -97,7 +97,7 @@ def _load(folder: ModelFolder) -> list[tuple[str, str]]:
     return [("Transformer", "")]
 
 
-def _copy_settings(folder: ModelFolder, target: Path) -> None:
+def copy_settings(folder: ModelFolder, target: Path) -> None:
     for name in KEPT:
         if folder.has(name):
             check_regular(folder.path / name)
