@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import InputError, shown
 from .files import ModelFolder, check_regular
 
-__all__ = ["copy_settings", "new_folder"]
+__all__ = ["checked_place", "copy_settings", "new_folder"]
 
 # What a model folder and its module folders are made of; pickles, code and other formats stay behind.
 KEPT = (
@@ -45,7 +45,7 @@ def new_folder(target: str | os.PathLike[str], replace: bool = False) -> Iterato
     InputError
         If `target` is something else.
     """
-    place = _checked_place(target, replace)
+    place = checked_place(target, replace)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".ufbert-", dir=place.parent) as scratch:
         complete, old = Path(scratch, "model"), Path(scratch, "old")
@@ -69,7 +69,8 @@ def copy_settings(folder: ModelFolder, target: Path) -> None:
             shutil.copyfile(folder.path / name, target / name)
 
 
-def _checked_place(target: str | os.PathLike[str], replace: bool) -> Path:
+def checked_place(target: str | os.PathLike[str], replace: bool = False) -> Path:
+    """Return `target` as a path if `new_folder` would take it, else raise InputError."""
     try:
         path = Path(target)
         path.lstat()

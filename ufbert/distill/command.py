@@ -7,10 +7,14 @@ from pathlib import Path
 
 import torch
 
-from ..convert import free_path
+from ..checkpoint.files import ModelFolder
+from ..checkpoint.sentence import list_modules
+from ..checkpoint.writing import checked_place
 from ..errors import InputError
+from ..routes import Corpus as TextFile
 from ..torch import Bert
-from .corpus import Corpus, read_lines
+from .corpus import Corpus
+from .curves import draw
 from .end_to_end import train_model
 from .folder import write_student
 from .local import start_layers, train_layers
@@ -27,7 +31,6 @@ def distill(
     out: str | os.PathLike[str],
     recipe: Recipe | None = None,
     teacher_dtype: str = "float32",
-    init: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Replace the feed-forward layers of a dense BERT by trees, and train them.
 
@@ -55,8 +58,8 @@ def distill(
         If an argument, the teacher or the corpus is not usable.
     """
     recipe = recipe or Recipe()
-    target, source = free_path(out), Path(teacher)
-    lines = read_lines(corpus)
+    target, source = checked_place(out), Path(teacher)
+    lines = list(TextFile(corpus))
     if len(lines) < 1_000:
         raise InputError(f"{corpus}: expected at least 1,000 texts to train on, found {len(lines)}; give more")
     state = State(
@@ -82,14 +85,12 @@ def distill(
         train_model(state, student, master, texts, optimizer_state)
         state.enter("done", student)
     state.write_log()
+    draw(state.log, state.folder / "curves.png")
     write_student(student, source, target)
     return target
 
 
 def _root(folder: Path) -> Path:
     """Where the transformer of a sentence-transformers folder is."""
-    from ..checkpoint.files import ModelFolder
-    from ..checkpoint.sentence import list_modules
-
     files = ModelFolder(folder)
     return folder / list_modules(files)[0][1] if files.has("modules.json") else folder

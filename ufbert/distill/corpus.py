@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import lzma
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,32 +9,11 @@ import numpy as np
 import torch
 
 from ..batch import Batch
-from ..errors import InputError
 from ..tokenizer import Tokenizer
 
-__all__ = ["CHUNK", "Corpus", "TextBatch", "read_lines"]
+__all__ = ["CHUNK", "Corpus", "TextBatch"]
 
 CHUNK = 4_096  # texts that are tokenised, sorted by length and cut into batches together
-OPENERS = {".xz": lzma.open, ".gz": gzip.open}
-
-
-def read_lines(path: str | os.PathLike[str]) -> list[str]:
-    """Read one text a line from a UTF-8 file, which may be packed (.xz, .gz); empty lines are left out.
-
-    Raises
-    ------
-    InputError
-        If the file is not there, not UTF-8, damaged or empty.
-    """
-    opener: Any = OPENERS.get(os.path.splitext(os.fspath(path))[1], open)
-    try:
-        with opener(path, "rt", encoding="utf-8") as stream:
-            lines = [line for line in stream.read().split("\n") if line.strip()]
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected a text file, one text a line, UTF-8; found a fault: {error}") from None
-    if not lines:
-        raise InputError(f"{path}: expected one text a line, found no text")
-    return lines
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""The student as a plain model folder, which appears when it is complete."""
+"""The student as a plain model folder."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from ..checkpoint.files import ModelFolder
 from ..checkpoint.sentence import list_modules
 from ..checkpoint.tensors import write_tensors
-from ..convert import copy_settings
+from ..checkpoint.writing import copy_settings, new_folder
 from ..torch import Bert
 
 __all__ = ["write_student"]
@@ -21,10 +20,7 @@ def write_student(student: Bert, teacher: Path, target: Path) -> None:
     """Write the teacher's folder anew with the student's weights, float16."""
     source = ModelFolder(teacher)
     modules = list_modules(source) if source.has("modules.json") else [("Transformer", "")]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".ufbert-", dir=target.parent) as scratch:
-        complete = Path(scratch, "model")
-        complete.mkdir()
+    with new_folder(target) as complete:
         copy_settings(source, complete)
         for kind, path in modules:
             if kind != "Normalize":
@@ -36,7 +32,6 @@ def write_student(student: Bert, teacher: Path, target: Path) -> None:
         (root / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         tensors = {name: ("F16", array.astype(np.float16)) for name, array in sorted(student.tensors().items())}
         write_tensors(root / "model.safetensors", tensors)
-        complete.rename(target)
 
 
 def _config(source: ModelFolder, student: Bert) -> dict[str, object]:
