@@ -41,8 +41,8 @@ def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
     Parameters
     ----------
     folder : str or path
-        ``config.json`` and ``model.safetensors`` (or a sharded index), as Hugging Face's transformers or the authors
-        of crammedBERT and UltraFastBERT store them.
+        ``config.json`` and ``model.safetensors`` (or a sharded index), as Hugging Face's transformers, this package
+        or the authors of crammedBERT and UltraFastBERT store them.
     dtype : {"float32", "bfloat16", "int8"}
         Precision of the layers' matrix multiplications; see `ufbert.dense.PackedLinear`. But for "float32", FFF layers
         keep their weights in bfloat16.
@@ -172,16 +172,15 @@ class Source:
         w_out = np.ascontiguousarray(w_out.T)  # a node's output row becomes contiguous
         shape = (trees, nodes, hidden)
         weight_dtype = "float32" if self.dtype == "float32" else "bfloat16"
-        return FastFeedForward(
-            PackedFFF(
-                w_in.reshape(shape),
-                b_in.reshape(trees, nodes),
-                w_out.reshape(shape),
-                config.depth,
-                weight_dtype,
-                config.hidden_act,
-            )
+        packed = PackedFFF(
+            w_in.reshape(shape),
+            b_in.reshape(trees, nodes),
+            w_out.reshape(shape),
+            config.depth,
+            weight_dtype,
+            config.hidden_act,
         )
+        return FastFeedForward(packed, self.tensor("fff_out_bias", (hidden,), index) if config.output_bias else None)
 
     def head(self, encoder: Encoder, pooler: Pooler | None) -> Any:
         config, hidden = self.config, self.config.hidden_size
@@ -236,12 +235,14 @@ class Source:
         return Linear(weight, self.tensors.take(stem + ".bias", (out_width,)) if bias else None)
 
     def packed(self, linear: Linear) -> LinearLayer:
-        """Choose what computes a linear layer: the kernels where they are."""
-        return dense.PackedLinear(linear.weight, linear.bias, None, self.dtype) if dense.is_available() else linear
+        """Choose what computes a linear layer: the kernels where they are and have something to do."""
+        if not dense.is_available() or linear.weight.size == 0:
+            return linear
+        return dense.PackedLinear(linear.weight, linear.bias, None, self.dtype)
 
     def activated(self, linear: Linear, activation: str) -> LinearLayer | Activated:
         """Do the same for a linear layer with an activation, which is fused where the kernels know it."""
-        if not dense.is_available():
+        if not dense.is_available() or linear.weight.size == 0:
             return replace(linear, activation=activation)
         if activation not in reference.ACTIVATIONS:
             return Activated(dense.PackedLinear(linear.weight, linear.bias, None, self.dtype), activation)
