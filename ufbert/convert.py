@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -12,22 +13,21 @@ import numpy as np
 from .checkpoint.build import load
 from .checkpoint.files import WEIGHTS, ModelFolder, check_regular
 from .checkpoint.sentence import list_modules, load_sentence_model
-from .checkpoint.tensors import Tensor, Tensors, narrow_bfloat16, write_tensors
+from .checkpoint.shared import open_tensors
+from .checkpoint.tensors import Tensor, narrow_bfloat16, write_tensors
 from .errors import InputError, shown
 
 __all__ = ["DTYPES", "convert"]
 
 DTYPES = ("float32", "float16", "bfloat16")
 # What a model folder and its module folders are made of; pickles, code and other formats stay behind.
+TOKENIZER = ("special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 KEPT = (
+    *TOKENIZER,
     "config.json",
     "config_sentence_transformers.json",
     "modules.json",
     "sentence_bert_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
     "README.md",
     "LICENSE",
 )
@@ -98,14 +98,20 @@ def _load(folder: ModelFolder) -> list[tuple[str, str]]:
 
 
 def _copy_settings(folder: ModelFolder, target: Path) -> None:
-    for name in KEPT:
-        if folder.has(name):
-            check_regular(folder.path / name)
-            shutil.copyfile(folder.path / name, target / name)
+    base = folder.base() if folder.has("config.json") else None
+    for source in (base.tokenizer_folder(), folder) if base else (folder,):
+        for name in KEPT if source is folder else TOKENIZER:
+            if source.has(name):
+                check_regular(source.path / name)
+                shutil.copyfile(source.path / name, target / name)
+    if base:  # the copy has all weights itself
+        config = folder.read_json("config.json")
+        del config["base_model"]
+        (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _convert_weights(folder: ModelFolder, target: Path, dtype: str) -> None:
-    tensors = Tensors(folder.weight_files())
+    tensors = open_tensors(folder)
     encoded = {name: _encode(tensors.tensor(name), dtype) for name in sorted(tensors.names())}
     write_tensors(target / WEIGHTS, encoded)
 

@@ -106,11 +106,11 @@ def _glue(parser: argparse.ArgumentParser) -> None:
         "Scores a classifier folder, a folder of them named as their tasks, or, by a linear probe, an encoder; with "
         "--finetune fine-tunes the encoder first. The bare command needs the extra glue, --finetune also train."
     )
-    parser.add_argument("--model", required=True, metavar="FOLDER", help="classifier, folder of classifiers, or encoder")
+    parser.add_argument("--model", required=True, metavar="FOLDER", help="classifier, several of them, or encoder")
     parser.add_argument("--data", required=True, metavar="FOLDER", help="GLUE's download: a folder for each task")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="CoLA, SST-2, ... or custom ones (default: all there)")
-    parser.add_argument("--out", metavar="FOLDER", help="for results.json, submission/*.tsv and fine-tuned classifiers")
-    parser.add_argument("--finetune", action="store_true", help="train a classifier for each task, resumed after a kill")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="CoLA, SST-2, ... (default: all that are there)")
+    parser.add_argument("--out", metavar="FOLDER", help="for results, predictions of test sets, classifiers")
+    parser.add_argument("--finetune", action="store_true", help="train a classifier for each task first")
     parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="fine-tune so often (default: 1)")
     parser.add_argument("--epochs", type=_positive, default=5, metavar="N", help="default: 5")
     parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="RATE", help="default: 1e-4")
@@ -119,7 +119,7 @@ def _glue(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-dtype", choices=("float32", "float16"), default="float32", help="default: float32")
     parser.add_argument("--pooling", help="for the probe: cls, mean, max or mean_sqrt_len, where the model is silent")
     parser.add_argument("--batch-size", type=_batch_size, default=32, metavar="N", help="in scoring (default: 32)")
-    parser.add_argument("--dtype", choices=PRECISIONS, default="float32", help="precision in scoring (default: float32)")
+    parser.add_argument("--dtype", choices=PRECISIONS, default="float32", help="of scoring (default: float32)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads of the kernels")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -161,15 +162,21 @@ def _cells(task: Task, record: list[str], width: int, places: list[int], labelle
         return [*cells, ""]
     label = str(cells[-1]).strip()
     if task.regression:
-        try:
-            cells[-1] = float(label)
-        except ValueError:
-            raise ValueError(f"expected a number as {task.label}, found {shown(label)}") from None
+        cells[-1] = _number(label)
+        if not math.isfinite(cells[-1]):
+            raise ValueError(f"expected a number as {task.label}, found {shown(label)}")
     elif task.labels and label not in task.labels:
         raise ValueError(f"expected {task.label} to be one of {', '.join(task.labels)}, found {shown(label)}")
     else:
         cells[-1] = label
     return cells
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _places(file: Path, header: list[str], wanted: list[str]) -> list[int]:

@@ -113,10 +113,10 @@ def _order(labels: Sequence[str], task: Task) -> np.ndarray:
     if task.regression and len(labels) == 1:
         return np.zeros(1, np.int64)
     known = {text.lower(): index for index, pair in enumerate(task.labels.items()) for text in pair}
-    found = [known.get(label.lower().replace("-", "_")) for label in labels]
+    found: list[Any] = [known.get(label.lower().replace("-", "_")) for label in labels]
     if all(re.fullmatch(r"LABEL_\d+", label) for label in labels):  # no names at all: then it is the usual order
         found = list(range(len(labels)))
-    if sorted(number for number in found if number is not None) != list(range(max(len(task.labels), 1))):
+    if task.regression or None in found or sorted(found) != list(range(len(task.labels))):
         wanted: Any = list(task.labels.values()) or "one number"
         raise InputError(
             f"model: expected a classifier with the labels of {task.name}, {shown(wanted)}, found "

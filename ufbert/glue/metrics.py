@@ -29,9 +29,7 @@ def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 def _correlation(of: Callable[..., Any]) -> Callable[[np.ndarray, np.ndarray], float]:
     def correlation(labels: np.ndarray, predictions: np.ndarray) -> float:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about constants; the result says it
-            value = float(of(labels, predictions)[0]) if len(labels) > 1 else 0.0
+        value = float(of(labels, predictions)[0]) if len(labels) > 1 else 0.0
         return 0.0 if np.isnan(value) else value  # a constant explains nothing, and must not undo an average
 
     return correlation
@@ -70,4 +68,6 @@ def measure(names: Sequence[str], labels: Any, predictions: Any) -> dict[str, fl
     for name, values in (("labels", labels), ("predictions", predictions)):
         if not np.isfinite(values).all():
             raise InputError(f"{name}: expected finite numbers, got {shown(values[~np.isfinite(values)][0])}")
-    return {name: METRICS[name](labels, predictions) for name in names}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about constants and single classes; the results say it
+        return {name: METRICS[name](labels, predictions) for name in names}

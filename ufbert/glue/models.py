@@ -61,7 +61,7 @@ def _one(root: ModelFolder, tasks: Sequence[str] | None) -> dict[str, Path]:
     names = list(tasks or ([trained_for] if isinstance(trained_for, str) else []))
     if len(names) != 1:
         raise InputError(
-            f"{root.path}: expected the one task that this classifier was trained for, got {', '.join(names) or 'none'}; "
+            f"{root.path}: expected the one task that it was trained for, got {', '.join(names) or 'none'}; "
             "name it with --tasks"
         )
     return {find_task(names[0]).name: root.path}

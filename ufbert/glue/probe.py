@@ -1,6 +1,6 @@
 """A linear probe: what a ridge regression reads off a frozen encoder's sentence embeddings. No PyTorch, no seeds.
 
-A pair is given to it as difference and product of both embeddings, |u - v| and u * v, as in SentEval (arXiv 1803.05449).
+A pair is given to it as |u - v| and u * v of both embeddings, as in SentEval (arXiv 1803.05449).
 """
 
 from __future__ import annotations
