@@ -14,7 +14,8 @@ def line(*cells):
 
 
 def mnli(index, premise, hypothesis, *labels):
-    return line(index, "31193", "31193n", "slate", "( x )", "( y )", "(ROOT x)", "(ROOT y)", premise, hypothesis, *labels)
+    parses = ("( x )", "( y )", "(ROOT x)", "(ROOT y)")
+    return line(index, "31193", "31193n", "slate", *parses, premise, hypothesis, *labels)
 
 
 FILES = {
