@@ -58,7 +58,7 @@ def _check_streams(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 
 
 def _embed(parser: argparse.ArgumentParser) -> None:
-    _texts(parser, model_required=False, formats=("plain", "jsonl", "npy"))
+    _texts(parser, default_model="the bundled all-MiniLM-L6-v2", formats=("plain", "jsonl", "npy"))
     parser.add_argument("--query", help="print the texts ranked by similarity to this one, instead of embeddings")
     parser.add_argument("--top", type=_positive, metavar="N", help="with --query: only the N most similar texts")
     parser.add_argument("--normalize", action="store_true", help="scale embeddings to length 1")
@@ -75,7 +75,7 @@ def _fill_mask(parser: argparse.ArgumentParser) -> None:
 
 
 def _classify(parser: argparse.ArgumentParser) -> None:
-    _texts(parser)
+    _texts(parser, default_model="the bundled sentiment classifier")
     parser.add_argument("--top-k", type=_positive, default=1, metavar="N", help="labels to give (default: 1)")
     parser.add_argument("--pairs", action="store_true", help="each text is a pair, separated by a tab")
 
@@ -126,14 +126,14 @@ def _glue(parser: argparse.ArgumentParser) -> None:
 
 def _texts(
     parser: argparse.ArgumentParser,
-    model_required: bool = True,
+    default_model: str | None = None,
     formats: Sequence[str] = ("plain", "jsonl"),
     overflow: bool = True,
 ) -> None:
     """Add what all commands on texts have."""
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts; none: read --input or standard input")
-    default = "" if model_required else " (default: the bundled all-MiniLM-L6-v2)"
-    parser.add_argument("--model", required=model_required, metavar="FOLDER", help="model folder" + default)
+    default = f" (default: {default_model})" if default_model else ""
+    parser.add_argument("--model", required=not default_model, metavar="FOLDER", help="model folder" + default)
     parser.add_argument("--input", metavar="FILE", help="one text a line, UTF-8; - for standard input")
     parser.add_argument("--output", metavar="FILE", help="written beside and renamed; - for standard output (default)")
     parser.add_argument("--format", choices=formats, help="default: by the output's ending, else plain")

@@ -85,6 +85,8 @@ def _finetune(arguments: argparse.Namespace, names: list[str]) -> int:
             task, data = load_task(arguments.data, name)
             place = out / f"seed-{seed}" / task.name
             place.parent.mkdir(parents=True, exist_ok=True)
+            if recipe.top_layers is not None:
+                _put_beside(Path(arguments.model), place.parent)
             folders[name] = finetune(arguments.model, task, data, place, recipe, seed, _progress(arguments))
         print(f"seed {seed}")
         runs.append(_evaluate(arguments, folders, str(out / f"seed-{seed}")))
@@ -93,6 +95,13 @@ def _finetune(arguments: argparse.Namespace, names: list[str]) -> int:
         print("median of the seeds", *(f"{name:<10} {100 * value:5.1f}" for name, value in medians.items()), sep="\n")
     _write(arguments.out, {"model": str(arguments.model), "method": "finetune", "seeds": runs, "median": medians})
     return 0
+
+
+def _put_beside(encoder: Path, folder: Path) -> None:
+    """Link the encoder where classifiers that have only their last layers look for it."""
+    link = folder / encoder.resolve().name
+    if not link.exists():
+        link.symlink_to(encoder.resolve(), target_is_directory=True)
 
 
 def _write(out: str | None, results: dict[str, Any]) -> None:

@@ -40,7 +40,8 @@ def find_classifiers(model: str | os.PathLike[str], tasks: Sequence[str] | None)
     root = ModelFolder(model)
     if root.has("config.json"):
         return _one(root, tasks)
-    found = {path.name: path for path in sorted(root.path.iterdir()) if (path / "config.json").is_file()}
+    folders = [path for path in sorted(root.path.iterdir()) if (path / "config.json").is_file()]
+    found = {path.name: path for path in folders if _is_classifier(ModelFolder(path))}
     if not found:
         root.read_json("config.json")  # says what is missing
     wanted = [find_task(name).name for name in tasks] if tasks else list(found)
@@ -54,10 +55,9 @@ def find_classifiers(model: str | os.PathLike[str], tasks: Sequence[str] | None)
 
 
 def _one(root: ModelFolder, tasks: Sequence[str] | None) -> dict[str, Path]:
-    config = root.read_json("config.json")
-    if parse_config(config).task != "sequence-classification":
+    if not _is_classifier(root):
         return {}
-    trained_for = config.get("finetuning_task")
+    trained_for = root.read_json("config.json").get("finetuning_task")
     names = list(tasks or ([trained_for] if isinstance(trained_for, str) else []))
     if len(names) != 1:
         raise InputError(
@@ -65,3 +65,7 @@ def _one(root: ModelFolder, tasks: Sequence[str] | None) -> dict[str, Path]:
             "name it with --tasks"
         )
     return {find_task(names[0]).name: root.path}
+
+
+def _is_classifier(folder: ModelFolder) -> bool:
+    return parse_config(folder.read_json("config.json")).task == "sequence-classification"
