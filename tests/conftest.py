@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +135,17 @@ def bert_folder(tmp_path):
 @pytest.fixture
 def sentence_folder(tmp_path):
     return write_sentence_model(tmp_path / "sentence")
+
+
+def write_crammed_fff(folder):
+    """The golden UltraFastBERT with a vocabulary, so that it takes texts."""
+    shutil.copytree(GOLDEN / "ultrafastbert-3x2", folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    return folder
+
+
+def some_texts(count, seed=0):
+    """Texts of 1 to 12 words of the vocabulary."""
+    rng = np.random.default_rng(seed)
+    words = VOCABULARY[len(SPECIAL) :]
+    return [" ".join(rng.choice(words, rng.integers(1, 13))).replace("##", "") for _ in range(count)]

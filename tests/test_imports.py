@@ -19,14 +19,21 @@ RANKS = [
     {"encoder", "tokenizer"},
     {"checkpoint"},
     {"tasks", "convert", "info"},
-    {"testing", "torch"},
+    {"testing", "routes", "torch"},
     {"glue"},
+    {"distill", "evaluate"},
     {"cli", "__init__"},
     {"__main__"},
 ]
 HEAVY = {"torch", "transformers", "scipy", "sklearn", "hypothesis", "matplotlib", "sentence_transformers"}
 # Extras, which nothing else imports but on demand; the files of `glue` without training do without torch.
-FENCED = {"testing": HEAVY, "torch": {"torch"}, "glue": {"scipy", "sklearn"}}
+FENCED = {
+    "testing": HEAVY,
+    "routes": {"matplotlib"},
+    "torch": {"torch"},
+    "distill": {"torch", "matplotlib"},
+    "glue": {"scipy", "sklearn"},
+}
 TRAINING = {"classifier.py", "finetune.py", "state.py", "vocabulary.py"}
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 # Inside one rank, and inside a folder, imports follow the order of the data's path.

@@ -26,6 +26,7 @@ LIMITS = {
     "head_dim": 1_048_576,
 }
 MAX_DEPTH = 24
+MAX_EXPANDED = 2**30  # input weights of a pruned model's nodes, the dropped ones too: the file does not bound them
 MAX_POSITION_TABLE = 2**26  # entries of a sinusoidal table: 256 MB
 
 
@@ -59,6 +60,8 @@ class ModelConfig:
         0 for dense layers that have no neurons and give their output bias only.
     output_bias : bool
         Whether FFF layers have one; dense layers follow `linear_bias`.
+    pruned : bool
+        Whether the checkpoint has only the nodes of FFF layers that some corpus visited.
     hidden_act : str
         A key of `ufbert.ops.ACTIVATIONS`.
     """
@@ -86,6 +89,7 @@ class ModelConfig:
     num_trees: int = 1
     depth: int = 0
     output_bias: bool = False
+    pruned: bool = False
     lm_transform: bool = True
     decoder_bias: bool = True
     tie_word_embeddings: bool = True
@@ -113,6 +117,9 @@ class ModelConfig:
         check_size(self.depth, "depth", 0, MAX_DEPTH)
         if self.feed_forward == "fff":
             check_size(self.num_trees * self.num_nodes, "num_trees * nodes of a tree", 1, LIMITS["num_trees"])
+        if self.pruned:
+            expanded = self.num_hidden_layers * self.num_trees * self.num_nodes * self.hidden_size
+            check_size(expanded, "all nodes * hidden_size of a pruned model", 1, MAX_EXPANDED)
         if self.classification_head:
             check_size(self.classification_head.head_dim, "head_dim", 1, LIMITS["head_dim"])
         if self.hidden_size % self.num_attention_heads:

@@ -30,6 +30,7 @@ from ..layers import (
 from . import names
 from .configs import parse_config
 from .files import ModelFolder
+from .pruned import expand, kept_nodes
 from .shared import open_tensors
 from .tensors import Tensors
 
@@ -81,11 +82,7 @@ class Source:
 
     def __init__(self, config: ModelConfig, tensors: Tensors, dtype: str) -> None:
         self.config, self.tensors, self.dtype = config, tensors, dtype
-        prefix = names.PREFIX[config.family]
-        encoder_names = names.ENCODER[config.family]
-        bare = encoder_names["word_embeddings"] in tensors
-        self.spelling = {key: ("" if bare else prefix) + name for key, name in encoder_names.items()}
-        self.spelling |= names.HEAD[config.family]
+        self.spelling = names.spelling(config.family, tensors)
 
     def model(self, with_pooler: bool) -> Model:
         config = self.config
@@ -167,10 +164,14 @@ class Source:
     def fast_feed_forward(self, index: int) -> FastFeedForward:
         config = self.config
         trees, nodes, hidden = config.num_trees, config.num_nodes, config.hidden_size
-        w_in = self.tensors.take(self.name("fff_in", index) + ".weight", (trees * nodes, hidden))
-        b_in = self.tensors.take(self.name("fff_in", index) + ".bias", (trees * nodes,))
-        w_out = self.tensor("fff_out", (hidden, trees * nodes), index)
-        w_out = np.ascontiguousarray(w_out.T)  # a node's output row becomes contiguous
+        kept = kept_nodes(self.tensors, self.name("fff_nodes", index), trees, nodes) if config.pruned else None
+        stored = trees * nodes if kept is None else len(kept)
+        w_in = self.tensors.take(self.name("fff_in", index) + ".weight", (stored, hidden))
+        b_in = self.tensors.take(self.name("fff_in", index) + ".bias", (stored,))
+        w_out = self.tensor("fff_out", (hidden, stored), index).T
+        if kept is not None:
+            w_in, b_in, w_out = (expand(rows, kept, trees * nodes) for rows in (w_in, b_in, w_out))
+        w_out = np.ascontiguousarray(w_out)  # a node's output row becomes contiguous
         shape = (trees, nodes, hidden)
         weight_dtype = "float32" if self.dtype == "float32" else "bfloat16"
         packed = PackedFFF(

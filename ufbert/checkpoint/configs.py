@@ -136,6 +136,7 @@ def _ufbert(top: Options, architecture: str | None, encoder_only: bool) -> Model
         "num_trees": top.get("num_trees", None),
         "depth": top.get("depth", None),
         "output_bias": top.flag("output_bias", False),
+        "pruned": top.flag("pruned", False),
     }
     return _bert(top, architecture, encoder_only, feed_forward)
 
@@ -181,17 +182,18 @@ def _crammed(top: Options, architecture: str | None, encoder_only: bool) -> Mode
         id2label=labels,
         problem_type=top.choice("problem_type", (None, *PROBLEM_TYPES), None),
         classification_head=_classification_head(arch.section("classification_head"), hidden_size),
-        **_crammed_feed_forward(arch),
+        **_crammed_feed_forward(top, arch),
     )
 
 
-def _crammed_feed_forward(arch: Options) -> dict[str, Any]:
+def _crammed_feed_forward(top: Options, arch: Options) -> dict[str, Any]:
     kind = arch.choice("intermed_type", ("ff", "fff", None), None)
     gated = {name + "glu": act for name, act in CRAMMED_ACTIVATIONS.items()}
     if kind == "fff":
         name = arch.choice("nonlin", CRAMMED_ACTIVATIONS, "GELU")
         sizes = {"num_trees": arch.get("intermed_size", None), "depth": arch.get("intermed_depth", None)}
-        return {"feed_forward": "fff", "hidden_act": CRAMMED_ACTIVATIONS[name], **sizes}
+        pruned = top.flag("pruned", False)
+        return {"feed_forward": "fff", "hidden_act": CRAMMED_ACTIVATIONS[name], "pruned": pruned, **sizes}
     name = arch.choice("nonlin", [*CRAMMED_ACTIVATIONS, *gated], "GELU")
     width = arch.get("intermed_size", None)
     if name not in gated:

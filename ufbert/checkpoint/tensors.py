@@ -128,7 +128,7 @@ class Tensors:
                 self._tensors[own_name] = replace(base.tensor(name), name=own_name)
                 self.inherited.add(own_name)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._tensors
 
     def names(self) -> list[str]:

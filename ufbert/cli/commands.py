@@ -15,6 +15,7 @@ from ..info import info
 from ..tasks import FillMask, QuestionAnswerer, SentenceEncoder, TextClassifier, TokenClassifier
 from ..tasks.run import windows
 from .glue import glue
+from .routing import prune_model, show_routes
 from .streams import open_writer, progress, read_texts
 
 __all__ = ["COMMANDS"]
@@ -122,6 +123,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "info": show_info,
     "convert": convert_folder,
     "glue": glue,
+    "routes": show_routes,
+    "prune": prune_model,
 }
 
 

@@ -158,7 +158,9 @@ class BertLayer(nn.Module):
         weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
         qkv = functional.linear(x, weight, bias).unflatten(-1, (3, self.num_heads, -1))  # (N, S, 3, heads, H / heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (N, heads, S, H / heads)
-        context = functional.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)  # (N, S, H)
+        with torch.autocast("cpu", enabled=False):  # PyTorch's backward pass of attention is slow in bfloat16
+            context = functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask)
+        context = context.transpose(1, 2).flatten(2)  # (N, S, H)
         output = self.attention["output"]
         return output["LayerNorm"](output["dense"](context) + x)
 

@@ -66,7 +66,9 @@ class FastFeedForward(nn.Module):
             ("depth", depth, 0, 24),
         ):
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise InputError(f"{name}: expected an integer from {low} to {high}, got {value!r}; choose one of these")
+                raise InputError(
+                    f"{name}: expected an integer from {low} to {high}, got {value!r}; choose one of these"
+                )
         if activation not in ACTIVATIONS:
             raise InputError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         self.hidden_size, self.num_trees, self.depth, self.activation = hidden_size, num_trees, depth, activation
@@ -125,7 +127,9 @@ class FastFeedForward(nn.Module):
         if x.device.type != "cpu" or self.linear_in.weight.device.type != "cpu":
             raise InputError(f"x: expected tensors on the CPU, got {x.device}; move input and module with .cpu()")
         if self.linear_in.weight.dtype != torch.float32:
-            raise InputError(f"FastFeedForward: expected float32 weights, got {self.linear_in.weight.dtype}; call .float()")
+            raise InputError(
+                f"FastFeedForward: expected float32 weights, got {self.linear_in.weight.dtype}; call .float()"
+            )
 
 
 class _Walk(torch.autograd.Function):

@@ -1,0 +1,96 @@
+"""A conversion from begin to end, or from where it was interrupted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from ..checkpoint.files import ModelFolder
+from ..checkpoint.sentence import list_modules
+from ..checkpoint.writing import checked_place
+from ..errors import InputError
+from ..routes import Corpus as TextFile
+from ..torch import Bert
+from .corpus import Corpus
+from .curves import draw
+from .end_to_end import train_model
+from .folder import write_student
+from .local import start_layers, train_layers
+from .recipe import Recipe
+from .teacher import Teacher
+from .training import State
+
+__all__ = ["distill"]
+
+
+def distill(
+    teacher: str | os.PathLike[str],
+    corpus: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    recipe: Recipe | None = None,
+    teacher_dtype: str = "float32",
+) -> Path:
+    """Replace the feed-forward layers of a dense BERT by trees, and train them.
+
+    Parameters
+    ----------
+    teacher : str or path
+        A dense model folder, plain or of sentence-transformers.
+    corpus : str or path
+        One text a line, UTF-8, plain or packed (.xz, .gz).
+    out : str or path
+        The folder to make. Beside it, ``OUT.training`` holds checkpoints, the log and a plot of the curves; where it
+        is there already, the conversion goes on from it.
+    recipe : Recipe, optional
+    teacher_dtype : {"float32", "bfloat16", "int8"}
+        How precisely the teacher runs.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    UfbertError
+        If an argument, the teacher or the corpus is not usable.
+    """
+    recipe = recipe or Recipe()
+    target, source = checked_place(out), Path(teacher)
+    lines = list(TextFile(corpus))
+    if len(lines) < 1_000:
+        raise InputError(f"{corpus}: expected at least 1,000 texts to train on, found {len(lines)}; give more")
+    state = State(
+        Path(f"{target}.training"),
+        recipe,
+        {"teacher": source.name, "teacher_dtype": teacher_dtype, "corpus": Path(corpus).name, "texts": str(len(lines))},
+    )
+    state.folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    master = Teacher(os.fspath(teacher), teacher_dtype)
+    student = Bert.from_folder(_root(source))
+    student.replace_feed_forward(**recipe.feed_forward(student.config.hidden_size))
+    optimizer_state = state.restore(student)
+    texts = Corpus(lines, master.tokenizer, recipe.batch_tokens, recipe.max_length, recipe.joined, recipe.seed)
+    if state.stage == "grow":
+        start_layers(state, student, master, texts)
+        state.enter("local", student)
+    if state.stage == "local":
+        train_layers(state, student, master, texts, optimizer_state)
+        state.enter("end_to_end", student)
+        optimizer_state = None
+    if state.stage == "end_to_end":
+        train_model(state, student, master, texts, optimizer_state)
+        state.enter("done", student)
+    state.write_log()
+    draw(state.log, state.folder / "curves.png")
+    write_student(student, source, target)
+    return target
+
+
+def _root(folder: Path) -> Path:
+    """Where the transformer of a sentence-transformers folder is."""
+    files = ModelFolder(folder)
+    return folder / list_modules(files)[0][1] if files.has("modules.json") else folder

@@ -1,0 +1,103 @@
+"""Second stage: all layers together, against the teacher's hidden states and sentence embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from ..torch import Bert
+from .corpus import Corpus, TextBatch
+from .local import is_feed_forward
+from .teacher import Teacher
+from .training import State, adam, keep_decisions, normalised_error, set_rates
+
+__all__ = ["train_model"]
+
+LOG_EVERY = 20  # steps
+
+
+def train_model(
+    state: State, student: Bert, teacher: Teacher, corpus: Corpus, optimizer_state: dict[str, Any] | None
+) -> None:
+    """Train on one chunk of texts after another; embedding tables stay as they are."""
+    recipe = state.recipe
+    trained = [(name, p) for name, p in student.named_parameters() if not name.startswith("embeddings.")]
+    student.embeddings.requires_grad_(False)
+    groups = [
+        ([p for name, p in trained if is_feed_forward(name)], recipe.rate),
+        ([p for name, p in trained if not is_feed_forward(name)], recipe.other_rate),
+    ]
+    optimizer = adam(groups, optimizer_state)
+    recent: list[list[float]] = []
+    with tqdm(total=recipe.tokens, initial=state.tokens, desc="end to end", unit="tok", unit_scale=True) as bar:
+        while state.tokens < recipe.tokens:
+            batches = corpus.chunk(state.chunk)
+            for batch in batches[state.batch :]:
+                set_rates(optimizer, state.tokens / recipe.tokens)
+                recent.append(_step(state, student, teacher, optimizer, batch))
+                state.batch += 1
+                state.tokens += batch.num_tokens
+                bar.update(batch.num_tokens)
+                if len(recent) == LOG_EVERY:
+                    _write(state, bar, np.mean(recent, 0).tolist())
+                    recent.clear()
+                if state.is_due():
+                    state.save(student, optimizer)
+                if state.tokens >= recipe.tokens:
+                    break
+            else:
+                state.chunk, state.batch = state.chunk + 1, 0
+
+
+def _step(
+    state: State, student: Bert, teacher: Teacher, optimizer: torch.optim.Optimizer, batch: TextBatch
+) -> list[float]:
+    """One step; return loss, error of the last hidden state and mean cosine."""
+    recipe, wanted = state.recipe, [torch.from_numpy(z) for z in teacher(batch.ragged).outputs]
+    with torch.autocast("cpu", torch.bfloat16):  # the matrix multiplications; trees, norms and sums stay float32
+        outputs = [hidden.float() for hidden in _hidden_states(student, batch)]
+    errors = [normalised_error(output, z, scale) for output, z, scale in zip(outputs, wanted, state.scale, strict=True)]
+    cosine = functional.cosine_similarity(
+        _pool(outputs[-1], batch, teacher.pooling), _pool(wanted[-1], batch, teacher.pooling)
+    ).mean()
+    loss = errors[-1] + recipe.cosine_weight * (1 - cosine)
+    if len(errors) > 1:
+        loss = loss + recipe.layer_weight * torch.stack(errors[:-1]).mean()
+    loss.backward()
+    if not recipe.train_decisions:
+        keep_decisions(student)
+    optimizer.step()
+    optimizer.zero_grad()
+    return [loss.item(), errors[-1].item(), cosine.item()]
+
+
+def _hidden_states(student: Bert, batch: TextBatch) -> list[Tensor]:
+    """What each layer gives for the tokens of a batch, L tensors (T, H)."""
+    x, outputs = student.embed(batch.input_ids), []
+    mask = None if batch.mask.all() else batch.mask[:, None, None, :]
+    for layer in student.encoder["layer"]:
+        x = layer(x, mask)
+        outputs.append(x[batch.mask] if mask is not None else x.flatten(0, 1))
+    return outputs
+
+
+def _pool(hidden: Tensor, batch: TextBatch, pooling: str) -> Tensor:
+    """Sentence embeddings, not normalised: (T, H) -> (N, H)."""
+    starts = torch.from_numpy(batch.ragged.cu_seqlens)
+    if pooling == "cls":
+        return hidden[starts[:-1]]
+    lengths = starts.diff()
+    text = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    return hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, text, hidden) / lengths[:, None]
+
+
+def _write(state: State, bar: tqdm, means: list[float]) -> None:
+    loss, error, cosine = means
+    entry = {"tokens": state.tokens, "loss": loss, "r2": 1 - error, "cosine": cosine}
+    state.log.append({"stage": "end_to_end", **{key: round(value, 5) for key, value in entry.items()}})
+    bar.set_postfix(loss=f"{loss:.4f}", r2=f"{1 - error:.4f}", cosine=f"{cosine:.4f}")

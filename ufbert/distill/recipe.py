@@ -1,0 +1,107 @@
+"""What a conversion is made of: everything that its result depends on, but teacher and corpus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+__all__ = ["CONTROLS", "Recipe"]
+
+CONTROLS = ("none", "affine", "dense")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to convert a model.
+
+    Attributes
+    ----------
+    num_trees, depth : int
+        Of each layer's FFF, P and D; a token visits P * (D + 1) of P * (2**(D + 1) - 1) neurons.
+    control : {None, "none", "affine", "dense"}
+        Train a control instead, in the same way: no feed-forward layers but a bias, an affine map, or a dense layer with
+        as many neurons as the FFF visits.
+    grow_tokens : int
+        Tokens on whose activations trees are grown, times trees.
+    local_tokens : int
+        Tokens on which each layer is trained by itself, on the teacher's activations.
+    local_passes : int
+        Times that cached activations are used.
+    tokens : int
+        Tokens on which all layers are trained together, end to end.
+    batch_tokens : int
+        Tokens of one step.
+    max_length : int
+        Tokens of a text, special tokens included.
+    joined : float
+        Share of texts that are followed by one to four more, so that longer texts occur.
+    local_rate, rate : float
+        Adam's largest learning rate for the feed-forward layers, layer by layer and end to end.
+    other_rate : float
+        That of attention and norms, end to end. Embedding tables stay the teacher's.
+    train_decisions : bool
+        Train the input weights of deciding nodes too, above the last level. Their gradient knows nothing of the
+        decision: in many shallow trees it helps all the same, in one deep tree it undoes the splits that were grown.
+    cosine_weight : float
+        Of 1 - cosine between sentence embeddings, beside the error of the last hidden state.
+    layer_weight : float
+        Of the mean error of the other layers' hidden states.
+    seed : int
+        Same seed, same machine, same number of threads: same weights.
+    """
+
+    num_trees: int = 16
+    depth: int = 7
+    control: str | None = None
+    grow_tokens: int = 800_000
+    local_tokens: int = 4_000_000
+    local_passes: int = 3
+    tokens: int = 12_000_000
+    batch_tokens: int = 4_096
+    max_length: int = 128
+    joined: float = 0.03
+    local_rate: float = 3e-3
+    rate: float = 1e-3
+    other_rate: float = 2e-4
+    train_decisions: bool = True
+    cosine_weight: float = 5.0
+    layer_weight: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("num_trees", 1, 2**16),
+            ("depth", 0, 24),
+            ("grow_tokens", 0, 2**40),
+            ("local_tokens", 0, 2**40),
+            ("local_passes", 1, 1000),
+            ("tokens", 0, 2**40),
+            ("batch_tokens", 16, 2**20),
+            ("max_length", 4, 2**20),
+            ("seed", 0, 2**32 - 1),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise InputError(f"{name}: expected an integer from {low} to {high}, got {value!r}")
+        for name in ("joined", "local_rate", "rate", "other_rate", "cosine_weight", "layer_weight"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+                raise InputError(f"{name}: expected a number from 0, got {value!r}")
+        if self.control not in (None, *CONTROLS):
+            raise InputError(f"control: expected one of {', '.join(CONTROLS)}, got {self.control!r}")
+
+    @property
+    def visited(self) -> int:
+        """Neurons that a token visits in a layer."""
+        return self.num_trees * (self.depth + 1)
+
+    def feed_forward(self, hidden_size: int) -> dict[str, object]:
+        """Fields of `ModelConfig` that say what replaces the teacher's feed-forward layers."""
+        if self.control is None:
+            sizes = {"num_trees": self.num_trees, "depth": self.depth}
+            return {"feed_forward": "fff", "hidden_act": "gelu", "output_bias": True, **sizes}
+        if self.control == "affine":  # of full rank, in a form that every BERT implementation can run
+            return {"feed_forward": "dense", "hidden_act": "identity", "intermediate_size": hidden_size}
+        width = self.visited if self.control == "dense" else 0
+        return {"feed_forward": "dense", "hidden_act": "gelu", "intermediate_size": width}
