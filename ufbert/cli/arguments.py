@@ -35,6 +35,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _glue(commands.add_parser("glue", help="GLUE: score classifiers, probe or fine-tune encoders"))
     _routes(commands.add_parser("routes", help="which ways tokens take through a model's trees"))
     _prune(commands.add_parser("prune", help="copy a model folder without the nodes that a corpus never visits"))
+    _distill(commands.add_parser("distill", help="replace a dense BERT's feed-forward layers by trees, and train them"))
+    _compare(commands.add_parser("compare", help="how near sentence encoders come to their teacher"))
     arguments = parser.parse_args(argv)
     if hasattr(arguments, "texts"):
         _check_streams(parser, arguments)
@@ -144,6 +146,44 @@ def _prune(parser: argparse.ArgumentParser) -> None:
         default=["float32"],
         help="precisions in which the corpus is run: a node stays if it is visited in one (default: float32)",
     )
+
+
+def _distill(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Needs the extra train. Checkpoints, log and curves are in OUT.training; the same command goes on from there."
+    )
+    parser.add_argument("teacher", metavar="TEACHER", help="dense model folder")
+    parser.add_argument("--corpus", required=True, metavar="TEXT", help="one text a line: plain, .xz or .gz")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
+    parser.add_argument("--trees", dest="num_trees", type=_positive, metavar="P", help="of a layer (default: 16)")
+    parser.add_argument("--depth", type=int, metavar="D", help="levels below the root (default: 7)")
+    parser.add_argument("--control", choices=("none", "affine", "dense"), help="train this instead, in the same way")
+    parser.add_argument("--keep-decisions", dest="train_decisions", action="store_const", const=False,
+                        help="leave deciding nodes' input weights as they were grown")  # fmt: skip
+    parser.add_argument("--local-tokens", type=int, metavar="N", help="to train layer by layer (default: 4 million)")
+    parser.add_argument("--tokens", type=int, metavar="N", help="to train end to end (default: 12 million)")
+    parser.add_argument("--batch-tokens", type=_positive, metavar="N", help="of a step (default: 4096)")
+    parser.add_argument("--max-length", type=_positive, metavar="N", help="tokens of a text (default: 128)")
+    parser.add_argument("--local-rate", type=float, metavar="RATE", help="layer by layer (default: 0.003)")
+    parser.add_argument("--rate", type=float, metavar="RATE", help="end to end, of the trees (default: 0.001)")
+    parser.add_argument("--other-rate", type=float, metavar="RATE", help="of attention and norms (default: 0.0002)")
+    parser.add_argument("--seed", type=int, metavar="N", help="default: 0")
+    parser.add_argument("--teacher-dtype", choices=PRECISIONS, default="float32", help="default: float32")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="threads of PyTorch and the kernels")
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Needs the extra glue."
+    parser.add_argument("teacher", metavar="TEACHER", help="sentence-transformers folder")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="folders to compare with it")
+    parser.add_argument("--texts", required=True, metavar="TEXT", help="one a line, that no model was trained on")
+    parser.add_argument("--max-texts", type=_positive, metavar="N", help="only the first N texts")
+    parser.add_argument("--data", metavar="FOLDER", help="GLUE's download, for pairs that people scored")
+    parser.add_argument("--tasks", nargs="+", default=["STS-B", "SICK-R"], metavar="TASK", help="default: STS-B SICK-R")
+    parser.add_argument("--dtype", choices=PRECISIONS, default="float32", help="of the models (default: float32)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="threads of the kernels")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _corpus(parser: argparse.ArgumentParser) -> None:

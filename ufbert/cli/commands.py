@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..info import info
 from ..tasks import FillMask, QuestionAnswerer, SentenceEncoder, TextClassifier, TokenClassifier
 from ..tasks.run import windows
+from .distilling import compare_models, distill_model
 from .glue import glue
 from .routing import prune_model, show_routes
 from .streams import open_writer, progress, read_texts
@@ -125,6 +126,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "glue": glue,
     "routes": show_routes,
     "prune": prune_model,
+    "distill": distill_model,
+    "compare": compare_models,
 }
 
 

@@ -20,8 +20,8 @@ class Recipe:
     num_trees, depth : int
         Of each layer's FFF, P and D; a token visits P * (D + 1) of P * (2**(D + 1) - 1) neurons.
     control : {None, "none", "affine", "dense"}
-        Train a control instead, in the same way: no feed-forward layers but a bias, an affine map, or a dense layer with
-        as many neurons as the FFF visits.
+        Train a control instead, in the same way: no feed-forward layers but a bias, an affine map, or a dense layer
+        with as many neurons as the FFF visits.
     grow_tokens : int
         Tokens on whose activations trees are grown, times trees.
     local_tokens : int

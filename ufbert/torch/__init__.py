@@ -11,5 +11,6 @@ except ImportError as error:
 
 from .bert import Bert
 from .fast_feedforward import FastFeedForward
+from .threads import use_threads
 
-__all__ = ["Bert", "FastFeedForward"]
+__all__ = ["Bert", "FastFeedForward", "use_threads"]

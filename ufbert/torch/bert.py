@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -140,11 +141,13 @@ class BertLayer(nn.Module):
         self.ffn = self.intermediate = None
         self.output.pop("dense") if "dense" in self.output else None
         if config.feed_forward == "fff":
-            bias = getattr(config, "output_bias", False)
+            bias = config.output_bias
             self.ffn = FastFeedForward(hidden, config.num_trees, config.depth, config.hidden_act, bias)
         else:
-            self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, width)})
-            self.output["dense"] = nn.Linear(width, hidden)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the weights of no neurons
+                self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, width)})
+                self.output["dense"] = nn.Linear(width, hidden)
         self.activation = config.hidden_act
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,0 +1,63 @@
+"""ufbert.torch.Bert computes what ufbert computes, and can be written back."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import FFF_CONFIG, GOLDEN, write_bert, write_fff
+
+import ufbert
+from ufbert.errors import CheckpointError
+from ufbert.torch import Bert
+
+
+def compare_to_ufbert(folder):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 20, (3, 9))
+    mask, types = np.ones_like(ids), rng.integers(0, 2, ids.shape)
+    mask[1, 5:] = 0
+    model = Bert.from_folder(folder)
+    with torch.inference_mode():
+        hidden = model(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(types)).numpy()
+    expected = ufbert.load(folder)(ids, mask, types).last_hidden_state
+    np.testing.assert_allclose(hidden * mask[:, :, None], expected, atol=2e-5)
+    return model
+
+
+@pytest.mark.parametrize("act", ["gelu", "relu", "gelu_new", "linear", "silu", "tanh"])
+def test_dense(tmp_path, act):
+    compare_to_ufbert(write_bert(tmp_path / "bert", hidden_act=act))
+
+
+def test_fff(tmp_path):
+    model = compare_to_ufbert(write_fff(tmp_path / "fff"))
+    assert model.config.num_trees == FFF_CONFIG["num_trees"]
+
+
+def test_names_are_the_checkpoint_s(tmp_path):
+    from safetensors.numpy import load_file
+
+    for name, write in (("bert", write_bert), ("fff", write_fff)):
+        folder = write(tmp_path / name)
+        stored = load_file(folder / "model.safetensors")
+        tensors = Bert.from_folder(folder).tensors()
+        assert {key: array.shape for key, array in tensors.items()} == {
+            key: array.shape for key, array in stored.items() if "pooler" not in key
+        }
+        for key, array in tensors.items():
+            np.testing.assert_array_equal(array, stored[key])
+
+
+def test_feed_forward_layers_are_replaced(tmp_path):
+    model = Bert.from_folder(write_bert(tmp_path / "bert"))
+    model.replace_feed_forward(feed_forward="fff", num_trees=2, depth=2, output_bias=True)
+    names = set(model.tensors())
+    assert "encoder.layer.0.ffn.linear_out.bias" in names
+    assert not any(".intermediate." in name for name in names)
+    model(torch.zeros(1, 3, dtype=torch.long)).sum().backward()
+    model.replace_feed_forward(feed_forward="dense", intermediate_size=0)
+    assert torch.isfinite(model(torch.zeros(1, 3, dtype=torch.long))).all()
+
+
+def test_another_family_is_refused():
+    with pytest.raises(CheckpointError, match="expected a BERT"):
+        Bert.from_folder(GOLDEN / "ultrafastbert-3x2")

@@ -1,0 +1,197 @@
+"""ufbert distill: learns, is reproducible, survives kills, writes a folder that ufbert loads."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import some_texts, write_bert, write_fff, write_sentence_model
+
+import ufbert
+from ufbert import SentenceEncoder
+from ufbert.checkpoint.files import ModelFolder
+from ufbert.checkpoint.tensors import Tensors
+from ufbert.distill import Recipe, distill
+from ufbert.distill.corpus import Corpus
+from ufbert.distill.grow import grow
+from ufbert.distill.local import is_feed_forward
+from ufbert.distill.teacher import Teacher
+from ufbert.errors import CheckpointError, InputError
+from ufbert.torch import Bert, FastFeedForward
+
+SMALL = Recipe(
+    num_trees=3, depth=3, grow_tokens=60_000, local_tokens=40_000, tokens=40_000, batch_tokens=512, max_length=20
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return write_sentence_model(tmp_path_factory.mktemp("teacher") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    file = tmp_path_factory.mktemp("corpus") / "texts.txt"
+    file.write_text("\n".join(some_texts(1_500)) + "\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def student(teacher, corpus, tmp_path_factory):
+    return distill(teacher, corpus, tmp_path_factory.mktemp("out") / "fff", SMALL)
+
+
+def weights(folder):
+    tensors = Tensors(ModelFolder(folder).weight_files())
+    return {name: tensors.tensor(name).float32() for name in tensors.names()}
+
+
+def closeness(first, second, texts):
+    a, b = (SentenceEncoder(folder).encode(texts, normalize_embeddings=True) for folder in (first, second))
+    return float((a * b).sum(1).mean())
+
+
+def test_the_student_is_a_plain_folder_nearer_to_the_teacher_than_without_training(teacher, corpus, student, tmp_path):
+    texts = some_texts(200, seed=5)
+    untrained = distill(
+        teacher, corpus, tmp_path / "raw", dataclasses.replace(SMALL, grow_tokens=0, local_tokens=0, tokens=0)
+    )
+    assert closeness(teacher, student, texts) > closeness(teacher, untrained, texts)
+    assert closeness(teacher, student, texts) > 0.97
+    assert {path.name for path in student.iterdir()} == {
+        "config.json", "model.safetensors", "modules.json", "1_Pooling", "vocab.txt"
+    }  # fmt: skip
+    config = json.loads((student / "config.json").read_text())
+    assert (config["model_type"], config["num_trees"], config["depth"]) == ("ufbert", 3, 3)
+
+
+def test_log_and_curves_stand_beside(student):
+    beside = student.parent / "fff.training"
+    log = json.loads((beside / "log.json").read_text())
+    stages = [entry["stage"] for entry in log["log"]]
+    assert stages == sorted(stages, reverse=True) and set(stages) == {"local", "end_to_end"}
+    assert log["recipe"]["num_trees"] == 3
+    assert (beside / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_seed_reproduces_every_bit(teacher, corpus, student, tmp_path):
+    again = distill(teacher, corpus, tmp_path / "again", SMALL)
+    other = distill(teacher, corpus, tmp_path / "other", dataclasses.replace(SMALL, seed=1))
+    first, second, third = weights(student), weights(again), weights(other)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert any(not np.array_equal(first[name], third[name]) for name in first)
+
+
+@pytest.mark.parametrize("stage", ["local", "end_to_end"])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(teacher, corpus, student, tmp_path, stage):
+    out = tmp_path / "killed"
+    code = (
+        "import sys; from ufbert.distill import Recipe, distill, training, local, end_to_end; training.SAVE_EVERY = 0.0;"
+        f"from ufbert.distill.training import State; calls = [0]; save = State.save\n"
+        "def counted(self, *arguments):\n"
+        f"    save(self, *arguments); calls[0] += self.stage == {stage!r}\n"
+        "    if calls[0] == 2: import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
+        "State.save = counted\n"
+        f"distill({str(teacher)!r}, {str(corpus)!r}, {str(out)!r}, Recipe(**{dataclasses.asdict(SMALL)!r}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert not out.exists()
+    distill(teacher, corpus, out, SMALL)
+    first, second = weights(student), weights(out)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_going_on_with_another_recipe_is_refused(teacher, corpus, tmp_path):
+    quick = dataclasses.replace(SMALL, local_tokens=0, tokens=0)
+    distill(teacher, corpus, tmp_path / "fff", quick).rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="depth"):
+        distill(teacher, corpus, tmp_path / "fff", dataclasses.replace(quick, depth=2))
+
+
+@pytest.mark.parametrize(("control", "width"), [("none", 0), ("affine", 12), ("dense", 12)])
+def test_controls_are_plain_bert_folders(teacher, corpus, tmp_path, control, width):
+    quick = dataclasses.replace(SMALL, control=control, local_tokens=20_000, tokens=10_000)
+    folder = distill(teacher, corpus, tmp_path / control, quick)
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["model_type"], config["intermediate_size"]) == ("bert", width)
+    assert config["hidden_act"] == ("linear" if control == "affine" else "gelu")
+    assert np.isfinite(SentenceEncoder(folder).encode(some_texts(20))).all()
+
+
+def test_decisions_can_be_kept(teacher, corpus, tmp_path):
+    kept = dataclasses.replace(SMALL, train_decisions=False)
+    start = distill(teacher, corpus, tmp_path / "start", dataclasses.replace(kept, local_tokens=0, tokens=0))
+    end = distill(teacher, corpus, tmp_path / "end", kept)
+    name = "encoder.layer.1.ffn.linear_in.weight"
+    first, second = (weights(folder)[name].reshape(3, 15, 12) for folder in (start, end))
+    assert np.array_equal(first[:, :7], second[:, :7])
+    assert not np.array_equal(first[:, 7:], second[:, 7:])
+
+
+def test_grown_trees_split_evenly_and_explain(teacher):
+    torch.manual_seed(0)
+    layer, x = FastFeedForward(12, 2, 4, output_bias=True), torch.randn(4_000, 12)
+    y = torch.relu(x @ torch.randn(12, 30)) @ torch.randn(30, 12)
+    left = grow(layer, x, y, 1 / y.std(0))
+    explained = 1 - ((layer(x) - y) / y.std(0)).square().mean() / ((y - y.mean(0)) / y.std(0)).square().mean()
+    assert left < 0.5
+    assert explained.item() == pytest.approx(1 - left, abs=0.02)
+    leaves = np.bincount(layer.path[:, 0, -1], minlength=31)[15:]
+    assert leaves.min() > 0.5 * len(x) / 16
+
+
+def test_the_teacher_s_taps_are_what_its_layers_compute(teacher):
+    master = Teacher(str(teacher))
+    encodings, _ = master.tokenizer.encode(some_texts(5))
+    batch = master.tokenizer.batch(encodings)
+    np.testing.assert_allclose(master(batch).outputs[-1], master.model.encoder(batch), atol=1e-5)
+
+
+def test_chunks_depend_on_seed_and_number_alone(teacher):
+    master = Teacher(str(teacher))
+    lines = some_texts(1_000)
+    first, second = (Corpus(lines, master.tokenizer, 256, 20, 0.1, 3) for _ in range(2))
+    second.chunk(0)
+    for ours, theirs in zip(first.chunk(2), second.chunk(2), strict=True):
+        assert torch.equal(ours.input_ids, theirs.input_ids)
+        assert ours.input_ids.numel() <= 256 or len(ours.input_ids) == 1
+        assert int(ours.mask.sum()) == ours.num_tokens
+
+
+def test_which_parameters_are_feed_forward(teacher):
+    model = Bert.from_folder(teacher)
+    names = [name for name, _ in model.named_parameters() if is_feed_forward(name)]
+    assert len(names) == 2 * 4
+    assert not any("attention" in name or "LayerNorm" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"depth": 25}, {"num_trees": 0}, {"control": "big"}, {"rate": float("nan")}, {"seed": 1.5}]
+)
+def test_faulty_recipes_are_refused(changes):
+    with pytest.raises(InputError, match=next(iter(changes))):
+        Recipe(**changes)
+
+
+def test_faulty_arguments_are_refused_before_any_work(teacher, corpus, tmp_path):
+    with pytest.raises(CheckpointError, match="dense"):
+        distill(write_fff(tmp_path / "fff"), corpus, tmp_path / "out")
+    with pytest.raises(InputError, match="something there"):
+        distill(teacher, corpus, teacher)
+    few = tmp_path / "few.txt"
+    few.write_text("a cat\n")
+    with pytest.raises(InputError, match="at least 1,000 texts"):
+        distill(teacher, few, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plain_bert_folder_has_a_student_too(corpus, tmp_path):
+    plain = write_bert(tmp_path / "plain")
+    quick = dataclasses.replace(SMALL, local_tokens=5_000, tokens=5_000)
+    folder = distill(plain, corpus, tmp_path / "out", quick, teacher_dtype="float32")
+    assert ufbert.load(folder)(np.array([[2, 5, 6, 3]])).last_hidden_state.shape == (1, 4, 12)

@@ -1,0 +1,156 @@
+"""ufbert.torch.FastFeedForward: forward and backward on the kernels, against PyTorch with every neuron and a mask."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ufbert import reference
+from ufbert.errors import InputError
+from ufbert.torch import FastFeedForward
+
+ATOL = 2e-5
+
+
+def gradients(layer, x, dy, forward):
+    layer.zero_grad()
+    x = x.clone().requires_grad_(True)
+    y = forward(x)
+    y.backward(dy)
+    return [y.detach(), x.grad, *(parameter.grad.clone() for parameter in layer.parameters())]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 40), st.integers(1, 4), st.integers(0, 5), st.sampled_from(["gelu", "relu", "silu", "tanh"]),
+    st.booleans(), st.integers(0, 30),
+)  # fmt: skip
+def test_result_and_gradients_are_those_of_the_masked_dense_layer(hidden, trees, depth, activation, bias, tokens):
+    torch.manual_seed(hidden * 1000 + tokens)
+    layer = FastFeedForward(hidden, trees, depth, activation, bias)
+    x, dy = torch.randn(tokens, hidden), torch.randn(tokens, hidden)
+    ours = gradients(layer, x, dy, layer)
+    theirs = gradients(layer, x, dy, layer.forward_dense)
+    for mine, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, expected, atol=ATOL, rtol=1e-4)
+
+
+def test_leading_axes_are_tokens_and_the_path_is_kept():
+    layer = FastFeedForward(8, 2, 3)
+    x = torch.randn(2, 5, 8)
+    y = layer(x)
+    assert y.shape == x.shape
+    assert layer.path.shape == layer.scores.shape == (10, 2, 4)
+    torch.testing.assert_close(y.flatten(0, 1), layer(x.flatten(0, 1)))
+
+
+def test_autograd_s_own_check_passes_in_finite_differences():
+    layer = FastFeedForward(5, 2, 2, "tanh", output_bias=True)
+    x = torch.randn(4, 5)
+    with torch.no_grad():
+        layer(x)
+    margin = np.abs(layer.scores[:, :, :-1]).min()
+    assert margin > 1e-3, "a decision stands on the edge: choose another seed"
+    direction, step = torch.randn(4, 5), 1e-3 * float(margin)
+    x.requires_grad_(True)
+    layer(x).sum().backward()
+    slope = (layer(x + step * direction).sum() - layer(x - step * direction).sum()) / (2 * step)
+    assert slope.item() == pytest.approx((x.grad * direction).sum().item(), rel=0.05, abs=0.05)
+
+
+def test_state_dict_has_the_authors_names_and_layout():
+    layer = FastFeedForward(6, 3, 2)
+    assert {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()} == {
+        "linear_in.weight": (21, 6),
+        "linear_in.bias": (21,),
+        "linear_out.weight": (6, 21),
+    }
+    other = FastFeedForward(6, 3, 2)
+    # as torch.load gives it: contiguous, unlike what is trained
+    other.load_state_dict({name: tensor.clone().contiguous() for name, tensor in layer.state_dict().items()})
+    x = torch.randn(7, 6)
+    assert torch.equal(layer(x), other(x))
+    assert other.linear_out.weight.t().is_contiguous()
+    arrays = (
+        layer.linear_in.weight.detach().numpy().reshape(3, 7, 6),
+        layer.linear_in.bias.detach().numpy().reshape(3, 7),
+    )
+    w_out = layer.linear_out.weight.detach().numpy().T.reshape(3, 7, 6)
+    np.testing.assert_allclose(layer(x).detach(), reference.fff_forward(x.numpy(), *arrays, w_out, 2), atol=1e-6)
+
+
+def test_no_weight_is_copied_to_train_and_optimizers_keep_the_layout():
+    layer = FastFeedForward(8, 2, 3)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.01)
+    memory = layer.linear_out.weight.data_ptr()
+    layer(torch.randn(50, 8)).square().sum().backward()
+    assert layer.linear_out.weight.grad.stride() == layer.linear_out.weight.stride() == (1, 8)
+    optimizer.step()
+    assert layer.linear_out.weight.data_ptr() == memory
+    assert copy.deepcopy(layer).linear_out.weight.stride() == (1, 8)
+
+
+def test_only_visited_nodes_get_gradients():
+    layer = FastFeedForward(8, 1, 4)
+    layer(torch.randn(3, 8)).sum().backward()
+    visited = set(layer.path.ravel().tolist())
+    touched = set(layer.linear_in.weight.grad.abs().sum(1).nonzero()[:, 0].tolist())
+    assert touched <= visited
+    assert len(visited) <= 3 * 4 + 1
+
+
+def test_it_learns():
+    torch.manual_seed(0)
+    layer, x = FastFeedForward(8, 4, 3), torch.randn(500, 8)
+    wanted = torch.relu(x @ torch.randn(8, 8))
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.01)
+    losses = []
+    for _ in range(150):
+        loss = (layer(x) - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_nan_in_a_node_that_no_token_visits_stays_there():
+    layer = FastFeedForward(4, 1, 1)
+    with torch.no_grad():
+        layer.linear_in.bias[0] = 100.0  # all go right
+        layer.linear_in.weight[1] = float("nan")
+    x = torch.randn(5, 4)
+    assert torch.isfinite(layer(x)).all()
+    torch.testing.assert_close(layer(x), layer.forward_dense(x), atol=ATOL, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [((0, 1, 1), "hidden_size"), ((4, 0, 1), "num_trees"), ((4, 1, 25), "depth"), ((4, 1, True), "depth"),
+     ((4, 1, 1, "mish"), "activation")],
+)  # fmt: skip
+def test_wrong_settings_are_refused_by_name(arguments, word):
+    with pytest.raises(InputError, match=word):
+        FastFeedForward(*arguments)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(3, 5), torch.zeros(3, 4, dtype=torch.int64), torch.zeros(())])
+def test_wrong_inputs_are_refused(x):
+    with pytest.raises(InputError, match="x: expected"):
+        FastFeedForward(4, 1, 1)(x)
+
+
+def test_half_precision_weights_are_refused_with_advice():
+    with pytest.raises(InputError, match="float32 weights"):
+        FastFeedForward(4, 1, 1).half()(torch.zeros(3, 4))
+
+
+def test_autocast_leaves_the_trees_in_float32():
+    layer, x = FastFeedForward(8, 2, 3), torch.randn(20, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.float32
+    assert torch.equal(y, layer(x))
