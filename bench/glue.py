@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
@@ -62,7 +61,9 @@ def main() -> None:
     results: Results = {name: {seed: {} for seed in range(arguments.seeds)} for name in models}
     for job in jobs:
         results[job[0]][job[2]][job[3]] = json.loads(place_of(job).read_text())
-    write_report(arguments.report, results, names, recipe, " ".join(["python", "bench/glue.py", *sys.argv[1:]]))
+    shown = [f"{name}={Path(folder).resolve().name}" for name, folder in models.items()]
+    options = f"--data GLUE_DIR --work FOLDER --seeds {arguments.seeds} --epochs {recipe.epochs}"
+    write_report(arguments.report, results, names, recipe, " ".join(["python bench/glue.py", options, *shown]))
 
 
 def parse() -> argparse.Namespace:
