@@ -67,6 +67,9 @@ def _probe(arguments: argparse.Namespace, names: list[str]) -> dict[str, Any]:
 
 def _finetune(arguments: argparse.Namespace, names: list[str]) -> int:
     """Fine-tune with every seed and score each; the results are all seeds' and their median."""
+    from ..torch import use_threads  # the extra's absence is said here, before anything else
+
+    use_threads()
     from ..glue import load_task
     from ..glue.finetune import finetune
     from ..glue.recipe import Recipe
