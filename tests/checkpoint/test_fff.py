@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 from conftest import BERT_CONFIG, FFF_CONFIG, add_mean_pooling, bert_tensors, fff_tensors, write_bert, write_fff
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import ufbert
-from ufbert import CheckpointError, reference
+from ufbert import CheckpointError, UfbertError, reference
 
 IDS = np.array([[2, 5, 6, 7, 8, 3], [2, 30, 31, 32, 33, 3]])
 DTYPES = ("float32", "bfloat16", "int8")
@@ -149,6 +151,22 @@ def test_tensors_that_do_not_fit(tmp_path, name, value, message):
         tensors[STEM + name] = value.astype(np.float32)
     with pytest.raises(CheckpointError, match="ffn." + name + ".*" + message):
         ufbert.load(write_fff(tmp_path / "model", tensors))
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_value_of_any_setting_is_understood_or_refused(tmp_path, data):
+    key = data.draw(st.sampled_from([*FFF_CONFIG, "hidden_act", "pruned", "intermediate_size"]))
+    values = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.integers(0, 30) | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=5,
+    )
+    folder = write_fff(tmp_path / "model", fff_tensors(), **{key: data.draw(values)})
+    try:
+        ufbert.load(folder)
+    except UfbertError:
+        pass
 
 
 def test_a_bias_that_config_json_does_not_have_is_refused(tmp_path):

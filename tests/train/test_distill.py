@@ -63,8 +63,9 @@ def test_the_student_is_a_plain_folder_nearer_to_the_teacher_than_without_traini
     assert closeness(teacher, student, texts) > closeness(teacher, untrained, texts)
     assert closeness(teacher, student, texts) > 0.97
     assert {path.name for path in student.iterdir()} == {
-        "config.json", "model.safetensors", "modules.json", "1_Pooling", "vocab.txt"
+        "README.md", "config.json", "model.safetensors", "modules.json", "1_Pooling", "vocab.txt"
     }  # fmt: skip
+    assert "12 of 45 neurons visited" in (student / "README.md").read_text()
     config = json.loads((student / "config.json").read_text())
     assert (config["model_type"], config["num_trees"], config["depth"]) == ("ufbert", 3, 3)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,8 @@ __all__ = ["compare_models", "distill_model"]
 
 def distill_model(arguments: argparse.Namespace) -> int:
     """A dense BERT with trees in place of its feed-forward layers."""
+    # PyTorch's threads and the kernels' take turns: those that wait must not spin in the others' time. Read at import.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from ..torch import use_threads  # the extra's absence is said here, before anything else
 
     use_threads()

@@ -86,7 +86,7 @@ def distill(
         state.enter("done", student)
     state.write_log()
     draw(state.log, state.folder / "curves.png")
-    write_student(student, source, target)
+    write_student(state, student, source, target)
     return target
 
 

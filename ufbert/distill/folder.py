@@ -12,11 +12,13 @@ from ..checkpoint.sentence import list_modules
 from ..checkpoint.tensors import write_tensors
 from ..checkpoint.writing import copy_settings, new_folder
 from ..torch import Bert
+from .card import card
+from .training import State
 
 __all__ = ["write_student"]
 
 
-def write_student(student: Bert, teacher: Path, target: Path) -> None:
+def write_student(state: State, student: Bert, teacher: Path, target: Path) -> None:
     """Write the teacher's folder anew with the student's weights, float16."""
     source = ModelFolder(teacher)
     modules = list_modules(source) if source.has("modules.json") else [("Transformer", "")]
@@ -27,7 +29,9 @@ def write_student(student: Bert, teacher: Path, target: Path) -> None:
                 (complete / path).mkdir(parents=True, exist_ok=True)
                 copy_settings(source.subfolder(path), complete / path)
         root = complete / modules[0][1]
-        (complete / "README.md").unlink(missing_ok=True)  # the teacher's card
+        layer = student.encoder["layer"][0]
+        neurons = len(layer.ffn.linear_in.weight if layer.ffn is not None else layer.intermediate["dense"].weight)
+        (complete / "README.md").write_text(card(state, target.name, neurons))  # in place of the teacher's
         config = _config(ModelFolder(teacher / modules[0][1]), student)
         (root / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         tensors = {name: ("F16", array.astype(np.float16)) for name, array in sorted(student.tensors().items())}
