@@ -109,7 +109,7 @@ class Classifier(nn.Module):
                     self.pooler.bias.copy_(torch.tensor(tensors.take(stem + ".bias", (hidden,))))
 
     def _freeze(self, top_layers: int) -> None:
-        layers = self.bert.encoder["layer"]
+        layers: Any = self.bert.encoder["layer"]
         if not 0 <= top_layers <= len(layers):
             raise InputError(f"top_layers: expected 0 to {len(layers)}, the model's layers, got {top_layers}")
         self.bert.requires_grad_(False)

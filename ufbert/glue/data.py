@@ -133,7 +133,7 @@ def _read(
         if not belongs(record):
             continue
         try:
-            *parts, label = _cells(task, record, len(header), places, labelled)
+            parts, label = _cells(task, record, len(header), places, labelled)
         except ValueError as error:
             if labelled and task.skips:
                 skipped += 1
@@ -147,7 +147,9 @@ def _read(
     return Rows(file, texts, labels, index, skipped)
 
 
-def _cells(task: Task, record: list[str], width: int, places: list[int], labelled: bool) -> list[str | float]:
+def _cells(
+    task: Task, record: list[str], width: int, places: list[int], labelled: bool
+) -> tuple[list[str], str | float]:
     """Take the texts and the label (or "") of a record.
 
     Raises
@@ -157,19 +159,18 @@ def _cells(task: Task, record: list[str], width: int, places: list[int], labelle
     """
     if len(record) != width:
         raise ValueError(f"expected {width} columns separated by tabs, found {len(record)}")
-    cells: list[str | float] = [record[place] for place in places]
+    cells = [record[place] for place in places]
     if not labelled:
-        return [*cells, ""]
-    label = str(cells[-1]).strip()
+        return cells, ""
+    label = cells.pop().strip()
     if task.regression:
-        cells[-1] = _number(label)
-        if not math.isfinite(cells[-1]):
+        value = _number(label)
+        if not math.isfinite(value):
             raise ValueError(f"expected a number as {task.label}, found {shown(label)}")
-    elif task.labels and label not in task.labels:
+        return cells, value
+    if task.labels and label not in task.labels:
         raise ValueError(f"expected {task.label} to be one of {', '.join(task.labels)}, found {shown(label)}")
-    else:
-        cells[-1] = label
-    return cells
+    return cells, label
 
 
 def _number(text: str) -> float:

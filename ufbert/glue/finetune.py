@@ -119,7 +119,7 @@ def _begin(model: Classifier, task: Task, train: Rows, recipe: Recipe, seed: int
     lengths = [len(ids) for ids in input_ids]
     targets = torch.tensor(train.labels if task.regression else class_numbers(task, train))
     if task.regression:  # the scale of the scores need not be learnt
-        nn.init.constant_(model.classifier.bias, float(np.mean(train.labels)))
+        nn.init.constant_(model.classifier.bias, float(np.mean(targets.numpy())))
     finish: Callable[[], None] = lambda: None  # noqa: E731
     if recipe.top_layers is None:
         input_ids, finish = train_used_rows(model.bert.embeddings, input_ids)
@@ -199,7 +199,7 @@ def _digest(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         with open(file, "rb") as stream:
-            for chunk in iter(lambda stream=stream: stream.read(2**20), b""):
+            while chunk := stream.read(2**20):
                 digest.update(chunk)
     return digest.hexdigest()
 

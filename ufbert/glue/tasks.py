@@ -80,8 +80,12 @@ class Task:
     folder: str = ""
 
 
-def _one(name: str, rows: int | None = None) -> dict[str, tuple[Split, ...]]:
-    return {"dev": (Split(name, ("dev.tsv",), rows),), "test": (Split(name, ("test.tsv",)),)}
+def _dev(name: str, rows: int | None = None) -> tuple[Split, ...]:
+    return (Split(name, ("dev.tsv",), rows),)
+
+
+def _test(name: str) -> tuple[Split, ...]:
+    return (Split(name, ("test.tsv",)),)
 
 
 ENTAILMENT = {"entailment": "entailment", "not_entailment": "not_entailment"}
@@ -94,9 +98,10 @@ GLUE = (
         labels={"0": "unacceptable", "1": "acceptable"},
         metrics=("matthews",),
         columns=("source", "label", "mark", "sentence"),
-        **_one("CoLA", 1043),
+        dev=_dev("CoLA", 1043),
+        test=_test("CoLA"),
     ),
-    Task("SST-2", "sentence", labels={"0": "negative", "1": "positive"}, **_one("SST-2", 872)),
+    Task("SST-2", "sentence", labels={"0": "negative", "1": "positive"}, dev=_dev("SST-2", 872), test=_test("SST-2")),
     Task(
         "MRPC",
         "#1 String",
@@ -117,7 +122,8 @@ GLUE = (
         labels={"0": "not_duplicate", "1": "duplicate"},
         metrics=("f1", "accuracy"),
         skips="rows cut short",
-        **_one("QQP", 40_430),
+        dev=_dev("QQP", 40_430),
+        test=_test("QQP"),
     ),
     Task(
         "STS-B",
@@ -128,7 +134,8 @@ GLUE = (
         regression=True,
         submitted="number",
         bounds=(0.0, 5.0),  # the server refuses values outside
-        **_one("STS-B", 1500),
+        dev=_dev("STS-B", 1500),
+        test=_test("STS-B"),
     ),
     Task(
         "MNLI",
@@ -145,14 +152,29 @@ GLUE = (
         submitted="name",
         skips='rows cut short or without a gold label ("-")',
     ),
-    Task("QNLI", "question", "sentence", labels=ENTAILMENT, submitted="name", **_one("QNLI", 5463)),
-    Task("RTE", "sentence1", "sentence2", labels=ENTAILMENT, submitted="name", **_one("RTE", 277)),
-    Task("WNLI", "sentence1", "sentence2", labels={"0": "not_entailment", "1": "entailment"}, **_one("WNLI", 71)),
+    Task(
+        "QNLI",
+        "question",
+        "sentence",
+        labels=ENTAILMENT,
+        submitted="name",
+        dev=_dev("QNLI", 5463),
+        test=_test("QNLI"),
+    ),
+    Task("RTE", "sentence1", "sentence2", labels=ENTAILMENT, submitted="name", dev=_dev("RTE", 277), test=_test("RTE")),
+    Task(
+        "WNLI",
+        "sentence1",
+        "sentence2",
+        labels={"0": "not_entailment", "1": "entailment"},
+        dev=_dev("WNLI", 71),
+        test=_test("WNLI"),
+    ),
 )
 """The nine tasks of GLUE."""
 
 OTHERS = (
-    Task("SICK", "sentence1", "sentence2", labels=THREE_WAY, **_one("SICK")),
+    Task("SICK", "sentence1", "sentence2", labels=THREE_WAY, dev=_dev("SICK"), test=_test("SICK")),
     Task(
         "SICK-R",
         "sentence1",
@@ -162,7 +184,8 @@ OTHERS = (
         regression=True,
         submitted="number",
         folder="SICK",
-        **_one("SICK-R"),
+        dev=_dev("SICK-R"),
+        test=_test("SICK-R"),
     ),
 )
 """Tasks outside GLUE that need more than a two- or three-column file."""
@@ -175,4 +198,4 @@ AVERAGED = tuple(task.name for task in GLUE if task.name != "WNLI")
 def find_task(name: str) -> Task:
     """Return a task by name; an unknown name is a custom task, two or three columns with the label last."""
     known = {key.lower(): task for key, task in BUILT_IN.items()}
-    return known.get(name.lower()) or Task(name, "", **_one(name))
+    return known.get(name.lower()) or Task(name, "", dev=_dev(name), test=_test(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,14 +33,15 @@ def train_used_rows(
     put_back : function
         Puts the whole table back, with what was trained.
     """
-    whole = embeddings["word_embeddings"]
+    whole: Any = embeddings["word_embeddings"]
     used = np.unique(np.concatenate(input_ids))
     rows = torch.from_numpy(used).long()
     embeddings["word_embeddings"] = nn.Embedding.from_pretrained(whole.weight.detach()[rows], freeze=False)
 
     def put_back() -> None:
+        trained: Any = embeddings["word_embeddings"]
         with torch.no_grad():
-            whole.weight[rows] = embeddings["word_embeddings"].weight
+            whole.weight[rows] = trained.weight
         embeddings["word_embeddings"] = whole
 
     return [np.searchsorted(used, ids) for ids in input_ids], put_back
