@@ -119,6 +119,14 @@ def add_mean_pooling(folder, mode="pooling_mode_mean_tokens"):
     return folder
 
 
+@pytest.fixture(scope="session")
+def glue(tmp_path_factory):
+    """A small GLUE download."""
+    from glue_files import FILES, write_files
+
+    return write_files(tmp_path_factory.mktemp("GLUE"), FILES)
+
+
 @pytest.fixture
 def bert_folder(tmp_path):
     return write_bert(tmp_path / "bert")

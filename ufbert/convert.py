@@ -10,7 +10,8 @@ import numpy as np
 from .checkpoint.build import load
 from .checkpoint.files import WEIGHTS, ModelFolder
 from .checkpoint.sentence import list_modules, load_sentence_model
-from .checkpoint.tensors import Tensor, Tensors, narrow_bfloat16, write_tensors
+from .checkpoint.shared import open_tensors
+from .checkpoint.tensors import Tensor, narrow_bfloat16, write_tensors
 from .checkpoint.writing import copy_settings, new_folder
 from .errors import InputError, shown
 
@@ -69,7 +70,7 @@ def _load(folder: ModelFolder) -> list[tuple[str, str]]:
 
 
 def _convert_weights(folder: ModelFolder, target: Path, dtype: str) -> None:
-    tensors = Tensors(folder.weight_files())
+    tensors = open_tensors(folder)
     encoded = {name: _encode(tensors.tensor(name), dtype) for name in sorted(tensors.names())}
     write_tensors(target / WEIGHTS, encoded)
 

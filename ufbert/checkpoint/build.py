@@ -31,6 +31,7 @@ from . import names
 from .configs import parse_config
 from .files import ModelFolder
 from .pruned import expand, kept_nodes
+from .shared import open_tensors
 from .tensors import Tensors
 
 __all__ = ["load", "load_model"]
@@ -69,7 +70,7 @@ def load_model(folder: ModelFolder, encoder_only: bool = False, dtype: str = "fl
         raise InputError(f"dtype: expected one of {', '.join(dense.DTYPES)}, got {shown(dtype)}")
     if dtype != "float32" and not dense.is_available():
         raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
-    source = Source(config, Tensors(folder.weight_files()), dtype)
+    source = Source(config, open_tensors(folder), dtype)
     model = source.model(with_pooler=not encoder_only)
     source.check_unused(encoder_only)
     source.tensors.release()

@@ -82,6 +82,33 @@ class ModelFolder:
         """Return a folder inside this one."""
         return ModelFolder(self._inside(name, "modules.json"))
 
+    def base(self) -> ModelFolder | None:
+        """Return the folder whose encoder and tokenizer this one shares, None if it has its own.
+
+        ``config.json`` names it as ``base_model``: a name without a path, of a folder beside this one. So a model
+        folder cannot point anywhere else.
+        """
+        name = self.read_json("config.json").get("base_model")
+        if name is None:
+            return None
+        if not isinstance(name, str) or "\0" in name or name in ("", ".", "..") or Path(name).parts != (name,):
+            raise CheckpointError(
+                f"{self.path / 'config.json'}: base_model: expected the name of a folder beside this one, without a "
+                f"path, found {shown(name)}; correct the file"
+            )
+        own = self.path.resolve()
+        if not (own.parent / name / "config.json").is_file() or own.parent / name == own:
+            raise CheckpointError(
+                f"{own.parent / name}: expected the model folder that {own / 'config.json'} names as its base_model, "
+                "found none; put it there"
+            )
+        return ModelFolder(own.parent / name)
+
+    def tokenizer_folder(self) -> ModelFolder:
+        """Return the folder with the tokenizer: this one, or else its base."""
+        has_own = self.has("tokenizer.json") or self.has("vocab.txt")
+        return self if has_own else self.base() or self
+
     def weight_files(self) -> dict[Path, list[str]]:
         """List the safetensors files, one or the shards of an index, each with the tensors that the index promises."""
         if self.has(WEIGHTS):

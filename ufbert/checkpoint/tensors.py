@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,14 @@ class Tensors:
         first = next(iter(files))
         self.where = first if len(files) == 1 else first.parent
         self.taken: set[str] = set()
+        self.inherited: set[str] = set()
+
+    def fill_from(self, base: Tensors, names: Mapping[str, str]) -> None:
+        """Take over from a base model what is not here: its names to ours; what it has besides does not matter."""
+        for name, own_name in names.items():
+            if name in base and own_name not in self:
+                self._tensors[own_name] = replace(base.tensor(name), name=own_name)
+                self.inherited.add(own_name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors
@@ -181,7 +189,7 @@ class Tensors:
 
     def unused(self) -> list[str]:
         """Names that `take` was not asked for."""
-        return [name for name in self._tensors if name not in self.taken]
+        return [name for name in self._tensors if name not in self.taken and name not in self.inherited]
 
 
 def widen_bfloat16(bits: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -15,15 +16,13 @@ from .files import ModelFolder, check_regular
 __all__ = ["checked_place", "copy_settings", "new_folder"]
 
 # What a model folder and its module folders are made of; pickles, code and other formats stay behind.
+TOKENIZER = ("special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 KEPT = (
+    *TOKENIZER,
     "config.json",
     "config_sentence_transformers.json",
     "modules.json",
     "sentence_bert_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
     "README.md",
     "LICENSE",
 )
@@ -62,11 +61,17 @@ def new_folder(target: str | os.PathLike[str], replace: bool = False) -> Iterato
 
 
 def copy_settings(folder: ModelFolder, target: Path) -> None:
-    """Copy what a folder has but its weights."""
-    for name in KEPT:
-        if folder.has(name):
-            check_regular(folder.path / name)
-            shutil.copyfile(folder.path / name, target / name)
+    """Copy what a folder has but its weights; one that shares a base model's tokenizer gets a copy of that."""
+    base = folder.base() if folder.has("config.json") else None
+    for source, names in ((base, TOKENIZER if base else ()), (folder, KEPT)):
+        for name in names:
+            if source and source.has(name):
+                check_regular(source.path / name)
+                shutil.copyfile(source.path / name, target / name)
+    if base:  # the copy stands alone
+        config = folder.read_json("config.json")
+        del config["base_model"]
+        (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def checked_place(target: str | os.PathLike[str], replace: bool = False) -> Path:

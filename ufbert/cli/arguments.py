@@ -32,6 +32,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _qa(commands.add_parser("qa", help="answers to a question from each text"))
     _info(commands.add_parser("info", help="version, instruction set, threads, BLAS, OpenMP"))
     _convert(commands.add_parser("convert", help="copy a model folder with its weights in another dtype"))
+    _glue(commands.add_parser("glue", help="GLUE: score classifiers, probe or fine-tune encoders"))
     _routes(commands.add_parser("routes", help="which ways tokens take through a model's trees"))
     _prune(commands.add_parser("prune", help="copy a model folder without the nodes that a corpus never visits"))
     _distill(commands.add_parser("distill", help="replace a dense BERT's feed-forward layers by trees, and train them"))
@@ -61,7 +62,7 @@ def _check_streams(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 
 
 def _embed(parser: argparse.ArgumentParser) -> None:
-    _texts(parser, model_required=False, formats=("plain", "jsonl", "npy"))
+    _texts(parser, default_model="the bundled all-MiniLM-L6-v2", formats=("plain", "jsonl", "npy"))
     parser.add_argument("--query", help="print the texts ranked by similarity to this one, instead of embeddings")
     parser.add_argument("--top", type=_positive, metavar="N", help="with --query: only the N most similar texts")
     parser.add_argument("--normalize", action="store_true", help="scale embeddings to length 1")
@@ -78,7 +79,7 @@ def _fill_mask(parser: argparse.ArgumentParser) -> None:
 
 
 def _classify(parser: argparse.ArgumentParser) -> None:
-    _texts(parser)
+    _texts(parser, default_model="the bundled sentiment classifier")
     parser.add_argument("--top-k", type=_positive, default=1, metavar="N", help="labels to give (default: 1)")
     parser.add_argument("--pairs", action="store_true", help="each text is a pair, separated by a tab")
 
@@ -102,6 +103,29 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="model folder")
     parser.add_argument("target", help="folder to make")
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="default: float16")
+
+
+def _glue(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Scores a classifier folder, a folder of them named as their tasks, or, by a linear probe, an encoder; with "
+        "--finetune fine-tunes the encoder first. The bare command needs the extra glue, --finetune also train."
+    )
+    parser.add_argument("--model", required=True, metavar="FOLDER", help="classifier, several of them, or encoder")
+    parser.add_argument("--data", required=True, metavar="FOLDER", help="GLUE's download: a folder for each task")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="CoLA, SST-2, ... (default: all that are there)")
+    parser.add_argument("--out", metavar="FOLDER", help="for results, predictions of test sets, classifiers")
+    parser.add_argument("--finetune", action="store_true", help="train a classifier for each task first")
+    parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="fine-tune so often (default: 1)")
+    parser.add_argument("--epochs", type=_positive, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="RATE", help="default: 1e-4")
+    parser.add_argument("--max-seq-length", type=_positive, default=128, metavar="N", help="in training (default: 128)")
+    parser.add_argument("--top-layers", type=int, metavar="N", help="train the last N layers, save them alone")
+    parser.add_argument("--save-dtype", choices=("float32", "float16"), default="float32", help="default: float32")
+    parser.add_argument("--pooling", help="for the probe: cls, mean, max or mean_sqrt_len, where the model is silent")
+    parser.add_argument("--batch-size", type=_batch_size, default=32, metavar="N", help="in scoring (default: 32)")
+    parser.add_argument("--dtype", choices=PRECISIONS, default="float32", help="of scoring (default: float32)")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="threads of the kernels")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def _routes(parser: argparse.ArgumentParser) -> None:
@@ -177,14 +201,14 @@ def _corpus(parser: argparse.ArgumentParser) -> None:
 
 def _texts(
     parser: argparse.ArgumentParser,
-    model_required: bool = True,
+    default_model: str | None = None,
     formats: Sequence[str] = ("plain", "jsonl"),
     overflow: bool = True,
 ) -> None:
     """Add what all commands on texts have."""
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts; none: read --input or standard input")
-    default = "" if model_required else " (default: the bundled all-MiniLM-L6-v2)"
-    parser.add_argument("--model", required=model_required, metavar="FOLDER", help="model folder" + default)
+    default = f" (default: {default_model})" if default_model else ""
+    parser.add_argument("--model", required=not default_model, metavar="FOLDER", help="model folder" + default)
     parser.add_argument("--input", metavar="FILE", help="one text a line, UTF-8; - for standard input")
     parser.add_argument("--output", metavar="FILE", help="written beside and renamed; - for standard output (default)")
     parser.add_argument("--format", choices=formats, help="default: by the output's ending, else plain")

@@ -15,6 +15,7 @@ from ..info import info
 from ..tasks import FillMask, QuestionAnswerer, SentenceEncoder, TextClassifier, TokenClassifier
 from ..tasks.run import windows
 from .distilling import compare_models, distill_model
+from .glue import glue
 from .routing import prune_model, show_routes
 from .streams import open_writer, progress, read_texts
 
@@ -122,6 +123,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "qa": qa,
     "info": show_info,
     "convert": convert_folder,
+    "glue": glue,
     "routes": show_routes,
     "prune": prune_model,
     "distill": distill_model,

@@ -41,7 +41,8 @@ def load_parts(folder: str | os.PathLike[str], task: str, dtype: str) -> Parts:
             "use a model that was trained for this task"
         )
     config = model.config
-    return Parts(model, model.head, load_tokenizer(root, config.max_position_embeddings, vocab_size=config.vocab_size))
+    tokenizer = load_tokenizer(root.tokenizer_folder(), config.max_position_embeddings, vocab_size=config.vocab_size)
+    return Parts(model, model.head, tokenizer)
 
 
 def labels(model: Model) -> list[str]:

@@ -51,7 +51,7 @@ def bundled_model(name: str | None = None) -> Path:
     Raises
     ------
     CheckpointError
-        If that package is not installed.
+        If that package is not installed, or has no such model.
     """
     if importlib.util.find_spec("ufbert_weights") is None:
         raise CheckpointError(
@@ -60,7 +60,10 @@ def bundled_model(name: str | None = None) -> Path:
         )
     import ufbert_weights
 
-    return ufbert_weights.path(name) if name else ufbert_weights.path()
+    try:
+        return ufbert_weights.path(name) if name else ufbert_weights.path()
+    except ValueError as error:  # the package is of another version
+        raise CheckpointError(f"{error}; update ufbert-weights, or name a model folder") from None
 
 
 class SentenceEncoder:

@@ -12,6 +12,7 @@ from ..errors import InputError, shown
 from ..tokenizer import Text
 from .load import labels, load_parts, top
 from .run import check_batch_size, check_choice, check_count, check_overflow, hidden_states
+from .sentence_encoder import bundled_model
 
 __all__ = ["TextClassifier"]
 
@@ -23,8 +24,9 @@ class TextClassifier:
 
     Parameters
     ----------
-    folder : str or path
-        A folder with a sequence classifier, BERT's or a crammed one, and its tokenizer.
+    folder : str or path, optional
+        A folder with a sequence classifier, BERT's or a crammed one, and its tokenizer. None for the bundled
+        sentiment classifier of English sentences (package ``ufbert-weights``).
     dtype : {"float32", "bfloat16", "int8"}
         Precision of the matrix multiplications; see `ufbert.load`.
 
@@ -34,7 +36,8 @@ class TextClassifier:
         If the folder is not usable.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], dtype: str = "float32") -> None:
+    def __init__(self, folder: str | os.PathLike[str] | None = None, dtype: str = "float32") -> None:
+        folder = bundled_model("sentiment") if folder is None else folder
         self._model, self._head, self._tokenizer = load_parts(folder, "sequence-classification", dtype)
         self.labels = labels(self._model)
 
