@@ -121,7 +121,8 @@ def test_the_short_and_the_long_way_agree(isa):  # noqa: F811
     y = layer(case.x, return_path=True)[0]
     wide = np.zeros((4, 40), "f4")
     wide[:, :33] = case.x
-    for x in (case.x, read_only(case.x.copy()), case.x.tolist(), case.x.astype(">f4"), np.asfortranarray(case.x), wide[:, :33]):
+    same = (read_only(case.x.copy()), case.x.tolist(), case.x.astype(">f4"), np.asfortranarray(case.x), wide[:, :33])
+    for x in (case.x, *same):
         np.testing.assert_array_equal(layer(x), y)
         np.testing.assert_array_equal(layer(x, 2, out=np.empty((4, 20), "f4")), y)
     assert layer(case.x[:0]).shape == (0, 20)
