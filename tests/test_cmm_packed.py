@@ -114,6 +114,25 @@ def test_wrong_out(out, message):
         pack(case)(case.x, out=out)
 
 
+def test_the_short_and_the_long_way_agree(isa):  # noqa: F811
+    """Few tokens in a plain float32 array are checked in the extension; all else goes the long way round."""
+    case = testing.make_case(4, 2, 3, 33, 20, seed=8)
+    layer = pack(case)
+    y = layer(case.x, return_path=True)[0]
+    wide = np.zeros((4, 40), "f4")
+    wide[:, :33] = case.x
+    same = (read_only(case.x.copy()), case.x.tolist(), case.x.astype(">f4"), np.asfortranarray(case.x), wide[:, :33])
+    for x in (case.x, *same):
+        np.testing.assert_array_equal(layer(x), y)
+        np.testing.assert_array_equal(layer(x, 2, out=np.empty((4, 20), "f4")), y)
+    assert layer(case.x[:0]).shape == (0, 20)
+    for x in (np.zeros(33, "f4"), np.zeros((4, 33), "c8"), np.zeros((4, 32), "f4")):
+        with pytest.raises(ufbert.UfbertError, match="x: expected"):
+            layer(x)
+    with pytest.raises(ufbert.UfbertError, match="num_threads"):
+        layer(case.x, num_threads=0)
+
+
 def test_out_must_not_overlap_x():
     case = testing.make_case(6, 1, 3, 20, 20)
     with pytest.raises(ufbert.UfbertError, match="overlaps x"):

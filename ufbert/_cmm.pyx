@@ -1,10 +1,12 @@
 """The compiled kernels: typed, unchecked, without the GIL. `ufbert.cmm` checks before it calls them."""
 
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strcmp
+
+from numpy import empty, float32, ndarray
 
 
 cdef extern from "kernels/kernels.h" nogil:
@@ -45,7 +47,7 @@ cdef extern from "kernels/kernels.h" nogil:
             const ufbert_fff *, const float *, ptrdiff_t, float *, int32_t *, float *, int, void *
         ) noexcept nogil
         void leaf_fff_forward(const ufbert_leaf_fff *, const float *, ptrdiff_t, float *, float *) noexcept nogil
-        void backward_tokens(const ufbert_backward *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void backward_tokens(const ufbert_backward *, const int64_t *, ptrdiff_t) noexcept nogil
         void backward_node(const ufbert_backward *, ptrdiff_t, const int64_t *, ptrdiff_t) noexcept nogil
 
     size_t ufbert_scratch_bytes(const ufbert_fff *, ptrdiff_t)
@@ -66,6 +68,8 @@ cdef const ufbert_kernels *active = tables[num_tables - 1]
 cdef enum: STREAM_BYTES = 8 << 20
 # Token ranges handed to a thread begin at multiples of this, so that blocks of eight stay whole.
 cdef enum: SHARE_MULTIPLE = 8
+# Inputs and gradients of 768 floats of so many tokens are 384 KB of the second cache.
+cdef enum: SUBTREE_TOKENS = 64
 
 ACTIVATIONS = {"gelu": UFBERT_GELU, "relu": UFBERT_RELU, "silu": UFBERT_SILU, "tanh": UFBERT_TANH}
 OPENMP_VERSION = ufbert_openmp_version()
@@ -184,6 +188,38 @@ cdef class PackedLayer:
     def nbytes(self):
         return self.num_bytes
 
+    def forward_alone(self, x, out, ptrdiff_t most_tokens):
+        """Tokens on one thread, with all checks here: at one token those of `ufbert.cmm` cost as much as the kernel.
+
+        Returns y, or None where anything is unusual: the long way finds out what, and says it.
+        """
+        cdef Py_buffer tokens, outputs
+        cdef ptrdiff_t count
+        if type(x) is not ndarray or (out is not None and type(out) is not ndarray):
+            return None
+        if not open_matrix(x, PyBUF_C_CONTIGUOUS, self.layer.width_in, &tokens):
+            return None
+        count = tokens.shape[0]
+        try:
+            if not 0 < count <= most_tokens:
+                return None
+            if out is None:
+                out = empty((count, self.layer.width_out), float32)
+            if not open_matrix(out, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE, self.layer.width_out, &outputs):
+                return None
+            try:
+                if outputs.shape[0] != count or overlap(&tokens, &outputs):
+                    return None
+                with nogil:
+                    run_forward(
+                        &self.layer, <const float *> tokens.buf, count, <float *> outputs.buf, NULL, NULL, 1
+                    )
+                return out
+            finally:
+                PyBuffer_Release(&outputs)
+        finally:
+            PyBuffer_Release(&tokens)
+
     def forward(
         self, const float[:, ::1] x, int num_threads, float[:, ::1] y, int32_t[:, :, ::1] path, float[:, :, ::1] scores,
     ):
@@ -192,6 +228,24 @@ cdef class PackedLayer:
         cdef float *first_score = &scores[0, 0, 0] if scores is not None else NULL
         with nogil:
             run_forward(&self.layer, &x[0, 0], x.shape[0], &y[0, 0], first_path, first_score, num_threads)
+
+
+cdef bint open_matrix(array, int flags, ptrdiff_t width, Py_buffer *view):
+    """Take the buffer of a float32 (T, width) array; False, with nothing to release, if it is none."""
+    try:
+        PyObject_GetBuffer(array, view, flags | PyBUF_FORMAT)
+    except (BufferError, ValueError):
+        return False
+    if view.ndim == 2 and view.shape[1] == width and strcmp(view.format, b"f") == 0:
+        return True
+    PyBuffer_Release(view)
+    return False
+
+
+cdef bint overlap(const Py_buffer *one, const Py_buffer *other) noexcept:
+    cdef const char *first = <const char *> one.buf
+    cdef const char *second = <const char *> other.buf
+    return first < second + other.len and second < first + one.len
 
 
 cdef void pack_row(char *packed, const float *row, ptrdiff_t n, bint bfloat16) noexcept nogil:
@@ -211,7 +265,7 @@ def fff_backward(
     cdef const ufbert_kernels *kernels = active
     cdef ufbert_fff layer = plain_layer(w_in, b_in, w_out, depth, activation)
     cdef ptrdiff_t visits = layer.num_trees * (depth + 1), num_tokens = x.shape[0]
-    cdef ptrdiff_t nodes = layer.num_trees * layer.num_nodes, node, token, i
+    cdef ptrdiff_t nodes = layer.num_trees * layer.num_nodes, top = 0, i
     cdef ptrdiff_t share = max(1, min(64, num_tokens // num_threads)), num_shares = (num_tokens + share - 1) // share
     cdef float *scratch = <float *> malloc(2 * num_tokens * visits * sizeof(float))
     cdef int64_t *starts = <int64_t *> malloc((nodes + 1) * sizeof(int64_t))
@@ -225,17 +279,40 @@ def fff_backward(
         &layer, &dy[0, 0], &x[0, 0], &path[0, 0, 0], &scores[0, 0, 0], scratch, scratch + num_tokens * visits,
         &dx[0, 0], &dw_in[0, 0, 0], &db_in[0, 0], &dw_out[0, 0, 0],
     )
+    # Subtrees of few tokens are one thread's work: their inputs are then read from memory once for all levels.
+    while top < depth and num_tokens >> top > SUBTREE_TOKENS:
+        top += 1
+    cdef ptrdiff_t subtrees = <ptrdiff_t> 1 << top, above = subtrees - 1
     with nogil:
-        for i in prange(num_shares, schedule="dynamic", num_threads=num_threads):
-            kernels.backward_tokens(&work, i * share, min(num_tokens, (i + 1) * share))
         sort_visits(&work, num_tokens, starts, by_node)
-        # The largest nodes are the first of each tree, so a dynamic schedule begins with them.
-        for node in prange(nodes, schedule="dynamic", num_threads=num_threads):
-            if starts[node + 1] > starts[node]:
-                kernels.backward_node(&work, node, by_node + starts[node], starts[node + 1] - starts[node])
+        for i in prange(num_shares, schedule="dynamic", num_threads=num_threads):
+            kernels.backward_tokens(
+                &work, by_node + starts[((<ptrdiff_t> 1) << depth) - 1] + i * share, min(share, num_tokens - i * share)
+            )
+        # The largest nodes first, level by level, for the dynamic schedule.
+        for i in prange(layer.num_trees * (above + subtrees), schedule="dynamic", num_threads=num_threads):
+            backward_nodes(
+                kernels, &work, i % layer.num_trees, i // layer.num_trees, i // layer.num_trees >= above, starts, by_node
+            )
     free(scratch)
     free(starts)
     free(by_node)
+
+
+cdef void backward_nodes(
+    const ufbert_kernels *kernels, const ufbert_backward *work, ptrdiff_t tree, ptrdiff_t root, bint below,
+    const int64_t *starts, const int64_t *by_node,
+) noexcept nogil:
+    """A node of a tree, and if `below` all nodes under it."""
+    cdef ptrdiff_t count = 1, first = tree * work.layer.num_nodes, node
+    while root < work.layer.num_nodes:
+        for node in range(first + root, first + root + count):
+            if starts[node + 1] > starts[node]:
+                kernels.backward_node(work, node, by_node + starts[node], starts[node + 1] - starts[node])
+        if not below:
+            return
+        root = 2 * root + 1
+        count *= 2
 
 
 cdef void sort_visits(const ufbert_backward *work, ptrdiff_t num_tokens, int64_t *starts, int64_t *by_node) noexcept nogil:

@@ -67,6 +67,7 @@ class PackedFFF:
         self.num_trees, self.num_nodes, self.width_in = w_in.shape
         self.width_out = w_out.shape[2]
         self._work = self.num_trees * (self.depth + 1) * (self.width_in + self.width_out)
+        self._serial_tokens = (_door.SERIAL_BELOW - 1) // max(1, self._work)
         self._layer = self._plain = None
         if _door._cmm is None or min(self.num_trees, self.width_in, self.width_out) == 0:
             rounded = reference.round_to_bfloat16 if weight_dtype == "bfloat16" else np.copy
@@ -113,6 +114,11 @@ class PackedFFF:
         InputError
             If `x`, `out` or `num_threads` does not fit.
         """
+        usual = not (return_path or return_scores) and self._layer is not None
+        if usual and (num_threads is None or (type(num_threads) is int and num_threads > 0)):
+            y = self._layer.forward_alone(x, out, self._serial_tokens)
+            if y is not None:
+                return y
         x = _door.tokens_array(x, self.width_in)
         y = _door.output_array(out, x, self.width_out)
         num_threads = _door.num_threads_for(len(x) * self._work, num_threads)

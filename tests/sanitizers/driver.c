@@ -44,8 +44,10 @@ static void run_backward(const job *j) {
                             r->dx, r->dw_in, r->db_in, r->dw_out};
     if (j->phase == 1) {
         const int share = (TOKENS + j->threads - 1) / j->threads, first = j->index * share;
-        if (first < TOKENS)
-            j->kernels->backward_tokens(&pass, first, first + share < TOKENS ? first + share : TOKENS);
+        for (int64_t token = first; token < first + share && token < TOKENS; token++) {
+            const int64_t visit = token * VISITS;
+            j->kernels->backward_tokens(&pass, &visit, 1);
+        }
         return;
     }
     int64_t *visits = malloc(TOKENS * VISITS * sizeof *visits);

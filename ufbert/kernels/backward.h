@@ -1,15 +1,20 @@
 /* Gradients through the visited nodes; decisions carry none.
  *
- * First token by token: the gradient that reaches each visited node, and dx. Then node by node: its rows' gradients
- * are weighted sums of its tokens' x and dy, in the order of the tokens, each written once by one thread. */
+ * First token by token, in the order of their leaves, so that neighbours share rows: the gradient that reaches each
+ * visited node, and dx. Then node by node: its rows' gradients are weighted sums of its tokens' x and dy, in the order
+ * of the tokens, each by one thread. */
 
-enum { BACKWARD_ROWS = 128 }; /* pointers on the stack, as rows and coefficients of one sum */
+enum {
+    BACKWARD_ROWS = 128, /* pointers on the stack, as rows and coefficients of one sum */
+    TOKENS_AT_A_TIME = 32, /* while they are summed, the next ones are fetched */
+};
 
-static void backward_tokens(const ufbert_backward *pass, ptrdiff_t first, ptrdiff_t last) {
+static void backward_tokens(const ufbert_backward *pass, const int64_t *leaf_visits, ptrdiff_t count) {
     const ufbert_fff *layer = pass->layer;
     const ptrdiff_t tree_visits = layer->depth + 1, visits = layer->num_trees * tree_visits;
     const char *rows[BACKWARD_ROWS];
-    for (ptrdiff_t token = first; token < last; token++) {
+    for (ptrdiff_t leaf = 0; leaf < count; leaf++) {
+        const ptrdiff_t token = leaf_visits[leaf] / visits;
         const float *dy = pass->dy + token * layer->width_out;
         float *values = pass->activations + token * visits, *grads = pass->score_grads + token * visits;
         for (ptrdiff_t v = 0; v < visits; v++) {
@@ -33,10 +38,12 @@ static void backward_tokens(const ufbert_backward *pass, ptrdiff_t first, ptrdif
 /* y = sum over visits of coefs[visit] * tokens[visit / visits_per_token]. */
 static void sum_of_tokens(float *y, const float *tokens, ptrdiff_t width, const float *coefs, const int64_t *visits,
                           ptrdiff_t count, ptrdiff_t visits_per_token) {
-    const char *rows[BACKWARD_ROWS];
-    float chosen[BACKWARD_ROWS];
-    for (ptrdiff_t first = 0; first < count; first += BACKWARD_ROWS) {
-        const ptrdiff_t now = count - first < BACKWARD_ROWS ? count - first : BACKWARD_ROWS;
+    const char *rows[TOKENS_AT_A_TIME];
+    float chosen[TOKENS_AT_A_TIME];
+    for (ptrdiff_t first = 0; first < count; first += TOKENS_AT_A_TIME) {
+        const ptrdiff_t now = count - first < TOKENS_AT_A_TIME ? count - first : TOKENS_AT_A_TIME;
+        for (ptrdiff_t i = first + now; i < count && i < first + 2 * TOKENS_AT_A_TIME; i++)
+            prefetch_bytes((const char *)(tokens + visits[i] / visits_per_token * width), width * sizeof(float));
         for (ptrdiff_t i = 0; i < now; i++) {
             rows[i] = (const char *)(tokens + visits[first + i] / visits_per_token * width);
             chosen[i] = coefs[visits[first + i]];

@@ -1,17 +1,23 @@
 /* Tokens down the trees, then their outputs.
  *
- * A tile of tokens goes down one tree in passes of a few levels. Within a pass, blocks of up to eight tokens keep
- * their inputs in the first cache, and tokens at the same node share each load of its row. Between passes the tokens
- * are sorted by node; a segment too large for the second cache is then split by subtree. When a segment has reached
- * the leaves, its outputs are summed in registers over all visited nodes, in the order of trees and levels. */
+ * A tile of tokens goes down one tree in two parts. The top levels are passed in the tokens' own order, a slice at a
+ * time, so that inputs are read from memory in order; their few rows stay in the second cache. Then all tokens are
+ * sorted by subtree, and each subtree's tokens go to the leaves together, where their outputs are summed in registers
+ * over all visited nodes, in the order of trees and levels. While one slice or subtree is computed, the next one's
+ * inputs and rows are fetched.
+ *
+ * Within a part, tokens go in passes of a few levels: blocks of up to eight keep their inputs in the first cache, and
+ * tokens at the same node share each load of its row. Between passes they are sorted by node. */
 #include <string.h>
 
 enum {
     PASS_LEVELS = 3,      /* levels of a pass: the sort between passes has 2^PASS_LEVELS children a node */
     TOKENS_IN_BLOCK = 8,  /* 8 inputs of 768 floats leave a quarter of the first cache to the rows */
-    SEGMENT_TOKENS = 128, /* inputs of 768 floats: 384 KB of the second cache */
-    ROOT_AT_ONCE = 1,     /* at the root inputs come from memory, in order: one stream is read faster than eight */
-    PREFETCH_BYTES = 3072, /* of a row that a lone token may need next */
+    SLICE_TOKENS = 64,    /* 64 inputs of 768 floats, and as many fetched ahead: 384 KB of the second cache */
+    MOST_TOP_LEVELS = 7,  /* 127 rows of 768 floats: 381 KB of it */
+    AHEAD_NODES = 16,     /* of one level of the next subtree */
+    AHEAD_TOKENS = 128,   /* of the next subtree */
+    CHILD_BYTES = 3072,   /* of each row that a lone token may need next */
     ROWS_AT_ONCE = 16,    /* visited nodes summed in one go: half a row each, they fit in the first cache */
 };
 
@@ -23,28 +29,24 @@ typedef struct {
     float *scores;  /* (tokens, visits) */
     int stream;
     ptrdiff_t visits, tree, first_visit;
-    const char *rows_in; /* of this tree */
+    const char *rows_in, *rows_out; /* of this tree */
     int32_t *order, *at; /* the tokens in the order of their nodes, and those nodes */
     int32_t *order_spare, *at_spare;
+    fetch_plan *ahead;
 } descent;
 
-INLINE void prefetch_row(const char *row, ptrdiff_t bytes) {
-    for (ptrdiff_t at = 0; at < bytes; at += 64)
-        __builtin_prefetch(row + at, 0, 2);
-}
-
-/* A lone token waits for each row in turn, unless both children and the output row are on their way while the node's
- * score is computed. With more tokens in flight this only costs bandwidth. */
-static void prefetch_for_one(const ufbert_fff *layer, const char *rows_in, const char *rows_out, ptrdiff_t node,
-                             int has_children) {
-    const ptrdiff_t item = layer->bfloat16 ? 2 : 4;
-    const ptrdiff_t in = layer->width_in * item < PREFETCH_BYTES ? layer->width_in * item : PREFETCH_BYTES;
-    const ptrdiff_t out = layer->width_out * item < PREFETCH_BYTES ? layer->width_out * item : PREFETCH_BYTES;
+/* A lone token waits for each row in turn, unless the beginnings of both children's rows, the rest of its own and the
+ * output row are on their way while the node's score is computed. Whole rows of both children would take bandwidth
+ * from the rest, and with more tokens in flight all of this would. */
+static void prefetch_for_one(const descent *d, ptrdiff_t node, int has_children) {
+    const ufbert_fff *layer = d->layer;
+    const ptrdiff_t child = layer->stride_in < CHILD_BYTES ? layer->stride_in : CHILD_BYTES;
+    prefetch_bytes(d->rows_in + node * layer->stride_in + child, layer->stride_in - child);
     if (has_children) {
-        prefetch_row(rows_in + (2 * node + 1) * layer->stride_in, in);
-        prefetch_row(rows_in + (2 * node + 2) * layer->stride_in, in);
+        prefetch_bytes(d->rows_in + (2 * node + 1) * layer->stride_in, child);
+        prefetch_bytes(d->rows_in + (2 * node + 2) * layer->stride_in, child);
     }
-    prefetch_row(rows_out + node * layer->stride_out, out);
+    prefetch_bytes(d->rows_out + node * layer->stride_out, layer->stride_out);
 }
 
 /* Writes down what a token found at a node; returns whether it goes right. */
@@ -55,10 +57,8 @@ INLINE int record(const descent *d, int32_t token, ptrdiff_t level, int32_t node
     return score > 0.0f; /* strictly: 0 and NaN go left */
 }
 
-/* Scores of `count` tokens at one node, at most `at_once` by one load of its row. Moves those that go left to the
- * front, in order; returns how many. */
-static int visit_node(const descent *d, int32_t *tokens, int32_t *at, const float **xs, int count, ptrdiff_t level,
-                      int at_once) {
+/* Scores of `count` tokens at one node. Moves those that go left to the front, in order. */
+static void visit_node(const descent *d, int32_t *tokens, int32_t *at, const float **xs, int count, ptrdiff_t level) {
     const ufbert_fff *layer = d->layer;
     const int32_t node = at[0];
     const float bias = layer->b_in[d->tree * layer->num_nodes + node];
@@ -67,8 +67,9 @@ static int visit_node(const descent *d, int32_t *tokens, int32_t *at, const floa
     int32_t right_tokens[TOKENS_IN_BLOCK];
     const float *right_xs[TOKENS_IN_BLOCK];
     int lefts = 0, rights = 0;
-    for (int done = 0; done < count; done += at_once) {
-        const int now = count - done < at_once ? count - done : at_once;
+    for (int done = 0; done < count; done += TOKENS_AT_ONCE) {
+        const int now = count - done < TOKENS_AT_ONCE ? count - done : TOKENS_AT_ONCE;
+        fetch_ahead(d->ahead, now);
         dot_rows(layer->bfloat16, row, xs + done, now, layer->width_in, dots);
         for (int i = 0; i < now; i++) {
             const int32_t token = tokens[done + i];
@@ -87,7 +88,6 @@ static int visit_node(const descent *d, int32_t *tokens, int32_t *at, const floa
         tokens[lefts + i] = right_tokens[i];
         xs[lefts + i] = right_xs[i];
     }
-    return lefts;
 }
 
 static int run_length(const int32_t *at, int count) {
@@ -106,15 +106,15 @@ static void descend_block(const descent *d, int32_t *tokens, int32_t *at, int co
     for (ptrdiff_t level = first; level < end; level++)
         for (int i = 0, run; i < count; i += run) {
             run = run_length(at + i, count - i);
-            visit_node(d, tokens + i, at + i, xs + i, run, level, level == 0 ? ROOT_AT_ONCE : TOKENS_AT_ONCE);
+            visit_node(d, tokens + i, at + i, xs + i, run, level);
         }
 }
 
-/* Up to TOKENS_IN_BLOCK tokens from level `first` to their leaves, each on its own: few share a node. Nothing here
+/* Up to TOKENS_IN_BLOCK tokens through levels first to end - 1, each on its own: few share a node. Nothing here
  * branches on a score. */
-static void descend_alone(const descent *d, const int32_t *tokens, int32_t *at, int count, ptrdiff_t first) {
+static void descend_alone(const descent *d, const int32_t *tokens, int32_t *at, int count, ptrdiff_t first,
+                          ptrdiff_t end) {
     const ufbert_fff *layer = d->layer;
-    const char *rows_out = layer->w_out + d->tree * layer->num_nodes * layer->stride_out;
     const float *xs[TOKENS_IN_BLOCK];
     const char *rows[TOKENS_IN_BLOCK];
     float dots[TOKENS_IN_BLOCK];
@@ -122,9 +122,10 @@ static void descend_alone(const descent *d, const int32_t *tokens, int32_t *at, 
         xs[i] = d->x + tokens[i] * layer->width_in;
         rows[i] = d->rows_in + at[i] * layer->stride_in;
     }
-    for (ptrdiff_t level = first; level <= layer->depth; level++) {
+    for (ptrdiff_t level = first; level < end; level++) {
+        fetch_ahead(d->ahead, count);
         if (count == 1)
-            prefetch_for_one(layer, d->rows_in, rows_out, at[0], level < layer->depth);
+            prefetch_for_one(d, at[0], level < layer->depth);
         dot_each(layer->bfloat16, rows, xs, count, layer->width_in, dots);
         for (int i = 0; i < count; i++) {
             const int32_t node = at[i];
@@ -172,6 +173,15 @@ static ptrdiff_t sort_by_node(const descent *d, ptrdiff_t lo, ptrdiff_t hi, int 
     return distinct;
 }
 
+/* The columns from `block` on of some rows. Of long rows a panel is too short a piece for the processor's prefetcher. */
+INLINE void prefetch_panel(const ufbert_fff *layer, const char *const *rows, ptrdiff_t count, ptrdiff_t block) {
+    const ptrdiff_t item = layer->bfloat16 ? 2 : 4, panel = PANEL_BLOCKS * UFBERT_BLOCK;
+    if (layer->width_out <= 2 * panel || (block + PANEL_BLOCKS) * UFBERT_BLOCK > layer->width_out)
+        return;
+    for (ptrdiff_t r = 0; r < count; r++)
+        prefetch_bytes(rows[r] + block * UFBERT_BLOCK * item, panel * item);
+}
+
 /* Outputs of up to TOKENS_IN_BLOCK tokens. Column panels are the outer loop: half rows of all visited nodes fit in
  * the first cache, and neighbours in the order share most of them. */
 static void write_outputs(const descent *d, const int32_t *tokens, int count) {
@@ -197,22 +207,19 @@ static void write_outputs(const descent *d, const int32_t *tokens, int count) {
         }
         activate(layer->activation, coefs, count * now);
         for (ptrdiff_t block = 0, next = n; block * UFBERT_BLOCK < n; block = next)
-            for (int t = 0; t < count; t++)
+            for (int t = 0; t < count; t++) {
+                if (block == 0)
+                    fetch_ahead(d->ahead, now);
+                prefetch_panel(layer, rows + t * now, now, block + PANEL_BLOCKS);
                 next = mix_columns(layer->bfloat16, start, past, d->y + tokens[t] * n, rows + t * now,
                                    coefs + t * now, now, block, n);
+            }
     }
 }
 
 static void write_segment(const descent *d, ptrdiff_t lo, ptrdiff_t hi) {
     for (; lo < hi; lo += TOKENS_IN_BLOCK)
         write_outputs(d, d->order + lo, hi - lo < TOKENS_IN_BLOCK ? (int)(hi - lo) : TOKENS_IN_BLOCK);
-}
-
-static ptrdiff_t end_of_node(const int32_t *at, ptrdiff_t lo, ptrdiff_t hi) {
-    const int32_t node = at[lo];
-    while (lo < hi && at[lo] == node)
-        lo++;
-    return lo;
 }
 
 static void descend_passes(const descent *d, ptrdiff_t lo, ptrdiff_t hi, ptrdiff_t level, ptrdiff_t end) {
@@ -222,62 +229,119 @@ static void descend_passes(const descent *d, ptrdiff_t lo, ptrdiff_t hi, ptrdiff
     }
 }
 
-static void descend_segment(const descent *d, ptrdiff_t lo, ptrdiff_t hi, ptrdiff_t level);
-
-/* A segment that is too large: whole nodes, as many as fit in the second cache, one part after another. */
-static void split_segment(const descent *d, ptrdiff_t lo, ptrdiff_t hi, ptrdiff_t level) {
-    while (lo < hi) {
-        ptrdiff_t cut = end_of_node(d->at, lo, hi), next = cut;
-        for (; next - lo <= SEGMENT_TOKENS && cut < hi; next = end_of_node(d->at, cut, hi))
-            cut = next;
-        descend_segment(d, lo, cut, level);
-        lo = cut;
+/* Tokens order[lo:hi], which are sorted by the node of level `first` that they stand at, through levels to end - 1. */
+static void descend(const descent *d, ptrdiff_t lo, ptrdiff_t hi, ptrdiff_t first, ptrdiff_t end) {
+    ptrdiff_t distinct = 1; /* nodes that the tokens stand at, or fewer */
+    for (ptrdiff_t level = first, next; level < end; level = next) {
+        if (2 * distinct > hi - lo) {
+            for (ptrdiff_t i = lo; i < hi; i += TOKENS_IN_BLOCK)
+                descend_alone(d, d->order + i, d->at + i, hi - i < TOKENS_IN_BLOCK ? (int)(hi - i) : TOKENS_IN_BLOCK,
+                              level, end);
+            return;
+        }
+        next = level + PASS_LEVELS > end ? end : level + PASS_LEVELS;
+        descend_passes(d, lo, hi, level, next);
+        if (next < end)
+            distinct = sort_by_node(d, lo, hi, PASS_LEVELS);
     }
 }
 
-/* Tokens order[lo:hi], which stand at nodes of `level` and are sorted by them, to the leaves. */
-static void descend_segment(const descent *d, ptrdiff_t lo, ptrdiff_t hi, ptrdiff_t level) {
-    const ptrdiff_t levels = d->layer->depth + 1;
-    ptrdiff_t distinct = 1; /* nodes that the tokens stand at, or fewer */
-    while (level < levels) {
-        if (2 * distinct > hi - lo && hi - lo <= SEGMENT_TOKENS) {
-            for (ptrdiff_t i = lo; i < hi; i += TOKENS_IN_BLOCK)
-                descend_alone(d, d->order + i, d->at + i, hi - i < TOKENS_IN_BLOCK ? (int)(hi - i) : TOKENS_IN_BLOCK,
-                              level);
-            break;
-        }
-        const ptrdiff_t end = level + PASS_LEVELS > levels ? levels : level + PASS_LEVELS;
-        descend_passes(d, lo, hi, level, end);
-        if (end == levels)
-            break;
-        distinct = sort_by_node(d, lo, hi, PASS_LEVELS);
-        level = end;
-        if (hi - lo > SEGMENT_TOKENS && distinct > 1) {
-            split_segment(d, lo, hi, level);
-            return;
-        }
+/* Levels that tokens pass in their own order, before they are sorted by subtree. */
+static ptrdiff_t top_levels(const ufbert_fff *layer, ptrdiff_t tokens) {
+    ptrdiff_t levels = 0;
+    if (layer->depth < PASS_LEVELS)
+        return 0;
+    while (levels < layer->depth && levels < MOST_TOP_LEVELS && tokens >> levels > SLICE_TOKENS)
+        levels++;
+    return levels;
+}
+
+/* Sorts a tile by its nodes of one level. starts[i]: where the tokens of its ith node begin. */
+static void sort_tile(const descent *d, ptrdiff_t tokens, ptrdiff_t level, ptrdiff_t *starts) {
+    const int32_t first = (1 << level) - 1;
+    ptrdiff_t place[1 << MOST_TOP_LEVELS] = {0}, sum = 0;
+    memcpy(d->order_spare, d->order, (size_t)tokens * sizeof(int32_t));
+    memcpy(d->at_spare, d->at, (size_t)tokens * sizeof(int32_t));
+    for (ptrdiff_t i = 0; i < tokens; i++)
+        place[d->at_spare[i] - first]++;
+    for (ptrdiff_t node = 0; node < 1 << level; node++) {
+        const ptrdiff_t count = place[node];
+        starts[node] = place[node] = sum;
+        sum += count;
     }
-    if (d->tree + 1 == d->layer->num_trees)
-        write_segment(d, lo, hi);
+    starts[1 << level] = sum;
+    for (ptrdiff_t i = 0; i < tokens; i++) {
+        const ptrdiff_t to = place[d->at_spare[i] - first]++;
+        d->order[to] = d->order_spare[i];
+        d->at[to] = d->at_spare[i];
+    }
+}
+
+/* The rows of the subtree of node `root`, which is on `level`, in one matrix. */
+static void plan_subtree(const descent *d, const char *rows, ptrdiff_t stride, ptrdiff_t root, ptrdiff_t level) {
+    for (ptrdiff_t count = 1; level <= d->layer->depth && count <= AHEAD_NODES; count *= 2, level++, root = 2 * root + 1)
+        plan_fetch(d->ahead, rows + root * stride, count * stride);
+}
+
+static void descend_slices(const descent *d, ptrdiff_t tokens, ptrdiff_t top) {
+    const ptrdiff_t width = d->layer->width_in;
+    for (ptrdiff_t lo = 0, hi, next; lo < tokens; lo = hi) {
+        hi = lo + SLICE_TOKENS < tokens ? lo + SLICE_TOKENS : tokens;
+        next = hi + SLICE_TOKENS < tokens ? hi + SLICE_TOKENS : tokens;
+        plan_nothing(d->ahead);
+        plan_fetch(d->ahead, d->x + hi * width, (next - hi) * width * (ptrdiff_t)sizeof(float));
+        spread_over(d->ahead, (hi - lo) * top);
+        descend(d, lo, hi, 0, top);
+    }
+}
+
+/* Subtree by subtree of level `top` to the leaves; the outputs too, if this is the last tree. */
+static void descend_subtrees(const descent *d, const ptrdiff_t *starts, ptrdiff_t top) {
+    const ufbert_fff *layer = d->layer;
+    const ptrdiff_t levels = layer->depth + 1, subtrees = (ptrdiff_t)1 << top, bytes = layer->width_in * sizeof(float);
+    const int last = d->tree + 1 == layer->num_trees;
+    for (ptrdiff_t i = 0; i < subtrees; i++) {
+        const ptrdiff_t lo = starts[i], hi = starts[i + 1], next = starts[i + 2 < subtrees ? i + 2 : subtrees];
+        plan_nothing(d->ahead);
+        if (next > hi) {
+            plan_subtree(d, d->rows_in, layer->stride_in, subtrees + i, top);
+            for (ptrdiff_t token = hi; token < next && token < hi + AHEAD_TOKENS; token++)
+                plan_fetch(d->ahead, d->x + d->order[token] * layer->width_in, bytes);
+            if (last)
+                plan_subtree(d, d->rows_out, layer->stride_out, subtrees + i, top);
+        }
+        spread_over(d->ahead, (hi - lo) * (levels - top + (last ? d->visits : 0)));
+        descend(d, lo, hi, top, levels);
+        if (last)
+            write_segment(d, lo, hi);
+    }
 }
 
 static void forward_tile(descent *d, ptrdiff_t tokens) {
     const ufbert_fff *layer = d->layer;
+    const ptrdiff_t top = top_levels(layer, tokens), levels = layer->depth + 1;
+    ptrdiff_t starts[(1 << MOST_TOP_LEVELS) + 1] = {0, tokens};
     for (d->tree = 0; d->tree < layer->num_trees; d->tree++) {
-        d->first_visit = d->tree * (layer->depth + 1);
+        d->first_visit = d->tree * levels;
         d->rows_in = layer->w_in + d->tree * layer->num_nodes * layer->stride_in;
+        d->rows_out = layer->w_out + d->tree * layer->num_nodes * layer->stride_out;
         for (ptrdiff_t i = 0; i < tokens; i++) {
             d->order[i] = (int32_t)i;
             d->at[i] = 0;
         }
-        descend_segment(d, 0, tokens, 0);
+        if (top > 0) {
+            descend_slices(d, tokens, top);
+            sort_tile(d, tokens, top, starts);
+        }
+        descend_subtrees(d, starts, top);
     }
 }
 
 static void fff_forward(const ufbert_fff *layer, const float *x, ptrdiff_t tokens, float *y, int32_t *path,
                         float *scores, int stream, void *scratch) {
     const ptrdiff_t most = ufbert_tile_tokens(layer), tile = tokens < most ? tokens : most;
-    descent d = {.layer = layer, .visits = layer->num_trees * (layer->depth + 1), .stream = stream};
+    fetch_plan ahead;
+    descent d = {.layer = layer, .visits = layer->num_trees * (layer->depth + 1), .stream = stream, .ahead = &ahead};
     d.order = scratch;
     d.at = d.order + tile;
     d.order_spare = d.at + tile;

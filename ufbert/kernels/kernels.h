@@ -56,9 +56,9 @@ typedef struct {
                         float *scores, int stream, void *scratch);
     /* hidden: scratch of leaf_width floats. */
     void (*leaf_fff_forward)(const ufbert_leaf_fff *layer, const float *x, ptrdiff_t tokens, float *y, float *hidden);
-    /* Tokens first to last - 1: activations, score_grads and dx. */
-    void (*backward_tokens)(const ufbert_backward *pass, ptrdiff_t first, ptrdiff_t last);
-    /* One node's gradient rows: its visits are indices into (T, V), in the order of the tokens. */
+    /* activations, score_grads and dx of some tokens, each given by one of its visits, an index into (T, V). */
+    void (*backward_tokens)(const ufbert_backward *pass, const int64_t *visits, ptrdiff_t count);
+    /* One node's gradient rows, from its visits in the order of the tokens. */
     void (*backward_node)(const ufbert_backward *pass, ptrdiff_t node, const int64_t *visits, ptrdiff_t count);
 } ufbert_kernels;
 

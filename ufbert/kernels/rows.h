@@ -1,7 +1,11 @@
 /* The two operations on weight rows that everything is made of: dot products of one row with several tokens, and
  * weighted sums of several rows. Both fix the order of every addition by position alone. */
 
-enum { EACH_AT_ONCE = 4 };
+enum {
+    EACH_AT_ONCE = 4,
+    LONG_ROW = 4096,          /* elements, from which on the processor's own prefetcher falls behind */
+    FETCH_BYTES_AHEAD = 2048, /* in long rows */
+};
 
 /* Two vectors of a row: at element `at` of the first and of the second half of a block. */
 INLINE void load_row(const int bfloat16, const char *row, ptrdiff_t block, int at, vec *low, vec *high) {
@@ -93,15 +97,18 @@ static void dot_rows(int bfloat16, const char *row, const float *const *xs, int 
 
 /* dots[t] = rows[t] . xs[t], for tokens that share no row: the same sums in the same order, with several tokens in
  * flight to hide the latency of the additions. */
-INLINE void dot_each_unrolled(const int count, const int bfloat16, const char *const *rows, const float *const *xs,
-                              ptrdiff_t n, float *dots) {
-    const int half = UFBERT_BLOCK / 2;
+INLINE void dot_each_unrolled(const int count, const int bfloat16, const int long_rows, const char *const *rows,
+                              const float *const *xs, ptrdiff_t n, float *dots) {
+    const int half = UFBERT_BLOCK / 2, block_bytes = UFBERT_BLOCK * (bfloat16 ? 2 : 4);
     const ptrdiff_t blocks = n / UFBERT_BLOCK, left = n % UFBERT_BLOCK;
     vec low[EACH_AT_ONCE], high[EACH_AT_ONCE], first, second;
 #pragma GCC unroll 8
     for (int t = 0; t < count; t++)
         low[t] = high[t] = v_set(0.0f);
-    for (ptrdiff_t block = 0; block < blocks; block++)
+    for (ptrdiff_t block = 0; block < blocks; block++) {
+        if (long_rows)
+            for (int t = 0; t < count; t++)
+                prefetch_bytes(rows[t] + block * block_bytes + FETCH_BYTES_AHEAD, block_bytes);
 #pragma GCC unroll 8
         for (int at = 0; at < half; at += LANES)
 #pragma GCC unroll 8
@@ -110,6 +117,7 @@ INLINE void dot_each_unrolled(const int count, const int bfloat16, const char *c
                 low[t] = v_fma(first, v_load(xs[t] + block * UFBERT_BLOCK + at), low[t]);
                 high[t] = v_fma(second, v_load(xs[t] + block * UFBERT_BLOCK + half + at), high[t]);
             }
+    }
     if (left)
         for (int at = 0; at < half; at += LANES)
 #pragma GCC unroll 8
@@ -127,10 +135,14 @@ INLINE void dot_each_unrolled(const int count, const int bfloat16, const char *c
 static void dot_each(int bfloat16, const char *const *rows, const float *const *xs, int count, ptrdiff_t n,
                      float *dots) {
     for (; count >= EACH_AT_ONCE; count -= EACH_AT_ONCE) {
-        if (bfloat16)
-            dot_each_unrolled(EACH_AT_ONCE, 1, rows, xs, n, dots);
+        if (bfloat16 && n > LONG_ROW)
+            dot_each_unrolled(EACH_AT_ONCE, 1, 1, rows, xs, n, dots);
+        else if (bfloat16)
+            dot_each_unrolled(EACH_AT_ONCE, 1, 0, rows, xs, n, dots);
+        else if (n > LONG_ROW)
+            dot_each_unrolled(EACH_AT_ONCE, 0, 1, rows, xs, n, dots);
         else
-            dot_each_unrolled(EACH_AT_ONCE, 0, rows, xs, n, dots);
+            dot_each_unrolled(EACH_AT_ONCE, 0, 0, rows, xs, n, dots);
         rows += EACH_AT_ONCE;
         xs += EACH_AT_ONCE;
         dots += EACH_AT_ONCE;

@@ -1,5 +1,6 @@
 /* The body of every instruction set. Its file defines ISA, LANES, TOKENS_AT_ONCE, PANEL_BLOCKS and the v_ functions,
  * then includes this one. */
+#include "ahead.h"
 #include "rows.h"
 #include "activation.h"
 #include "forward.h"
