@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -141,17 +141,47 @@ class FastFeedForward:
 
 @dataclass(frozen=True)
 class EncoderLayer:
-    """Attention and feed-forward, each with a residual sum and a norm after ("post") or before ("pre") it."""
+    """Attention and feed-forward, each with a residual sum and a norm after ("post") or before ("pre") it.
+
+    `compiled` does the same in one call, where all parts are packed: the same bits, without Python in between.
+    """
 
     attention: SelfAttention
     feed_forward: FeedForward | GatedFeedForward | FastFeedForward
     norm1: Norm
     norm2: Norm
     norm_position: str
+    compiled: dense.CompiledLayer | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "compiled", _compiled(self))
 
     def __call__(self, x: np.ndarray, batch: Batch) -> np.ndarray:
+        if self.compiled is not None:
+            return self.compiled(x, batch.cu_seqlens, batch.attended)
+        return self.in_parts(x, batch)
+
+    def in_parts(self, x: np.ndarray, batch: Batch) -> np.ndarray:
+        """Run the parts one after another."""
         if self.norm_position == "pre":
             x = self.attention(self.norm1(x), batch, residual=x)
             return self.feed_forward(self.norm2(x), residual=x)
         x = self.norm1(self.attention(x, batch, residual=x))
         return self.norm2(self.feed_forward(x, residual=x))
+
+
+def _compiled(layer: EncoderLayer) -> dense.CompiledLayer | None:
+    """Put packed parts together, if all of them are packed and all norms layer norms."""
+    attention, feed_forward = layer.attention, layer.feed_forward
+    linears = [attention.query_key_value, attention.output]
+    if isinstance(feed_forward, FeedForward):
+        halves = (feed_forward.dense_in, feed_forward.dense_out)
+        linears += halves
+    elif isinstance(feed_forward, FastFeedForward) and feed_forward.trees._layer is not None:
+        halves = feed_forward.trees
+    else:
+        return None
+    norms = [(norm.weight, norm.bias, norm.eps) for norm in (layer.norm1, layer.norm2)]
+    if any(bias is None for _, bias, _ in norms) or not all(isinstance(part, dense.PackedLinear) for part in linears):
+        return None
+    return dense.CompiledLayer(*linears[:2], halves, *norms, attention.num_heads, attention.scale, layer.norm_position)
