@@ -19,7 +19,7 @@ size_t ufbert_linear_scratch(const ufbert_linear *layer) {
 
 size_t ufbert_attention_scratch(ptrdiff_t length, ptrdiff_t head_size) {
     const ptrdiff_t keys = whole_panels(length), columns = whole_panels(head_size), rows = 8;
-    return (size_t)(keys * head_size + length * columns + keys + rows * keys + rows * columns) * sizeof(float);
+    return (size_t)((keys + 16) * head_size + length * columns + keys + rows * keys + rows * columns) * sizeof(float);
 }
 
 /* Pieces of scratch begin at cache lines. */
