@@ -59,9 +59,9 @@ cdef extern from "kernels/dense.h" nogil:
     int ufbert_run_layer(const ufbert_dense *, const ufbert_layer *, ufbert_pass *, int)
     size_t ufbert_linear_scratch(const ufbert_linear *)
     size_t ufbert_attention_scratch(ptrdiff_t, ptrdiff_t)
-    void ufbert_pack_floats(const ufbert_linear *, const float *)
-    void ufbert_pack_halves(const ufbert_linear *, const float *)
-    void ufbert_pack_bytes(const ufbert_linear *, const float *)
+    void ufbert_pack_floats(const ufbert_linear *, const float *, int)
+    void ufbert_pack_halves(const ufbert_linear *, const float *, int)
+    void ufbert_pack_bytes(const ufbert_linear *, const float *, int)
 
     enum: UFBERT_PANEL, UFBERT_NO_ACTIVATION
 
@@ -79,7 +79,7 @@ cdef class PackedPanels:
     cdef char *memory
     cdef size_t num_bytes
 
-    def __cinit__(self, const float[:, ::1] weight, const float[::1] bias, int activation, str dtype):
+    def __cinit__(self, const float[:, ::1] weight, const float[::1] bias, int activation, str dtype, int num_threads):
         cdef ptrdiff_t n = weight.shape[0], k = weight.shape[1]
         cdef ptrdiff_t panels = (n + UFBERT_PANEL - 1) // UFBERT_PANEL, columns = panels * UFBERT_PANEL
         cdef size_t row = columns * sizeof(float)
@@ -105,11 +105,11 @@ cdef class PackedPanels:
             memcpy(rows, &bias[0], n * sizeof(float))
         with nogil:
             if int8:
-                ufbert_pack_bytes(&self.layer, &weight[0, 0])
+                ufbert_pack_bytes(&self.layer, &weight[0, 0], num_threads)
             elif bfloat16:
-                ufbert_pack_halves(&self.layer, &weight[0, 0])
+                ufbert_pack_halves(&self.layer, &weight[0, 0], num_threads)
             else:
-                ufbert_pack_floats(&self.layer, &weight[0, 0])
+                ufbert_pack_floats(&self.layer, &weight[0, 0], num_threads)
 
     def __dealloc__(self):
         ufbert_free_pages(self.memory, self.num_bytes)

@@ -60,7 +60,7 @@ class PackedLinear:
         self.shape = weight.shape
         self.row_work = weight.size / CHEAPER[dtype]
         kind = _cmm.NO_ACTIVATION if activation is None else _cmm.ACTIVATIONS[activation]
-        self.panels = _cmm.PackedPanels(weight, bias, kind, dtype)
+        self.panels = _cmm.PackedPanels(weight, bias, kind, dtype, _door.num_threads_for(weight.size, None))
 
     @property
     def nbytes(self) -> int:

@@ -24,6 +24,7 @@ __all__ = ["Text", "Tokenizer", "cut_pair"]
 Text = str | tuple[str, str]
 """A text, or a pair of them."""
 
+ALONE = 4  # texts below which waking the library's threads takes longer than tokenising
 _SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 _SURROGATES = re.compile("[\ud800-\udfff]")  # half characters, which UTF-8 cannot hold
 
@@ -79,11 +80,8 @@ class Tokenizer:
         pairs = [_parts(text, self.lowercase) for text in texts]
         limit = self.max_length if max_length is None else max_length
         limit = self.checked_length(limit, any(len(parts) == 2 for parts in pairs))
-        encode = self.backend.encode_batch if offsets else getattr(
-            self.backend, "encode_batch_fast", self.backend.encode_batch
-        )
         # Special tokens come after the cut, so that each text is tokenised once.
-        pieces = iter(encode([part for parts in pairs for part in parts], add_special_tokens=False))
+        pieces = iter(self._pieces([part for parts in pairs for part in parts], offsets))
         encodings, truncated = [], []
         for parts in pairs:
             encoded = [next(pieces) for _ in parts]
@@ -129,6 +127,13 @@ class Tokenizer:
         """Text of tokens, as transformers' ``convert_tokens_to_string``."""
         decoder = self.backend.decoder
         return decoder.decode(list(tokens)) if decoder is not None else " ".join(tokens)
+
+    def _pieces(self, texts: list[str], offsets: bool) -> list[Encoding]:
+        """Encodings of texts, uncut and without special tokens."""
+        if len(texts) < ALONE:
+            return [self.backend.encode(text, add_special_tokens=False) for text in texts]
+        encode = None if offsets else getattr(self.backend, "encode_batch_fast", None)
+        return (encode or self.backend.encode_batch)(texts, add_special_tokens=False)
 
     def _cut(self, parts: Sequence[Encoding], limit: int) -> int:
         """Cut a text or a pair, the longer one first, to what special tokens leave of `limit`; return by how much."""

@@ -100,12 +100,12 @@ int ufbert_run_layer(const ufbert_dense *kernels, const ufbert_layer *layer, ufb
 ufbert_member ufbert_member_of(const ufbert_layer *layer, const ufbert_pass *pass, int member);
 
 /* weight (width_out, width_in) into float32 panels; layer->floats is written to. */
-void ufbert_pack_floats(const ufbert_linear *layer, const float *weight);
+void ufbert_pack_floats(const ufbert_linear *layer, const float *weight, int threads);
 
 /* weight into bfloat16 panels, rounded to nearest; layer->halves is written to. */
-void ufbert_pack_halves(const ufbert_linear *layer, const float *weight);
+void ufbert_pack_halves(const ufbert_linear *layer, const float *weight, int threads);
 
 /* weight into int8 panels, each column rounded by its own scale; bytes, scales and sums are written to. */
-void ufbert_pack_bytes(const ufbert_linear *layer, const float *weight);
+void ufbert_pack_bytes(const ufbert_linear *layer, const float *weight, int threads);
 
 #endif
