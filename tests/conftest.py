@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,15 @@ BERT_CONFIG = {
     "intermediate_size": 20,
     "max_position_embeddings": 32,
     "type_vocab_size": 2,
+}
+
+FFF_CONFIG = {
+    **{key: value for key, value in BERT_CONFIG.items() if key != "intermediate_size"},
+    "model_type": "ufbert",
+    "feed_forward": "fff",
+    "num_trees": 2,
+    "depth": 3,
+    "output_bias": True,
 }
 
 
@@ -57,10 +67,35 @@ def bert_tensors(config, seed=0):
     return {name: (rng.standard_normal(shape) * 0.4).astype(np.float32) for name, shape in shapes.items()}
 
 
-def write_bert(folder, tensors=None, **changes):
+def fff_tensors(config=FFF_CONFIG, seed=0):
+    """Random tensors of a BertModel with FFF layers, by name."""
+    rng = np.random.default_rng(seed)
+    hidden, nodes = config["hidden_size"], config["num_trees"] * (2 ** (config["depth"] + 1) - 1)
+    dense = bert_tensors(config | {"intermediate_size": 1}, seed)
+    tensors = {name: array for name, array in dense.items() if not is_dense_feed_forward(name)}
+    for index in range(config["num_hidden_layers"]):
+        stem = f"encoder.layer.{index}.ffn"
+        shapes = {"linear_in.weight": (nodes, hidden), "linear_in.bias": (nodes,), "linear_out.weight": (hidden, nodes)}
+        if config.get("output_bias"):
+            shapes["linear_out.bias"] = (hidden,)
+        for name, shape in shapes.items():
+            tensors[f"{stem}.{name}"] = (rng.standard_normal(shape) * 0.4).astype(np.float32)
+    return tensors
+
+
+def is_dense_feed_forward(name):
+    return ".intermediate.dense." in name or (".output.dense." in name and ".attention." not in name)
+
+
+def write_fff(folder, tensors=None, **changes):
+    """A BERT folder with FFF layers; `changes` go into config.json."""
+    return write_bert(folder, fff_tensors(FFF_CONFIG | changes) if tensors is None else tensors, FFF_CONFIG, **changes)
+
+
+def write_bert(folder, tensors=None, config=BERT_CONFIG, **changes):
     """A BERT folder with weights, configuration and vocabulary; `changes` go into config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = BERT_CONFIG | changes
+    config = config | changes
     tensors = bert_tensors(BERT_CONFIG) if tensors is None else tensors
     write_tensors(folder / "model.safetensors", {name: ("F32", array) for name, array in tensors.items()})
     (folder / "config.json").write_text(json.dumps(config))
@@ -71,6 +106,11 @@ def write_bert(folder, tensors=None, **changes):
 def write_sentence_model(folder, mode="pooling_mode_mean_tokens", **changes):
     """A sentence-transformers folder over the same BERT."""
     write_bert(folder, **changes)
+    return add_mean_pooling(folder, mode)
+
+
+def add_mean_pooling(folder, mode="pooling_mode_mean_tokens"):
+    """Make a sentence-transformers folder of a BERT folder of 12 dimensions."""
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     entries = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in modules]
     (folder / "modules.json").write_text(json.dumps(entries))
@@ -87,3 +127,17 @@ def bert_folder(tmp_path):
 @pytest.fixture
 def sentence_folder(tmp_path):
     return write_sentence_model(tmp_path / "sentence")
+
+
+def write_crammed_fff(folder):
+    """The golden UltraFastBERT with a vocabulary, so that it takes texts."""
+    shutil.copytree(GOLDEN / "ultrafastbert-3x2", folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    return folder
+
+
+def some_texts(count, seed=0):
+    """Texts of 1 to 12 words of the vocabulary."""
+    rng = np.random.default_rng(seed)
+    words = VOCABULARY[len(SPECIAL) :]
+    return [" ".join(rng.choice(words, rng.integers(1, 13))).replace("##", "") for _ in range(count)]

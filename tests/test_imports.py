@@ -19,7 +19,7 @@ RANKS = [
     {"encoder", "tokenizer"},
     {"checkpoint"},
     {"tasks", "convert", "info"},
-    {"testing"},
+    {"testing", "routes"},
     {"cli", "__init__"},
     {"__main__"},
 ]
@@ -47,7 +47,8 @@ def test_every_module_has_a_rank_and_imports_only_from_lower_ones():
         own = file.relative_to(PACKAGE).with_suffix("").parts[0]
         assert own in RANK, f"{own}: give it a rank"
         for internal, foreign in imports(file):
-            assert foreign not in HEAVY or own == "testing", f"{file}: imports {foreign}"
+            fenced = own == "testing" or (own, foreign) == ("routes", "matplotlib")
+            assert foreign not in HEAVY or fenced, f"{file}: imports {foreign}"
             if internal is not None and internal != own and (own, internal) not in ALLOWED:
                 assert RANK[internal] < RANK[own], f"{file}: imports {internal}, which is not below it"
 

@@ -37,6 +37,12 @@ def test_fast_feed_forward_is_the_reference(activation):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_an_output_bias_is_added_to_the_trees():
+    trees, bias = cmm.PackedFFF(random(3, 15, 12), random(3, 15), random(3, 15, 12), 3), random(12)
+    expected = layers.FastFeedForward(trees)(X, X) + bias
+    np.testing.assert_allclose(layers.FastFeedForward(trees, bias)(X, X), expected, atol=1e-5)
+
+
 def test_a_tree_of_depth_0_for_each_neuron_is_a_dense_layer():
     w_in, b_in, w_out = random(20, 1, 12), random(20, 1), random(20, 1, 12)
     dense_in = layers.Linear(w_in[:, 0].copy(), b_in[:, 0].copy(), "gelu")

@@ -26,6 +26,7 @@ LIMITS = {
     "head_dim": 1_048_576,
 }
 MAX_DEPTH = 24
+MAX_EXPANDED = 2**30  # input weights of a pruned model's nodes, the dropped ones too: the file does not bound them
 MAX_POSITION_TABLE = 2**26  # entries of a sinusoidal table: 256 MB
 
 
@@ -55,6 +56,12 @@ class ModelConfig:
     norm : {"layer_norm", "rms_norm", "scale_norm"}
     feed_forward : {"dense", "gated", "fff"}
         "gated": half of `intermediate_size` is the value, half the gate. "fff": `num_trees` binary trees of `depth`.
+    intermediate_size : int
+        0 for dense layers that have no neurons and give their output bias only.
+    output_bias : bool
+        Whether FFF layers have one; dense layers follow `linear_bias`.
+    pruned : bool
+        Whether the checkpoint has only the nodes of FFF layers that some corpus visited.
     hidden_act : str
         A key of `ufbert.ops.ACTIVATIONS`.
     """
@@ -81,6 +88,8 @@ class ModelConfig:
     intermediate_size: int = 1
     num_trees: int = 1
     depth: int = 0
+    output_bias: bool = False
+    pruned: bool = False
     lm_transform: bool = True
     decoder_bias: bool = True
     tie_word_embeddings: bool = True
@@ -103,12 +112,14 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for item in fields(self):
             if item.name in LIMITS:
-                minimum = 0 if item.name == "type_vocab_size" else 1
-                check_size(getattr(self, item.name), item.name, minimum, LIMITS[item.name])
+                check_size(getattr(self, item.name), item.name, self._minimum(item.name), LIMITS[item.name])
         check_size(self.pad_token_id, "pad_token_id", 0, self.vocab_size - 1)
         check_size(self.depth, "depth", 0, MAX_DEPTH)
         if self.feed_forward == "fff":
             check_size(self.num_trees * self.num_nodes, "num_trees * nodes of a tree", 1, LIMITS["num_trees"])
+        if self.pruned:
+            expanded = self.num_hidden_layers * self.num_trees * self.num_nodes * self.hidden_size
+            check_size(expanded, "all nodes * hidden_size of a pruned model", 1, MAX_EXPANDED)
         if self.classification_head:
             check_size(self.classification_head.head_dim, "head_dim", 1, LIMITS["head_dim"])
         if self.hidden_size % self.num_attention_heads:
@@ -119,6 +130,10 @@ class ModelConfig:
         if "sinusoidal" in self.position_embedding:
             entries = self.max_position_embeddings * self.hidden_size
             check_size(entries, "max_position_embeddings * hidden_size", 1, MAX_POSITION_TABLE)
+
+    def _minimum(self, name: str) -> int:
+        may_be_none = name == "type_vocab_size" or (name == "intermediate_size" and self.feed_forward == "dense")
+        return 0 if may_be_none else 1
 
 
 def check_size(value: object, name: str, minimum: int, maximum: int) -> None:

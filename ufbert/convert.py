@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from .checkpoint.build import load
-from .checkpoint.files import WEIGHTS, ModelFolder, check_regular
+from .checkpoint.files import WEIGHTS, ModelFolder
 from .checkpoint.sentence import list_modules, load_sentence_model
 from .checkpoint.tensors import Tensor, Tensors, narrow_bfloat16, write_tensors
+from .checkpoint.writing import copy_settings, new_folder
 from .errors import InputError, shown
 
 __all__ = ["DTYPES", "convert"]
 
 DTYPES = ("float32", "float16", "bfloat16")
-# What a model folder and its module folders are made of; pickles, code and other formats stay behind.
-KEPT = (
-    "config.json",
-    "config_sentence_transformers.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "README.md",
-    "LICENSE",
-)
 
 
 def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtype: str = "float16") -> Path:
@@ -41,7 +27,7 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtyp
     source : str or path
         A model folder, plain or of sentence-transformers.
     target : str or path
-        A folder that does not exist yet; it appears when it is complete.
+        A folder that does not exist yet, or is empty; it appears when it is complete.
     dtype : {"float32", "float16", "bfloat16"}
         Of all floating-point tensors; others, such as position numbers, are copied.
 
@@ -53,39 +39,24 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtyp
     Raises
     ------
     InputError
-        If `target` exists or is no path, or `dtype` is unknown.
+        If `target` is taken or is no path, or `dtype` is unknown.
     CheckpointError
         If `source` is not usable, or a value does not fit into float16.
     """
-    folder, free = ModelFolder(source), _free_path(target)
+    folder = ModelFolder(source)
     if dtype not in DTYPES:
         raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {shown(dtype)}")
     modules = _load(folder)  # a model that this package cannot read is not worth having
-    free.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".ufbert-", dir=free.parent) as scratch:
-        complete = Path(scratch, "model")
-        complete.mkdir()
-        _copy_settings(folder, complete)
+    with new_folder(target) as complete:
+        copy_settings(folder, complete)
         for kind, path in modules:
             if kind != "Normalize":  # which has neither settings nor weights
                 (complete / path).mkdir(parents=True, exist_ok=True)
-                _copy_settings(folder.subfolder(path), complete / path)
+                copy_settings(folder.subfolder(path), complete / path)
             if kind in ("Transformer", "Dense"):
                 _convert_weights(folder.subfolder(path), complete / path, dtype)
         _load(ModelFolder(complete))
-        complete.rename(free)
-    return free
-
-
-def _free_path(target: str | os.PathLike[str]) -> Path:
-    try:
-        path = Path(target)
-        path.lstat()
-    except FileNotFoundError:
-        return path
-    except (TypeError, ValueError, OSError) as error:  # not a path at all, too long, inside a file, ...
-        raise InputError(f"target: expected a path for a new folder, got {shown(target)}: {error}") from None
-    raise InputError(f"{path}: expected a name that is free, found something there; remove it or choose another")
+    return Path(target)
 
 
 def _load(folder: ModelFolder) -> list[tuple[str, str]]:
@@ -95,13 +66,6 @@ def _load(folder: ModelFolder) -> list[tuple[str, str]]:
         return list_modules(folder)
     load(folder.path)
     return [("Transformer", "")]
-
-
-def _copy_settings(folder: ModelFolder, target: Path) -> None:
-    for name in KEPT:
-        if folder.has(name):
-            check_regular(folder.path / name)
-            shutil.copyfile(folder.path / name, target / name)
 
 
 def _convert_weights(folder: ModelFolder, target: Path, dtype: str) -> None:

@@ -132,9 +132,12 @@ class FastFeedForward:
     """P binary trees of neurons, of which a token visits one path each. arXiv 2311.10770."""
 
     trees: cmm.PackedFFF
+    bias: np.ndarray | None = None  # (H,), added to the trees' sum; the paper's layer has none
 
     def __call__(self, x: np.ndarray, residual: np.ndarray) -> np.ndarray:
         y = self.trees(x)  # (T, H) -> (T, H)
+        if self.bias is not None:
+            y += self.bias
         y += residual
         return y
 

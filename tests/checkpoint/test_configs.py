@@ -4,7 +4,7 @@ import copy
 import json
 
 import pytest
-from conftest import BERT_CONFIG, GOLDEN, VOCABULARY
+from conftest import BERT_CONFIG, FFF_CONFIG, GOLDEN, VOCABULARY
 
 from ufbert.checkpoint.configs import parse_config
 from ufbert.errors import CheckpointError
@@ -37,6 +37,43 @@ def test_ultrafastbert_in_our_words():
     assert config.norm_position == "pre" and config.final_norm and not config.qkv_bias
 
 
+def test_fff_layers_in_our_words():
+    config = parse_config(FFF_CONFIG)
+    assert (config.family, config.task, config.feed_forward, config.hidden_act) == ("bert", "base", "fff", "gelu")
+    assert (config.num_trees, config.depth, config.num_nodes, config.output_bias) == (2, 3, 15, True)
+    assert not parse_config({key: value for key, value in FFF_CONFIG.items() if key != "output_bias"}).output_bias
+    dense = parse_config(BERT_CONFIG | {"model_type": "ufbert", "feed_forward": "dense"})
+    assert dense == parse_config(BERT_CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        *[("feed_forward", value, "feed_forward: expected one of fff, dense") for value in (None, "gated", 1, ["fff"])],
+        *[("num_trees", value, "num_trees: expected an integer from 1") for value in (None, 0, -1, 2.0, "2", 10**9)],
+        *[("depth", value, "depth: expected an integer from 0 to 24") for value in (None, -1, 25, 10**400, True, [3])],
+        *[("output_bias", value, "output_bias: expected true or false") for value in (1, "true", [])],
+        *[("hidden_act", value, "hidden_act: expected one of gelu") for value in ("gelu_new", "mish", "linear", 3)],
+        ("num_trees", 2**22, "num_trees \\* nodes of a tree"),
+        ("hidden_size", 0, "hidden_size"),
+        ("architectures", ["ScriptableLM"], "architectures"),
+        ("position_embedding_type", "relative_key", "position_embedding_type"),
+        ("model_type", "Ufbert", "model_type"),
+    ],
+)
+def test_fff_refusals(key, value, message):
+    with pytest.raises(CheckpointError, match=message):
+        parse_config(FFF_CONFIG | {key: value})
+
+
+def test_no_feed_forward_neurons():
+    assert parse_config(BERT_CONFIG | {"intermediate_size": 0}).intermediate_size == 0
+    with pytest.raises(CheckpointError, match="intermediate_size: expected an integer from 0"):
+        parse_config(BERT_CONFIG | {"intermediate_size": -1})
+    with pytest.raises(CheckpointError, match="intermediate_size: expected an integer from 1"):
+        parse_config(changed(DENSE, "arch.intermed_size", 0))
+
+
 def test_labels_and_their_number():
     labels = {"1": "no", "0": "yes", "2": "maybe"}
     config = parse_config(BERT_CONFIG | {"architectures": ["BertForSequenceClassification"], "id2label": labels})
@@ -51,7 +88,7 @@ def test_a_bert_config_without_model_type_or_architecture():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("model_type", "roberta", "model_type: expected one of bert, crammedBERT, found 'roberta'"),
+        ("model_type", "roberta", "model_type: expected one of bert, ufbert, crammedBERT, found 'roberta'"),
         ("model_type", ["bert"], "model_type"),
         ("architectures", ["BertLMHeadModel"], "architectures: expected one of BertModel"),
         ("architectures", "BertModel", "architectures: expected a list"),

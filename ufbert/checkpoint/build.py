@@ -30,6 +30,7 @@ from ..layers import (
 from . import names
 from .configs import parse_config
 from .files import ModelFolder
+from .pruned import expand, kept_nodes
 from .tensors import Tensors
 
 __all__ = ["load", "load_model"]
@@ -41,8 +42,8 @@ def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
     Parameters
     ----------
     folder : str or path
-        ``config.json`` and ``model.safetensors`` (or a sharded index), as Hugging Face's transformers or the authors
-        of crammedBERT and UltraFastBERT store them.
+        ``config.json`` and ``model.safetensors`` (or a sharded index), as Hugging Face's transformers, this package
+        or the authors of crammedBERT and UltraFastBERT store them.
     dtype : {"float32", "bfloat16", "int8"}
         Precision of the layers' matrix multiplications; see `ufbert.dense.PackedLinear`. But for "float32", FFF layers
         keep their weights in bfloat16.
@@ -80,11 +81,7 @@ class Source:
 
     def __init__(self, config: ModelConfig, tensors: Tensors, dtype: str) -> None:
         self.config, self.tensors, self.dtype = config, tensors, dtype
-        prefix = names.PREFIX[config.family]
-        encoder_names = names.ENCODER[config.family]
-        bare = encoder_names["word_embeddings"] in tensors
-        self.spelling = {key: ("" if bare else prefix) + name for key, name in encoder_names.items()}
-        self.spelling |= names.HEAD[config.family]
+        self.spelling = names.spelling(config.family, tensors)
 
     def model(self, with_pooler: bool) -> Model:
         config = self.config
@@ -166,22 +163,25 @@ class Source:
     def fast_feed_forward(self, index: int) -> FastFeedForward:
         config = self.config
         trees, nodes, hidden = config.num_trees, config.num_nodes, config.hidden_size
-        w_in = self.tensors.take(self.name("fff_in", index) + ".weight", (trees * nodes, hidden))
-        b_in = self.tensors.take(self.name("fff_in", index) + ".bias", (trees * nodes,))
-        w_out = self.tensor("fff_out", (hidden, trees * nodes), index)
-        w_out = np.ascontiguousarray(w_out.T)  # a node's output row becomes contiguous
+        kept = kept_nodes(self.tensors, self.name("fff_nodes", index), trees, nodes) if config.pruned else None
+        stored = trees * nodes if kept is None else len(kept)
+        w_in = self.tensors.take(self.name("fff_in", index) + ".weight", (stored, hidden))
+        b_in = self.tensors.take(self.name("fff_in", index) + ".bias", (stored,))
+        w_out = self.tensor("fff_out", (hidden, stored), index).T
+        if kept is not None:
+            w_in, b_in, w_out = (expand(rows, kept, trees * nodes) for rows in (w_in, b_in, w_out))
+        w_out = np.ascontiguousarray(w_out)  # a node's output row becomes contiguous
         shape = (trees, nodes, hidden)
         weight_dtype = "float32" if self.dtype == "float32" else "bfloat16"
-        return FastFeedForward(
-            PackedFFF(
-                w_in.reshape(shape),
-                b_in.reshape(trees, nodes),
-                w_out.reshape(shape),
-                config.depth,
-                weight_dtype,
-                config.hidden_act,
-            )
+        packed = PackedFFF(
+            w_in.reshape(shape),
+            b_in.reshape(trees, nodes),
+            w_out.reshape(shape),
+            config.depth,
+            weight_dtype,
+            config.hidden_act,
         )
+        return FastFeedForward(packed, self.tensor("fff_out_bias", (hidden,), index) if config.output_bias else None)
 
     def head(self, encoder: Encoder, pooler: Pooler | None) -> Any:
         config, hidden = self.config, self.config.hidden_size
@@ -236,12 +236,14 @@ class Source:
         return Linear(weight, self.tensors.take(stem + ".bias", (out_width,)) if bias else None)
 
     def packed(self, linear: Linear) -> LinearLayer:
-        """Choose what computes a linear layer: the kernels where they are."""
-        return dense.PackedLinear(linear.weight, linear.bias, None, self.dtype) if dense.is_available() else linear
+        """Choose what computes a linear layer: the kernels where they are and have something to do."""
+        if not dense.is_available() or linear.weight.size == 0:
+            return linear
+        return dense.PackedLinear(linear.weight, linear.bias, None, self.dtype)
 
     def activated(self, linear: Linear, activation: str) -> LinearLayer | Activated:
         """Do the same for a linear layer with an activation, which is fused where the kernels know it."""
-        if not dense.is_available():
+        if not dense.is_available() or linear.weight.size == 0:
             return replace(linear, activation=activation)
         if activation not in reference.ACTIVATIONS:
             return Activated(dense.PackedLinear(linear.weight, linear.bias, None, self.dtype), activation)

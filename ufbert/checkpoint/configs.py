@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .. import reference
 from ..config import LIMITS, ClassificationHeadConfig, ModelConfig, check_size
 from ..errors import CheckpointError, shown
 from .options import Options
@@ -41,6 +42,8 @@ BERT_ACTIVATIONS = {
     "sigmoid": "sigmoid",
     "linear": "identity",
 }
+# Those that the FFF kernels know.
+FFF_ACTIVATIONS = {name: act for name, act in BERT_ACTIVATIONS.items() if act in reference.ACTIVATIONS}
 CRAMMED_ACTIVATIONS = {"GELU": "gelu", "ReLU": "relu", "SiLU": "silu", "Tanh": "tanh"}
 CRAMMED_NORMS = {"LayerNorm": "layer_norm", "RMSNorm": "rms_norm", "ScaleNorm": "scale_norm"}
 CRAMMED_POSITIONS = {
@@ -74,11 +77,11 @@ def parse_config(data: Mapping[str, Any], encoder_only: bool = False) -> ModelCo
         raise top.error("architectures", "a list of names", architectures)
     architecture = architectures[0] if architectures else None
     model_type = top.get("model_type", "bert" if architecture in BERT_TASKS else None)
-    parsers = {"bert": _bert, "crammedBERT": _crammed}
+    parsers = {"bert": _bert, "ufbert": _ufbert, "crammedBERT": _crammed}
     if not isinstance(model_type, str) or model_type not in parsers:
         raise CheckpointError(
             f"config.json: model_type: expected one of {', '.join(parsers)}, found {shown(model_type)} "
-            f"(architecture {architecture}); ufbert runs BERT and crammedBERT/UltraFastBERT only"
+            f"(architecture {architecture}); ufbert runs BERT, BERT with FFF layers and crammedBERT/UltraFastBERT only"
         )
     return parsers[model_type](top, architecture, encoder_only)
 
@@ -91,11 +94,12 @@ def _task(top: Options, tasks: Mapping[str, str], architecture: str | None, enco
     return tasks[architecture]
 
 
-def _bert(top: Options, architecture: str | None, encoder_only: bool) -> ModelConfig:
+def _bert(
+    top: Options, architecture: str | None, encoder_only: bool, feed_forward: dict[str, Any] | None = None
+) -> ModelConfig:
     top.refuse_unless("position_embedding_type", ("absolute", None), "absolute")
     top.refuse_unless("is_decoder", (False, None), False)
     top.refuse_unless("add_cross_attention", (False, None), False)
-    act = top.choice("hidden_act", BERT_ACTIVATIONS, "gelu")
     labels = _labels(top)
     return ModelConfig(
         family="bert",
@@ -104,17 +108,37 @@ def _bert(top: Options, architecture: str | None, encoder_only: bool) -> ModelCo
         hidden_size=top.get("hidden_size", 768),
         num_hidden_layers=top.get("num_hidden_layers", 12),
         num_attention_heads=top.get("num_attention_heads", 12),
-        hidden_act=BERT_ACTIVATIONS[act],
         layer_norm_eps=top.number("layer_norm_eps", 1e-12),
         max_position_embeddings=top.get("max_position_embeddings", 512),
         type_vocab_size=top.get("type_vocab_size", 2),
-        intermediate_size=top.get("intermediate_size", 3072),
         tie_word_embeddings=top.flag("tie_word_embeddings", True),
         pad_token_id=top.get("pad_token_id", 0),
         num_labels=len(labels) or top.get("num_labels", 2),
         id2label=labels,
         problem_type=top.choice("problem_type", (None, *PROBLEM_TYPES), None),
+        **(feed_forward or _bert_feed_forward(top)),
     )
+
+
+def _bert_feed_forward(top: Options) -> dict[str, Any]:
+    act = top.choice("hidden_act", BERT_ACTIVATIONS, "gelu")
+    return {"hidden_act": BERT_ACTIVATIONS[act], "intermediate_size": top.get("intermediate_size", 3072)}
+
+
+def _ufbert(top: Options, architecture: str | None, encoder_only: bool) -> ModelConfig:
+    """BERT with FFF layers: its keys and classes, under a model_type that transformers refuses to guess at."""
+    if top.choice("feed_forward", ("fff", "dense"), None) == "dense":
+        return _bert(top, architecture, encoder_only)
+    act = top.choice("hidden_act", FFF_ACTIVATIONS, "gelu")
+    feed_forward = {
+        "feed_forward": "fff",
+        "hidden_act": FFF_ACTIVATIONS[act],
+        "num_trees": top.get("num_trees", None),
+        "depth": top.get("depth", None),
+        "output_bias": top.flag("output_bias", False),
+        "pruned": top.flag("pruned", False),
+    }
+    return _bert(top, architecture, encoder_only, feed_forward)
 
 
 def _crammed(top: Options, architecture: str | None, encoder_only: bool) -> ModelConfig:
@@ -158,17 +182,18 @@ def _crammed(top: Options, architecture: str | None, encoder_only: bool) -> Mode
         id2label=labels,
         problem_type=top.choice("problem_type", (None, *PROBLEM_TYPES), None),
         classification_head=_classification_head(arch.section("classification_head"), hidden_size),
-        **_crammed_feed_forward(arch),
+        **_crammed_feed_forward(top, arch),
     )
 
 
-def _crammed_feed_forward(arch: Options) -> dict[str, Any]:
+def _crammed_feed_forward(top: Options, arch: Options) -> dict[str, Any]:
     kind = arch.choice("intermed_type", ("ff", "fff", None), None)
     gated = {name + "glu": act for name, act in CRAMMED_ACTIVATIONS.items()}
     if kind == "fff":
         name = arch.choice("nonlin", CRAMMED_ACTIVATIONS, "GELU")
         sizes = {"num_trees": arch.get("intermed_size", None), "depth": arch.get("intermed_depth", None)}
-        return {"feed_forward": "fff", "hidden_act": CRAMMED_ACTIVATIONS[name], **sizes}
+        pruned = top.flag("pruned", False)
+        return {"feed_forward": "fff", "hidden_act": CRAMMED_ACTIVATIONS[name], "pruned": pruned, **sizes}
     name = arch.choice("nonlin", [*CRAMMED_ACTIVATIONS, *gated], "GELU")
     width = arch.get("intermed_size", None)
     if name not in gated:

@@ -6,7 +6,9 @@ layer's number. Names of the encoder come behind the family's prefix where the c
 
 from __future__ import annotations
 
-__all__ = ["ENCODER", "HEAD", "HEADS", "IGNORED", "PREFIX"]
+from collections.abc import Container
+
+__all__ = ["ENCODER", "HEAD", "HEADS", "IGNORED", "PREFIX", "spelling"]
 
 PREFIX = {"bert": "bert.", "crammed": "encoder."}
 """What stands before an encoder's names where the checkpoint also has a head."""
@@ -24,6 +26,10 @@ ENCODER = {
         "norm1": "encoder.layer.{layer}.attention.output.LayerNorm",
         "feed_forward_in": "encoder.layer.{layer}.intermediate.dense",
         "feed_forward_out": "encoder.layer.{layer}.output.dense",
+        "fff_in": "encoder.layer.{layer}.ffn.linear_in",
+        "fff_out": "encoder.layer.{layer}.ffn.linear_out.weight",
+        "fff_out_bias": "encoder.layer.{layer}.ffn.linear_out.bias",
+        "fff_nodes": "encoder.layer.{layer}.ffn.nodes",  # only of a pruned model
         "norm2": "encoder.layer.{layer}.output.LayerNorm",
         "pooler": "pooler.dense",
     },
@@ -41,6 +47,7 @@ ENCODER = {
         "feed_forward_out": "layers.{layer}.ffn.dense_out",
         "fff_in": "layers.{layer}.ffn.linear_in",
         "fff_out": "layers.{layer}.ffn.linear_out.weight",
+        "fff_nodes": "layers.{layer}.ffn.nodes",
         "norm2": "layers.{layer}.norm2",
         "final_norm": "final_norm",
     },
@@ -89,3 +96,10 @@ HEADS = {
     "crammed": r"decoder\..*|prediction_head\..*|pooler\..*|head\..*",
 }
 """Patterns of all heads' tensors: left unused where only the encoder is wanted."""
+
+
+def spelling(family: str, tensors: Container[str]) -> dict[str, str]:
+    """Names of a checkpoint with these tensors, by our keys: with the prefix where the encoder's have it."""
+    names = ENCODER[family]
+    prefix = "" if names["word_embeddings"] in tensors else PREFIX[family]
+    return {key: prefix + name for key, name in names.items()} | HEAD[family]

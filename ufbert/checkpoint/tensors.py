@@ -120,7 +120,7 @@ class Tensors:
         self.where = first if len(files) == 1 else first.parent
         self.taken: set[str] = set()
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._tensors
 
     def names(self) -> list[str]:

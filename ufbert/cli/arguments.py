@@ -32,6 +32,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _qa(commands.add_parser("qa", help="answers to a question from each text"))
     _info(commands.add_parser("info", help="version, instruction set, threads, BLAS, OpenMP"))
     _convert(commands.add_parser("convert", help="copy a model folder with its weights in another dtype"))
+    _routes(commands.add_parser("routes", help="which ways tokens take through a model's trees"))
+    _prune(commands.add_parser("prune", help="copy a model folder without the nodes that a corpus never visits"))
     arguments = parser.parse_args(argv)
     if hasattr(arguments, "texts"):
         _check_streams(parser, arguments)
@@ -98,6 +100,39 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="model folder")
     parser.add_argument("target", help="folder to make")
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="default: float16")
+
+
+def _routes(parser: argparse.ArgumentParser) -> None:
+    _corpus(parser)
+    parser.add_argument("--out", metavar="FOLDER", help="write routes.json and routes.png there (extra: plot)")
+    parser.add_argument("--trees", action="store_true", help="a line for each tree of a layer too")
+    parser.add_argument("--dtype", choices=PRECISIONS, default="float32", help="precision (default: float32)")
+
+
+def _prune(parser: argparse.ArgumentParser) -> None:
+    _corpus(parser)
+    parser.add_argument("--out", metavar="FOLDER", required=True, help="folder to make")
+    parser.add_argument("--force", action="store_true", help="replace a model folder of that name")
+    parser.add_argument(
+        "--dtype",
+        nargs="+",
+        choices=PRECISIONS,
+        default=["float32"],
+        help="precisions in which the corpus is run: a node stays if it is visited in one (default: float32)",
+    )
+
+
+def _corpus(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model folder with FFF layers")
+    parser.add_argument(
+        "--corpus",
+        required=True,
+        metavar="TEXT",
+        help="one text a line: plain, .xz or .gz; - for standard input, where it is read once",
+    )
+    parser.add_argument("--max-texts", type=_positive, metavar="N", help="only the first N texts")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="threads of the kernels")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _texts(

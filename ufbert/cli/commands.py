@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..info import info
 from ..tasks import FillMask, QuestionAnswerer, SentenceEncoder, TextClassifier, TokenClassifier
 from ..tasks.run import windows
+from .routing import prune_model, show_routes
 from .streams import open_writer, progress, read_texts
 
 __all__ = ["COMMANDS"]
@@ -120,6 +121,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "qa": qa,
     "info": show_info,
     "convert": convert_folder,
+    "routes": show_routes,
+    "prune": prune_model,
 }
 
 

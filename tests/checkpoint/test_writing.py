@@ -1,0 +1,50 @@
+import os
+
+import pytest
+from conftest import write_bert
+
+from ufbert import InputError
+from ufbert.checkpoint.writing import new_folder
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path):
+    with new_folder(tmp_path / "a" / "b") as folder:
+        (folder / "file").write_text("x")
+        assert not (tmp_path / "a" / "b").exists()
+    assert os.listdir(tmp_path / "a") == ["b"] and os.listdir(tmp_path / "a" / "b") == ["file"]
+
+
+def test_an_empty_folder_may_be_there(tmp_path):
+    (tmp_path / "a").mkdir()
+    with new_folder(tmp_path / "a") as folder:
+        (folder / "file").write_text("x")
+    assert os.listdir(tmp_path / "a") == ["file"]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_what_was_there(tmp_path, replace, error):
+    target = tmp_path / "target"
+    if replace:
+        write_bert(target)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(error), new_folder(target, replace) as folder:
+        (folder / "file").write_text("x")
+        raise error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_only_a_model_folder_is_replaced(tmp_path):
+    model = write_bert(tmp_path / "model")
+    with pytest.raises(InputError, match="expected a name that is free"), new_folder(model):
+        pass
+    with new_folder(model, replace=True) as folder:
+        (folder / "file").write_text("x")
+    assert os.listdir(model) == ["file"] and os.listdir(tmp_path) == ["model"]
+    with pytest.raises(InputError, match="expected a model folder to replace"), new_folder(model, replace=True):
+        pass
+    (tmp_path / "link").symlink_to(write_bert(tmp_path / "other"))
+    for place in ("link", "link/config.json"):
+        with pytest.raises(InputError, match="expected a model folder to replace"):
+            with new_folder(tmp_path / place, replace=True):
+                pass

@@ -1,0 +1,204 @@
+"""A model without the nodes that a corpus never visits, with the proof that the corpus does not notice."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint import names
+from ..checkpoint.configs import parse_config
+from ..checkpoint.files import WEIGHTS, ModelFolder
+from ..checkpoint.pruned import expand, kept_nodes
+from ..checkpoint.sentence import list_modules
+from ..checkpoint.tensors import Tensors, write_tensors
+from ..checkpoint.writing import copy_settings, new_folder
+from ..config import ModelConfig
+from ..errors import CheckpointError, InputError
+from ..tasks.run import check_iterable
+from .record import load_text_model, run_recorded
+from .statistics import Routes
+
+__all__ = ["Pruned", "PrunedLayer", "prune"]
+
+
+@dataclass(frozen=True)
+class PrunedLayer:
+    """What a layer had and has: nodes of all its trees, and bytes of its tensors in the file."""
+
+    num_nodes: int
+    kept: int
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What `prune` did.
+
+    Attributes
+    ----------
+    folder : Path
+    layers : tuple of PrunedLayer
+    num_texts, num_tokens : int
+        Of the corpus on which both models gave the same bits.
+    dtypes : tuple of str
+        Precisions in which they did.
+    """
+
+    folder: Path
+    layers: tuple[PrunedLayer, ...]
+    num_texts: int
+    num_tokens: int
+    dtypes: tuple[str, ...]
+
+
+def prune(
+    source: str | os.PathLike[str],
+    texts: Iterable[str],
+    target: str | os.PathLike[str],
+    dtypes: Sequence[str] = ("float32",),
+    force: bool = False,
+) -> Pruned:
+    """Copy a model folder without the nodes that no token of a corpus visits.
+
+    Parameters
+    ----------
+    source : str or path
+        A model folder with FFF layers.
+    texts : iterable of str
+        Read twice for each dtype, so a list or a `Corpus`, no generator.
+    target : str or path
+        A folder that does not exist yet, or is empty; it appears when it is complete and proven.
+    dtypes : sequence of {"float32", "bfloat16", "int8"}
+        Precisions in which the corpus is run; a node stays if it is visited in any.
+    force : bool
+        Replace a model folder at `target`.
+
+    Returns
+    -------
+    Pruned
+
+    Raises
+    ------
+    CheckpointError
+        If `source` is not usable or has no FFF layers; if any bit of any token's hidden state differs between the
+        two models (then there is no `target`).
+    InputError
+        If `texts` cannot be read twice or is empty, or `target` is taken.
+
+    Notes
+    -----
+    A token that comes to a dropped node meets a zero row: it gets nothing from it and goes on to the left. So other
+    texts may fare worse. So may this corpus in a precision that is not among `dtypes`, or on another instruction set:
+    rounding can send a token whose score is near 0 to the other side. Convert first, and prune then.
+    """
+    folder = ModelFolder(source)
+    if check_iterable(texts, "texts") is texts:
+        raise InputError("texts: expected texts that can be read twice, got an iterator; pass a list or a Corpus")
+    if not dtypes or isinstance(dtypes, str):
+        raise InputError(f"dtypes: expected a list of one precision or more, got {dtypes!r}")
+    _check_apart(folder.path, Path(target))
+    with new_folder(target, force) as complete:
+        before = [run_recorded(load_text_model(folder.path, dtype), texts, dtype) for dtype in dtypes]
+        layers = _write(folder, complete, _visited([routes for routes, _ in before]))
+        for (routes, digests), dtype in zip(before, dtypes, strict=True):
+            again, found = run_recorded(load_text_model(complete, dtype), texts, dtype)
+            _check_same(routes, digests, again, found)
+    routes = before[0][0]
+    return Pruned(Path(target), layers, routes.num_texts, routes.num_tokens, tuple(dtypes))
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    """Refuse to replace the model that is read, or what it is in."""
+    here, there = source.resolve(), target.resolve()
+    if there == here or there in here.parents:
+        raise InputError(f"{target}: expected a folder beside the model, got one that holds it; choose another")
+
+
+def _visited(runs: Sequence[Routes]) -> list[np.ndarray]:
+    """Flat ids of the nodes of each layer that any run visited, ascending."""
+    layers = zip(*(routes.layers for routes in runs), strict=True)
+    return [np.flatnonzero(sum(layer.visits for layer in of_runs)).astype(np.int32) for of_runs in layers]
+
+
+def _check_same(routes: Routes, digests: list[bytes], again: Routes, found: list[bytes]) -> None:
+    if routes.num_tokens != again.num_tokens or len(digests) != len(found):
+        raise InputError(
+            f"texts: expected the same when they are read twice, got {routes.num_tokens} and then {again.num_tokens} "
+            "tokens; the pruned model is not kept"
+        )
+    differing = sum(one != other for one, other in zip(digests, found, strict=True))
+    if differing:
+        raise CheckpointError(
+            f"pruned model ({routes.dtype}): expected the same bits as the original's, found others in {differing} of "
+            f"{len(digests)} batches; it is not kept. Did the corpus or the model change meanwhile?"
+        )
+
+
+def _write(folder: ModelFolder, target: Path, visited: list[np.ndarray]) -> tuple[PrunedLayer, ...]:
+    """Write the pruned model with all that is around it."""
+    is_sentence_model = folder.has("modules.json") or folder.has("1_Pooling/config.json")
+    modules = list_modules(folder) if is_sentence_model else [("Transformer", "")]
+    copy_settings(folder, target)
+    for kind, path in modules:
+        if kind != "Normalize":  # which has neither settings nor weights
+            (target / path).mkdir(parents=True, exist_ok=True)
+            copy_settings(folder.subfolder(path), target / path)
+        if kind == "Dense":
+            write_tensors(target / path / WEIGHTS, _stored(Tensors(folder.subfolder(path).weight_files())))
+    return _write_transformer(folder.subfolder(modules[0][1]), target / modules[0][1], visited)
+
+
+def _write_transformer(folder: ModelFolder, target: Path, visited: list[np.ndarray]) -> tuple[PrunedLayer, ...]:
+    settings = folder.read_json("config.json")
+    config, tensors = parse_config(settings, encoder_only=True), Tensors(folder.weight_files())
+    stored = _stored(tensors)
+    spelling = names.spelling(config.family, tensors)
+    layers = []
+    for index, nodes in enumerate(visited):
+        spelled = {key: spelling[key].format(layer=index) for key in ("fff_in", "fff_out", "fff_nodes")}
+        old = dict(_layer_tensors(tensors, spelled))
+        new = dict(_pruned_tensors(tensors, spelled, nodes, config))
+        stored |= new
+        layers.append(PrunedLayer(config.num_trees * config.num_nodes, len(nodes), _size(old), _size(new)))
+    write_tensors(target / WEIGHTS, stored)
+    (target / "config.json").write_text(json.dumps(settings | {"pruned": True}, indent=2) + "\n", encoding="utf-8")
+    return tuple(layers)
+
+
+def _stored(tensors: Tensors) -> dict[str, tuple[str, np.ndarray]]:
+    """All tensors as they are, for `write_tensors`."""
+    return {name: (tensors.tensor(name).dtype, tensors.tensor(name).array()) for name in tensors.names()}
+
+
+def _layer_tensors(tensors: Tensors, spelled: dict[str, str]) -> Iterator[tuple[str, tuple[str, np.ndarray]]]:
+    """The tensors of a layer that have a row or column for each node, as they are stored."""
+    for name in (spelled["fff_in"] + ".weight", spelled["fff_in"] + ".bias", spelled["fff_out"], spelled["fff_nodes"]):
+        if name in tensors:
+            yield name, (tensors.tensor(name).dtype, tensors.tensor(name).array())
+
+
+def _pruned_tensors(
+    tensors: Tensors, spelled: dict[str, str], nodes: np.ndarray, config: ModelConfig
+) -> Iterator[tuple[str, tuple[str, np.ndarray]]]:
+    """The same with the rows and columns of `nodes` only."""
+    before = None
+    if config.pruned:
+        before = kept_nodes(tensors, spelled["fff_nodes"], config.num_trees, config.num_nodes)
+    for name, (dtype, array) in _layer_tensors(tensors, spelled):
+        if name == spelled["fff_nodes"]:
+            continue
+        rows = array.T if name == spelled["fff_out"] else array
+        rows = (rows if before is None else expand(rows, before, config.num_trees * config.num_nodes))[nodes]
+        yield name, (dtype, np.ascontiguousarray(rows.T if name == spelled["fff_out"] else rows))
+    yield spelled["fff_nodes"], ("I32", nodes)
+
+
+def _size(tensors: dict[str, Any]) -> int:
+    return sum(array.nbytes for _, array in tensors.values())
