@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 import ufbert
 from ufbert.checkpoint.build import sinusoids
-from ufbert.checkpoint.tensors import write_tensors
+from ufbert.checkpoint.tensors import Tensors, write_tensors
 
 THREADS = 2
 BATCH = 16
@@ -194,6 +195,30 @@ def torch_twin(folder: Path) -> Any:
             return self.norm(x, "final_norm")
 
     return Twin().eval()
+
+
+def write_fff(dense: Path, folder: Path, num_trees: int = 8, depth: int = 8) -> Path:
+    """A dense BERT folder with trees of random weights in the feed-forward layers' place."""
+    rng = np.random.default_rng(0)
+    shutil.copytree(dense, folder)
+    config = json.loads((dense / "config.json").read_text())
+    hidden, nodes = config["hidden_size"], num_trees * (2 ** (depth + 1) - 1)
+    tensors = {}
+    for name, tensor in Tensors({dense / "model.safetensors": []})._tensors.items():
+        if "intermediate" not in name and not (".output.dense" in name and "attention" not in name):
+            tensors[name] = tensor.array() if tensor.dtype == "I64" else tensor.float32()
+    for index in range(config["num_hidden_layers"]):
+        stem = f"encoder.layer.{index}.ffn."
+        tensors[stem + "linear_in.weight"] = rng.standard_normal((nodes, hidden), np.float32) * hidden**-0.5
+        tensors[stem + "linear_in.bias"] = rng.standard_normal(nodes, np.float32) * 0.1
+        tensors[stem + "linear_out.weight"] = rng.standard_normal((hidden, nodes), np.float32) * 0.1
+    config |= {"model_type": "ufbert", "feed_forward": "fff", "num_trees": num_trees, "depth": depth}
+    config.pop("intermediate_size")
+    (folder / "config.json").write_text(json.dumps(config))
+    kinds = {np.dtype(np.float32): "F32", np.dtype(np.int64): "I64"}
+    typed = {name: array.astype(np.float32) if array.dtype == np.float64 else array for name, array in tensors.items()}
+    write_tensors(folder / "model.safetensors", {name: (kinds[array.dtype], array) for name, array in typed.items()})
+    return folder
 
 
 def write_crammed(folder: Path, **feed_forward: Any) -> Path:

@@ -35,6 +35,7 @@ cdef extern from "kernels/dense.h" nogil:
         const ufbert_linear *dense_in
         const ufbert_linear *dense_out
         ufbert_norm norm1, norm2
+        const float *tree_bias
 
     ctypedef struct ufbert_pass:
         const float *x
@@ -225,16 +226,19 @@ cdef class CompiledLayer:
         self, PackedPanels query_key_value, PackedPanels output, feed_forward, norm1, norm2, ptrdiff_t num_heads,
         float scale, bint pre,
     ):
-        """feed_forward: two PackedPanels, or a PackedLayer; norms: (weight, bias, eps) in float32."""
+        """feed_forward: two PackedPanels, or a PackedLayer and a bias or None; norms: (weight, bias, eps)."""
+        cdef const float[::1] tree_bias
         cdef PackedPanels dense_in, dense_out
         cdef const float[::1] weight1 = norm1[0], bias1 = norm1[1], weight2 = norm2[0], bias2 = norm2[1]
         self.parts = query_key_value, output, feed_forward, norm1, norm2
         self.layer = ufbert_layer(
             output.layer.width_out, num_heads, scale, pre, &query_key_value.layer, &output.layer, NULL, NULL,
-            ufbert_norm(&weight1[0], &bias1[0], norm1[2]), ufbert_norm(&weight2[0], &bias2[0], norm2[2]),
+            ufbert_norm(&weight1[0], &bias1[0], norm1[2]), ufbert_norm(&weight2[0], &bias2[0], norm2[2]), NULL,
         )
-        if isinstance(feed_forward, PackedLayer):
-            self.trees = feed_forward
+        if isinstance(feed_forward[0], PackedLayer):
+            self.trees, tree_bias = feed_forward
+            if tree_bias is not None:
+                self.layer.tree_bias = &tree_bias[0]
         else:
             dense_in, dense_out = feed_forward
             self.layer.dense_in, self.layer.dense_out = &dense_in.layer, &dense_out.layer

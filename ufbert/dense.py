@@ -28,6 +28,11 @@ def is_available() -> bool:
     return _cmm is not None
 
 
+def is_packed(trees: Any) -> bool:
+    """Whether these are trees that `CompiledLayer` takes."""
+    return isinstance(trees, PackedFFF) and trees._layer is not None
+
+
 class PackedLinear:
     """``activation(x @ weight.T + bias) + residual`` with weights in the kernels' layout.
 
@@ -86,7 +91,7 @@ class CompiledLayer:
     Parameters
     ----------
     query_key_value, output : PackedLinear
-    feed_forward : (PackedLinear, PackedLinear) or PackedFFF
+    feed_forward : (PackedLinear, PackedLinear) or (PackedFFF, (H,) array or None)
     norm1, norm2 : (weight, bias, eps)
         Layer norms.
     num_heads : int
@@ -103,7 +108,7 @@ class CompiledLayer:
         self,
         query_key_value: PackedLinear,
         output: PackedLinear,
-        feed_forward: tuple[PackedLinear, PackedLinear] | PackedFFF,
+        feed_forward: tuple[PackedLinear, PackedLinear] | tuple[PackedFFF, np.ndarray | None],
         norm1: tuple[np.ndarray, np.ndarray, float],
         norm2: tuple[np.ndarray, np.ndarray, float],
         num_heads: int,
@@ -112,9 +117,10 @@ class CompiledLayer:
     ) -> None:
         self.width = output.shape[0]
         self._row_work = query_key_value.row_work + output.row_work
-        if isinstance(feed_forward, PackedFFF):
-            self._row_work += feed_forward._work
-            halves = feed_forward._layer
+        if isinstance(feed_forward[0], PackedFFF):
+            trees, bias = feed_forward
+            self._row_work += trees._work
+            halves = trees._layer, None if bias is None else _door.float32_array(bias, "bias", 1)
         else:
             self._row_work += sum(linear.row_work for linear in feed_forward)
             halves = tuple(linear.panels for linear in feed_forward)

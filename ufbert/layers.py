@@ -177,11 +177,12 @@ def _compiled(layer: EncoderLayer) -> dense.CompiledLayer | None:
     """Put packed parts together, if all of them are packed and all norms layer norms."""
     attention, feed_forward = layer.attention, layer.feed_forward
     linears = [attention.query_key_value, attention.output]
+    halves: tuple
     if isinstance(feed_forward, FeedForward):
-        halves = (feed_forward.dense_in, feed_forward.dense_out)
+        halves = feed_forward.dense_in, feed_forward.dense_out
         linears += halves
-    elif isinstance(feed_forward, FastFeedForward) and feed_forward.trees._layer is not None:
-        halves = feed_forward.trees
+    elif isinstance(feed_forward, FastFeedForward) and dense.is_packed(feed_forward.trees):
+        halves = feed_forward.trees, feed_forward.bias
     else:
         return None
     norms = [(norm.weight, norm.bias, norm.eps) for norm in (layer.norm1, layer.norm2)]

@@ -211,7 +211,9 @@ class Source:
             # Tied, the two are one; untied, transformers adds the decoder's own.
             untied = not config.tie_word_embeddings and self.has("lm_untied_bias")
             bias = self.tensor("lm_untied_bias" if untied else "lm_bias", (config.vocab_size,))
-        return MaskedLMHead(dense, config.hidden_act, norm, Linear(weight, bias))
+        decoder = Linear(weight, bias)
+        # In float32 a copy for the kernels would gain nothing: one row reads the whole table either way.
+        return MaskedLMHead(dense, config.hidden_act, norm, decoder if self.dtype == "float32" else self.packed(decoder))
 
     def crammed_classifier(self) -> CrammedClassifier:
         config, head = self.config, self.config.classification_head

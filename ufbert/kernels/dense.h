@@ -47,6 +47,7 @@ typedef struct {
     int pre; /* norms come before attention and feed-forward, else after their residual sums */
     const ufbert_linear *query_key_value, *output, *dense_in, *dense_out;
     ufbert_norm norm1, norm2;
+    const float *tree_bias; /* (H,) or NULL: what trees in the feed-forward layer's place add */
 } ufbert_layer;
 
 /* One batch on its way through a layer. */

@@ -126,9 +126,15 @@ static void layer_by_columns(const ufbert_layer *layer, const ufbert_pass *pass,
 
 /* What is left of a layer after its trees gave `sums`: the residual sum, with the norm that belongs to it. */
 static void add_trees(const ufbert_layer *layer, const float *sums, ptrdiff_t rows, float *y) {
-    const ptrdiff_t width = layer->width, n = rows * width;
-    for (ptrdiff_t i = 0; i < n; i += LANES)
-        v_store_part(y + i, v_add(v_load_part(sums + i, n - i), v_load_part(y + i, n - i)), n - i);
+    const ptrdiff_t width = layer->width;
+    for (ptrdiff_t row = 0; row < rows; row++)
+        for (ptrdiff_t i = 0; i < width; i += LANES) {
+            const ptrdiff_t at = row * width + i, left = width - i;
+            vec sum = v_load_part(sums + at, left);
+            if (layer->tree_bias)
+                sum = v_add(sum, v_load_part(layer->tree_bias + i, left));
+            v_store_part(y + at, v_add(sum, v_load_part(y + at, left)), left);
+        }
     if (!layer->pre)
         normalize(&layer->norm2, y, rows, width, y);
 }
