@@ -82,7 +82,8 @@ class Embeddings:
     def __call__(self, batch: Batch) -> np.ndarray:
         x = self.word[batch.input_ids].astype(np.float32, copy=False)  # (T,) -> (T, H), a copy
         if self.token_type is not None:
-            x += self.token_type[batch.token_type_ids]
+            some = batch.token_type_ids.any()  # mostly all are 0, and one row is added to all
+            x += self.token_type[batch.token_type_ids] if some else self.token_type[0]
         if self.position is not None:
             x += self.position[batch.position_ids]
         return x if self.norm is None else self.norm(x)

@@ -59,14 +59,14 @@ ufbert_member ufbert_member_of(const ufbert_layer *layer, const ufbert_pass *pas
     return (ufbert_member){(float *)own, (float *)qkv, (float *)context, (float *)hidden, hidden + need.hidden};
 }
 
-int ufbert_run_layer(const ufbert_dense *kernels, const ufbert_layer *layer, ufbert_pass *pass, int members) {
+void *ufbert_begin_layer(const ufbert_layer *layer, ufbert_pass *pass, int members) {
     const sizes need = member_sizes(layer, pass);
     size_t bytes = (size_t)members * (need.normed + need.scratch);
     const size_t shared = need.qkv + need.context + need.hidden;
     bytes += pass->by_columns ? shared + need.normed : (size_t)members * shared;
     char *memory = malloc(bytes + 64);
     if (!memory)
-        return -1;
+        return NULL;
     char *start = memory + (64 - (uintptr_t)memory % 64) % 64;
     if (pass->by_columns) {
         pass->qkv = (float *)start;
@@ -77,14 +77,20 @@ int ufbert_run_layer(const ufbert_dense *kernels, const ufbert_layer *layer, ufb
     }
     pass->scratch = start;
     pass->next = 0;
-    if (members == 1)
-        kernels->encoder_layer(layer, pass, 0, 1);
-    else {
-#ifdef _OPENMP
+    return memory;
+}
+
+int ufbert_run_layer(const ufbert_dense *kernels, const ufbert_layer *layer, ufbert_pass *pass, int members) {
+    void *memory = ufbert_begin_layer(layer, pass, members);
+    if (!memory)
+        return -1;
+#if defined(_OPENMP) && defined(__GNUC__) /* for its atomic counter */
+    if (members > 1) {
 #pragma omp parallel num_threads(members)
         kernels->encoder_layer(layer, pass, omp_get_thread_num(), omp_get_num_threads());
+    } else
 #endif
-    }
+        kernels->encoder_layer(layer, pass, 0, 1);
     free(memory);
     return 0;
 }

@@ -95,6 +95,9 @@ size_t ufbert_linear_scratch(const ufbert_linear *layer);
 /* Scratch of attention for texts up to that length. */
 size_t ufbert_attention_scratch(ptrdiff_t length, ptrdiff_t head_size);
 
+/* Allocates the scratch of a pass, which free() frees; NULL if there is none. */
+void *ufbert_begin_layer(const ufbert_layer *layer, ufbert_pass *pass, int members);
+
 /* y from x by `members` threads. Scratch is allocated and freed; -1 if there is none. */
 int ufbert_run_layer(const ufbert_dense *kernels, const ufbert_layer *layer, ufbert_pass *pass, int members);
 

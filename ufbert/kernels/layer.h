@@ -6,19 +6,23 @@
 
 enum { FEED_FORWARD_ROWS = UFBERT_ROWS_IN_CHUNK };
 
+#ifdef UFBERT_BARRIER /* the sanitizers' driver brings its own team */
+void UFBERT_BARRIER(void);
+static void wait_for_team(void) { UFBERT_BARRIER(); }
+#else
 static void wait_for_team(void) {
 #ifdef _OPENMP
 #pragma omp barrier
 #endif
 }
+#endif
 
 static ptrdiff_t next_group(ufbert_pass *pass) {
-    ptrdiff_t group;
-#ifdef _OPENMP
-#pragma omp atomic capture
+#ifdef __GNUC__
+    return __atomic_fetch_add(&pass->next, 1, __ATOMIC_RELAXED);
+#else
+    return pass->next++; /* built without OpenMP: there is one member */
 #endif
-    group = pass->next++;
-    return group;
 }
 
 INLINE void normalize(const ufbert_norm *norm, const float *x, ptrdiff_t rows, ptrdiff_t width, float *y) {
