@@ -85,7 +85,7 @@ def minilm(folder: str, rounds: int) -> dict[str, Any]:
     tokens = ours.tokenize(texts)["attention_mask"].sum(1)
     print(f"1,000 mixed texts: {tokens.mean():.1f} tokens on average, {tokens.min()} to {tokens.max()}")
     with tempfile.TemporaryDirectory() as scratch:
-        encoders |= engines.sentence_encoders(folder, Path(scratch), ours)
+        encoders |= engines.sentence_encoders(folder, Path(scratch), ours, texts[:128])
         lowest, costs = {}, {}
         for name, (engine, dtype, model) in footprints(folder, scratch, encoders).items():
             costs[name] = footprint.measure(engine, dtype, model, folder, rounds=3)
@@ -107,6 +107,7 @@ def minilm(folder: str, rounds: int) -> dict[str, Any]:
             for title, batch in work.items()
         }
     print_ratios(times)
+    print_table(times, lowest, costs)
     plot(times)
     return {"mean tokens": float(tokens.mean()), "lowest cosine": lowest, "footprint": costs, "milliseconds": times}
 
@@ -120,7 +121,7 @@ def footprints(folder: str, scratch: str, encoders: dict[str, Any]) -> dict[str,
         "CTranslate2": {"float32": f"{scratch}/ctranslate2", "int8": f"{scratch}/ctranslate2"},
         "torch": {"float32": folder},
     }
-    known = {f"{engine} {dtype}": (engine, dtype, path) for engine, paths in models.items() for dtype, path in paths.items()}
+    known = {f"{engine} {dtype}": (engine, dtype, path) for engine, of in models.items() for dtype, path in of.items()}
     return {name: what for name, what in known.items() if any(encoder.startswith(name) for encoder in encoders)}
 
 
@@ -143,6 +144,22 @@ def print_ratios(times: dict[str, dict[str, dict[str, float]]]) -> None:
             best = min(others, key=others.__getitem__)
             for name in (f"ufbert {dtype}", f"ufbert 8x8 FFF {dtype}"):
                 print(f"{title}: {name} {others[best] / rows[name]['median']:.2f}x of {best}")
+
+
+def print_table(times: dict[str, Any], lowest: dict[str, float], costs: dict[str, dict[str, float]]) -> None:
+    """The README's table: each engine at the better of its settings, fastest on mixed texts first."""
+    titles, best = list(times), {}
+    for name in sorted(times[titles[1]], key=lambda name: times[titles[1]][name]["median"]):
+        best.setdefault(name.split(",")[0], [name]).append(name)
+    keys = ("cold start, s", "resident, MB", "installed, MB")
+    print("\n| | " + " | ".join((*titles, "lowest cosine", *keys)) + " |\n" + "|---" * (len(titles) + 5) + "|")
+    for short, names in best.items():
+        cells = [f"{min(times[title][name]['median'] for name in names):,.3g}" for title in titles]
+        cells = [cell if "e" not in cell else f"{float(cell):,.0f}" for cell in cells]
+        cells.append(f"{lowest[names[0]]:.4f}" if names[0] in lowest else "")
+        cells += [f"{costs[short][key]:.3g}" if short in costs else "" for key in keys]
+        label = f"**{short}**" if short.startswith("ufbert") else short
+        print(f"| {label} | " + " | ".join(cells) + " |")
 
 
 def plot(times: dict[str, dict[str, dict[str, float]]]) -> None:
@@ -208,7 +225,8 @@ def ultrafast(_: None, rounds: int) -> dict[str, Any]:
         medians = {name: row["median"] for name, row in rows.items()}
         for dtype in ("float32", "int8"):
             twins = [time for name, time in medians.items() if f"dense 4095 {dtype}" in name and "ufbert" not in name]
-            print(f"{title}: ufbert 1x11 {dtype} {min(twins) / medians[f'ufbert 1x11 {dtype}']:.2f}x of the fastest twin")
+            ratio = min(twins) / medians[f"ufbert 1x11 {dtype}"]
+            print(f"{title}: ufbert 1x11 {dtype} {ratio:.2f}x of the fastest twin")
     return {"distinct leaves": leaves, "ceiling": CEILING, "milliseconds": times, "fill-mask": heads}
 
 
@@ -259,7 +277,8 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if arguments.what != "ultrafast" and not arguments.folder:
         parser.error(f"{arguments.what} needs the model's folder")
-    figures = {"minilm": minilm, "ultrafast": ultrafast, "growth": growth}[arguments.what](arguments.folder, arguments.rounds)
+    run = {"minilm": minilm, "ultrafast": ultrafast, "growth": growth}[arguments.what]
+    figures = run(arguments.folder, arguments.rounds)
     (HERE / "results").mkdir(exist_ok=True)
     target = HERE / "results" / f"encoder-{arguments.what}.json"
     target.write_text(json.dumps({"machine": machine(), **figures}, indent=1) + "\n")

@@ -53,8 +53,10 @@ class PaddedEncoder:
         return out
 
 
-def sentence_encoders(folder: str, scratch: Path, ours: ufbert.SentenceEncoder) -> dict[str, PaddedEncoder]:
-    """Every installed engine on the model of `folder`."""
+def sentence_encoders(
+    folder: str, scratch: Path, ours: ufbert.SentenceEncoder, texts: Sequence[str]
+) -> dict[str, PaddedEncoder]:
+    """Every installed engine on the model of `folder`; `texts` are for those that must be calibrated."""
     import torch
     from transformers import BertModel
 
@@ -64,7 +66,7 @@ def sentence_encoders(folder: str, scratch: Path, ours: ufbert.SentenceEncoder) 
     export(model, graph, ("input_ids", "attention_mask", "token_type_ids"))
     found: dict[str, Run | tuple[Run, int]] = {"torch float32": _torch(model)}
     found |= _onnxruntime(graph, with_workers=True) | _openvino(graph)
-    found |= _openvino_int8(graph, ours) | _ctranslate2(folder, scratch)
+    found |= _openvino_int8(graph, ours, texts) | _ctranslate2(folder, scratch)
     encoders = {}
     for name, run in found.items():
         run, workers = run if isinstance(run, tuple) else (run, 1)
@@ -138,15 +140,14 @@ def _openvino(graph: Path) -> dict[str, Run]:
     return found
 
 
-def _openvino_int8(graph: Path, ours: ufbert.SentenceEncoder) -> dict[str, Run]:
-    """Quantised by NNCF on 128 of the example sentences, as its documentation says for transformers."""
+def _openvino_int8(graph: Path, ours: ufbert.SentenceEncoder, texts: Sequence[str]) -> dict[str, Run]:
+    """Quantised by NNCF on some of the texts, as its documentation says for transformers."""
     if not (has("openvino") and has("nncf")):
         return {}
     import nncf
     import openvino
 
-    lines = (Path(__file__).parent.parent / "examples" / "sentences.txt").read_text(encoding="utf-8").split("\n")
-    batches = [ours.tokenize([line]) for line in lines if line][:128]
+    batches = [ours.tokenize([text]) for text in texts]
     model = nncf.quantize(
         openvino.Core().read_model(str(graph)), nncf.Dataset(batches), subset_size=len(batches),
         model_type=nncf.ModelType.TRANSFORMER,

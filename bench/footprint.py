@@ -13,6 +13,7 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = {
     "ufbert": "ufbert",
@@ -65,12 +66,14 @@ def measure(engine: str, dtype: str, model: str, folder: str, rounds: int) -> di
     }
 
 
-def first_embedding(engine: str, dtype: str, model: str, folder: str) -> None:
+def first_embedding(engine: str, dtype: str, model: str, folder: str) -> Any:
+    """Embed a text as one batch of one; return what holds the model."""
     if engine == "ufbert":
         import ufbert
 
-        ufbert.SentenceEncoder(model, dtype=dtype).encode(TEXT)
-        return
+        encoder = ufbert.SentenceEncoder(model, dtype=dtype)
+        encoder.encode(TEXT)
+        return encoder
     import numpy as np
     from tokenizers import Tokenizer
 
@@ -81,27 +84,31 @@ def first_embedding(engine: str, dtype: str, model: str, folder: str) -> None:
     if engine == "ONNX Runtime":
         from onnxruntime import InferenceSession
 
-        hidden = InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, batch)[0]
+        holder = InferenceSession(model, providers=["CPUExecutionProvider"])
+        hidden = holder.run(None, batch)[0]
     elif engine == "OpenVINO":
         import openvino
 
-        hidden = openvino.Core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})(batch)[0]
+        holder = openvino.Core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+        hidden = holder(batch)[0]
     elif engine == "CTranslate2":
         import ctranslate2
 
-        encoder = ctranslate2.Encoder(model, compute_type=dtype)
-        hidden = np.array(encoder.forward_batch([tokenizer.encode(TEXT).tokens]).last_hidden_state)
+        holder = ctranslate2.Encoder(model, compute_type=dtype)
+        hidden = np.array(holder.forward_batch([tokenizer.encode(TEXT).tokens]).last_hidden_state)
     else:
         import torch
         from transformers import BertModel
 
         with torch.inference_mode():
-            bert = BertModel.from_pretrained(model, add_pooling_layer=False)
-            hidden = bert(**{name: torch.from_numpy(array) for name, array in batch.items()}).last_hidden_state.numpy()
+            holder = BertModel.from_pretrained(model, add_pooling_layer=False)
+            tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
+            hidden = holder(**tensors).last_hidden_state.numpy()
     hidden.mean(1)
+    return tokenizer, holder
 
 
 if __name__ == "__main__":
-    first_embedding(*sys.argv[1:])
+    held = first_embedding(*sys.argv[1:])
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     print(json.dumps({key: int(status[key].split()[0]) * 1024 / 1e6 for key in ("VmRSS", "VmHWM")}))

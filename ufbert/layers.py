@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -177,8 +178,9 @@ class EncoderLayer:
 def _compiled(layer: EncoderLayer) -> dense.CompiledLayer | None:
     """Put packed parts together, if all of them are packed and all norms layer norms."""
     attention, feed_forward = layer.attention, layer.feed_forward
-    linears = [attention.query_key_value, attention.output]
-    halves: tuple
+    norms: list[Any] = [(norm.weight, norm.bias, norm.eps) for norm in (layer.norm1, layer.norm2)]
+    linears: list[Any] = [attention.query_key_value, attention.output]
+    halves: Any
     if isinstance(feed_forward, FeedForward):
         halves = feed_forward.dense_in, feed_forward.dense_out
         linears += halves
@@ -186,7 +188,7 @@ def _compiled(layer: EncoderLayer) -> dense.CompiledLayer | None:
         halves = feed_forward.trees, feed_forward.bias
     else:
         return None
-    norms = [(norm.weight, norm.bias, norm.eps) for norm in (layer.norm1, layer.norm2)]
     if any(bias is None for _, bias, _ in norms) or not all(isinstance(part, dense.PackedLinear) for part in linears):
         return None
-    return dense.CompiledLayer(*linears[:2], halves, *norms, attention.num_heads, attention.scale, layer.norm_position)
+    heads, scale = attention.num_heads, attention.scale
+    return dense.CompiledLayer(linears[0], linears[1], halves, norms[0], norms[1], heads, scale, layer.norm_position)
