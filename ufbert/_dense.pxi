@@ -286,20 +286,22 @@ cdef class CompiledLayer:
         cdef float *sums = normed
         if normed == NULL:
             return 1
-        with nogil:
-            if self.layer.pre:
-                sums = normed + tokens * width
+        try:
+            with nogil:
+                if self.layer.pre:
+                    sums = normed + tokens * width
+                    for i in prange(chunks, schedule="static", num_threads=num_threads):
+                        first = i * NORM_ROWS
+                        kernels.layer_norm(
+                            y + first * width, min(NORM_ROWS, tokens - first), width, norm.weight, norm.bias, norm.eps,
+                            normed + first * width,
+                        )
+                run_forward(&self.trees.layer, normed if self.layer.pre else y, tokens, sums, NULL, NULL, num_threads)
                 for i in prange(chunks, schedule="static", num_threads=num_threads):
                     first = i * NORM_ROWS
-                    kernels.layer_norm(
-                        y + first * width, min(NORM_ROWS, tokens - first), width, norm.weight, norm.bias, norm.eps,
-                        normed + first * width,
+                    kernels.add_trees(
+                        &self.layer, sums + first * width, min(NORM_ROWS, tokens - first), y + first * width
                     )
-            run_forward(&self.trees.layer, normed if self.layer.pre else y, tokens, sums, NULL, NULL, num_threads)
-            for i in prange(chunks, schedule="static", num_threads=num_threads):
-                first = i * NORM_ROWS
-                kernels.add_trees(
-                    &self.layer, sums + first * width, min(NORM_ROWS, tokens - first), y + first * width
-                )
-        free(normed)
+        finally:
+            free(normed)
         return 0
