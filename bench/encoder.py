@@ -213,7 +213,8 @@ def ultrafast(_: None, rounds: int) -> dict[str, Any]:
                 print(f"{name} dense {width}: largest difference to ours {difference:.1e}", flush=True)
                 if difference > 1e-3 and "float32" in name:
                     sys.exit(f"{name}: expected the dense twin's hidden states, found others")
-                models[f"{name.replace(' ', f' dense {width} ', 1)}"] = run
+                engine, dtype = name.rsplit(" ", 1)
+                models[f"{engine} dense {width} {dtype}"] = run
         heads = measure("LM head at one of 128 tokens", fill_mask_heads(fff), rounds)
         for texts, length in ((1, 16), (1, 128), (32, 128)):
             part = np.ascontiguousarray(ids[:texts, :length])
