@@ -151,7 +151,7 @@ def print_table(times: dict[str, Any], lowest: dict[str, float], costs: dict[str
     titles, best = list(times), {}
     for name in sorted(times[titles[1]], key=lambda name: times[titles[1]][name]["median"]):
         best.setdefault(name.split(",")[0], [name]).append(name)
-    keys = ("cold start, s", "resident, MB", "installed, MB")
+    keys = ("cold start, s", "peak, MB", "installed, MB")
     print("\n| | " + " | ".join((*titles, "lowest cosine", *keys)) + " |\n" + "|---" * (len(titles) + 5) + "|")
     for short, names in best.items():
         cells = [f"{min(times[title][name]['median'] for name in names):,.3g}" for title in titles]
