@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 import ufbert
 from ufbert.checkpoint.build import sinusoids
-from ufbert.checkpoint.tensors import write_tensors
+from ufbert.checkpoint.tensors import Tensors, write_tensors
 
 THREADS = 2
 BATCH = 16
@@ -52,8 +53,10 @@ class PaddedEncoder:
         return out
 
 
-def sentence_encoders(folder: str, scratch: Path, ours: ufbert.SentenceEncoder) -> dict[str, PaddedEncoder]:
-    """Every installed engine on the model of `folder`."""
+def sentence_encoders(
+    folder: str, scratch: Path, ours: ufbert.SentenceEncoder, texts: Sequence[str]
+) -> dict[str, PaddedEncoder]:
+    """Every installed engine on the model of `folder`; `texts` are for those that must be calibrated."""
     import torch
     from transformers import BertModel
 
@@ -63,7 +66,7 @@ def sentence_encoders(folder: str, scratch: Path, ours: ufbert.SentenceEncoder) 
     export(model, graph, ("input_ids", "attention_mask", "token_type_ids"))
     found: dict[str, Run | tuple[Run, int]] = {"torch float32": _torch(model)}
     found |= _onnxruntime(graph, with_workers=True) | _openvino(graph)
-    found |= _ctranslate2(folder, scratch)
+    found |= _openvino_int8(graph, ours, texts) | _ctranslate2(folder, scratch)
     encoders = {}
     for name, run in found.items():
         run, workers = run if isinstance(run, tuple) else (run, 1)
@@ -137,6 +140,25 @@ def _openvino(graph: Path) -> dict[str, Run]:
     return found
 
 
+def _openvino_int8(graph: Path, ours: ufbert.SentenceEncoder, texts: Sequence[str]) -> dict[str, Run]:
+    """Quantised by NNCF on some of the texts, as its documentation says for transformers."""
+    if not (has("openvino") and has("nncf")):
+        return {}
+    import nncf
+    import openvino
+
+    batches = [ours.tokenize([text]) for text in texts]
+    model = nncf.quantize(
+        openvino.Core().read_model(str(graph)), nncf.Dataset(batches), subset_size=len(batches),
+        model_type=nncf.ModelType.TRANSFORMER,
+    )  # fmt: skip
+    int8 = graph.with_suffix(".openvino-int8.xml")
+    openvino.save_model(model, str(int8))
+    settings = {"INFERENCE_NUM_THREADS": THREADS, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(int8), "CPU", settings)
+    return {"OpenVINO int8": lambda **batch: compiled(batch)[0]}
+
+
 def _ctranslate2(folder: str, scratch: Path) -> dict[str, Any]:
     if not has("ctranslate2"):
         return {}
@@ -194,6 +216,30 @@ def torch_twin(folder: Path) -> Any:
             return self.norm(x, "final_norm")
 
     return Twin().eval()
+
+
+def write_fff(dense: Path, folder: Path, num_trees: int = 8, depth: int = 8) -> Path:
+    """A dense BERT folder with trees of random weights in the feed-forward layers' place."""
+    rng = np.random.default_rng(0)
+    shutil.copytree(dense, folder)
+    config = json.loads((dense / "config.json").read_text())
+    hidden, nodes = config["hidden_size"], num_trees * (2 ** (depth + 1) - 1)
+    tensors = {}
+    for name, tensor in Tensors({dense / "model.safetensors": []})._tensors.items():
+        if "intermediate" not in name and not (".output.dense" in name and "attention" not in name):
+            tensors[name] = tensor.array() if tensor.dtype == "I64" else tensor.float32()
+    for index in range(config["num_hidden_layers"]):
+        stem = f"encoder.layer.{index}.ffn."
+        tensors[stem + "linear_in.weight"] = rng.standard_normal((nodes, hidden), np.float32) * hidden**-0.5
+        tensors[stem + "linear_in.bias"] = rng.standard_normal(nodes, np.float32) * 0.1
+        tensors[stem + "linear_out.weight"] = rng.standard_normal((hidden, nodes), np.float32) * 0.1
+    config |= {"model_type": "ufbert", "feed_forward": "fff", "num_trees": num_trees, "depth": depth}
+    config.pop("intermediate_size")
+    (folder / "config.json").write_text(json.dumps(config))
+    kinds = {np.dtype(np.float32): "F32", np.dtype(np.int64): "I64"}
+    typed = {name: array.astype(np.float32) if array.dtype == np.float64 else array for name, array in tensors.items()}
+    write_tensors(folder / "model.safetensors", {name: (kinds[array.dtype], array) for name, array in typed.items()})
+    return folder
 
 
 def write_crammed(folder: Path, **feed_forward: Any) -> Path:

@@ -6,13 +6,18 @@
     >>> model = ufbert.load("path/to/ultrafastbert")  # padded integer arrays in, hidden states and logits out
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from . import cmm, reference
 from .checkpoint import load
 from .convert import convert
 from .encoder import Model, ModelOutput
 from .errors import CheckpointError, InputError, UfbertError
 from .info import info
-from .tasks import FillMask, QuestionAnswerer, SentenceEncoder, TextClassifier, TokenClassifier
+
+if TYPE_CHECKING:
+    from .tasks import FillMask, QuestionAnswerer, SentenceEncoder, TextClassifier, TokenClassifier
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,3 +38,13 @@ __all__ = [
     "load",
     "reference",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import a task when it is first asked for (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(".tasks", __name__), name)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -21,6 +21,31 @@ cdef extern from "kernels/dense.h" nogil:
         const uint8_t *attended
         float *context
 
+    ctypedef struct ufbert_norm:
+        const float *weight
+        const float *bias
+        float eps
+
+    ctypedef struct ufbert_layer:
+        ptrdiff_t width, num_heads
+        float scale
+        int pre
+        const ufbert_linear *query_key_value
+        const ufbert_linear *output
+        const ufbert_linear *dense_in
+        const ufbert_linear *dense_out
+        ufbert_norm norm1, norm2
+        const float *tree_bias
+
+    ctypedef struct ufbert_pass:
+        const float *x
+        float *y
+        const uint8_t *attended
+        const int64_t *cu_seqlens
+        const int64_t *groups
+        ptrdiff_t num_texts, num_groups, longest, largest
+        int by_columns
+
     ctypedef struct ufbert_dense:
         void linear(
             const ufbert_linear *, const float *, ptrdiff_t, const float *, float *, ptrdiff_t, ptrdiff_t, void *
@@ -29,13 +54,15 @@ cdef extern from "kernels/dense.h" nogil:
         void layer_norm(
             const float *, ptrdiff_t, ptrdiff_t, const float *, const float *, float, float *
         ) noexcept nogil
+        void add_trees(const ufbert_layer *, const float *, ptrdiff_t, float *) noexcept nogil
 
     const ufbert_dense *ufbert_dense_for(const char *)
+    int ufbert_run_layer(const ufbert_dense *, const ufbert_layer *, ufbert_pass *, int)
     size_t ufbert_linear_scratch(const ufbert_linear *)
     size_t ufbert_attention_scratch(ptrdiff_t, ptrdiff_t)
-    void ufbert_pack_floats(const ufbert_linear *, const float *)
-    void ufbert_pack_halves(const ufbert_linear *, const float *)
-    void ufbert_pack_bytes(const ufbert_linear *, const float *)
+    void ufbert_pack_floats(const ufbert_linear *, const float *, int)
+    void ufbert_pack_halves(const ufbert_linear *, const float *, int)
+    void ufbert_pack_bytes(const ufbert_linear *, const float *, int)
 
     enum: UFBERT_PANEL, UFBERT_NO_ACTIVATION
 
@@ -53,7 +80,7 @@ cdef class PackedPanels:
     cdef char *memory
     cdef size_t num_bytes
 
-    def __cinit__(self, const float[:, ::1] weight, const float[::1] bias, int activation, str dtype):
+    def __cinit__(self, const float[:, ::1] weight, const float[::1] bias, int activation, str dtype, int num_threads):
         cdef ptrdiff_t n = weight.shape[0], k = weight.shape[1]
         cdef ptrdiff_t panels = (n + UFBERT_PANEL - 1) // UFBERT_PANEL, columns = panels * UFBERT_PANEL
         cdef size_t row = columns * sizeof(float)
@@ -79,11 +106,11 @@ cdef class PackedPanels:
             memcpy(rows, &bias[0], n * sizeof(float))
         with nogil:
             if int8:
-                ufbert_pack_bytes(&self.layer, &weight[0, 0])
+                ufbert_pack_bytes(&self.layer, &weight[0, 0], num_threads)
             elif bfloat16:
-                ufbert_pack_halves(&self.layer, &weight[0, 0])
+                ufbert_pack_halves(&self.layer, &weight[0, 0], num_threads)
             else:
-                ufbert_pack_floats(&self.layer, &weight[0, 0])
+                ufbert_pack_floats(&self.layer, &weight[0, 0], num_threads)
 
     def __dealloc__(self):
         ufbert_free_pages(self.memory, self.num_bytes)
@@ -179,3 +206,102 @@ def layer_norm(
             &x[i * NORM_ROWS, 0], min(NORM_ROWS, rows - i * NORM_ROWS), width, &weight[0], &bias[0], eps,
             &y[i * NORM_ROWS, 0],
         )
+
+
+# Tokens that a member of a team takes through a layer at a time: its share, but no more than stays in its L2, and no
+# fewer than a panel of weights is worth fetching for.
+cdef enum: LEAST_ROWS = 32, MOST_ROWS = 128
+# Groups for each member below which they would not keep all members busy to the end: then columns are shared out.
+cdef enum: GROUPS_A_MEMBER = 4
+
+
+cdef class CompiledLayer:
+    """An encoder layer of packed parts, run in one parallel region. Keeps the parts alive."""
+
+    cdef ufbert_layer layer
+    cdef PackedLayer trees
+    cdef tuple parts
+
+    def __cinit__(
+        self, PackedPanels query_key_value, PackedPanels output, feed_forward, norm1, norm2, ptrdiff_t num_heads,
+        float scale, bint pre,
+    ):
+        """feed_forward: two PackedPanels, or a PackedLayer and a bias or None; norms: (weight, bias, eps)."""
+        cdef const float[::1] tree_bias
+        cdef PackedPanels dense_in, dense_out
+        cdef const float[::1] weight1 = norm1[0], bias1 = norm1[1], weight2 = norm2[0], bias2 = norm2[1]
+        self.parts = query_key_value, output, feed_forward, norm1, norm2
+        self.layer = ufbert_layer(
+            output.layer.width_out, num_heads, scale, pre, &query_key_value.layer, &output.layer, NULL, NULL,
+            ufbert_norm(&weight1[0], &bias1[0], norm1[2]), ufbert_norm(&weight2[0], &bias2[0], norm2[2]), NULL,
+        )
+        if isinstance(feed_forward[0], PackedLayer):
+            self.trees, tree_bias = feed_forward
+            if tree_bias is not None:
+                self.layer.tree_bias = &tree_bias[0]
+        else:
+            dense_in, dense_out = feed_forward
+            self.layer.dense_in, self.layer.dense_out = &dense_in.layer, &dense_out.layer
+
+    def forward(
+        self, const float[:, ::1] x, const int64_t[::1] cu_seqlens, const uint8_t[::1] attended, int num_threads,
+        float[:, ::1] y,
+    ):
+        """Fill y (T, H); attended may be None. No axis may be empty."""
+        cdef const ufbert_dense *kernels = ufbert_dense_for(active.name)
+        cdef ptrdiff_t texts = cu_seqlens.shape[0] - 1, tokens = x.shape[0], longest = 0, largest = 0, count = 0, i
+        cdef ptrdiff_t most = max(LEAST_ROWS, min(MOST_ROWS, tokens // (2 * GROUPS_A_MEMBER * num_threads)))
+        cdef int64_t *groups = <int64_t *> malloc((texts + 1) * sizeof(int64_t))
+        cdef ufbert_pass work
+        cdef int failed
+        if groups == NULL:
+            raise MemoryError(f"scratch of {texts} texts; split the batch")
+        groups[0] = 0
+        for i in range(texts):
+            longest = max(longest, cu_seqlens[i + 1] - cu_seqlens[i])
+            if cu_seqlens[i + 1] - cu_seqlens[groups[count]] > most and i > groups[count]:
+                largest = max(largest, cu_seqlens[i] - cu_seqlens[groups[count]])
+                count += 1
+                groups[count] = i
+        largest = max(largest, tokens - cu_seqlens[groups[count]])
+        count += 1
+        groups[count] = texts
+        work.x, work.y, work.cu_seqlens, work.groups = &x[0, 0], &y[0, 0], &cu_seqlens[0], groups
+        work.attended = &attended[0] if attended is not None else NULL
+        work.num_texts, work.num_groups, work.longest, work.largest = texts, count, longest, largest
+        work.by_columns = num_threads > 1 and count < GROUPS_A_MEMBER * num_threads
+        with nogil:
+            failed = ufbert_run_layer(kernels, &self.layer, &work, num_threads)
+        free(groups)
+        if not failed and self.trees is not None:
+            failed = self.visit_trees(kernels, tokens, num_threads, &y[0, 0])
+        if failed:
+            raise MemoryError(f"scratch of a layer for {tokens} tokens; split the batch")
+
+    cdef int visit_trees(self, const ufbert_dense *kernels, ptrdiff_t tokens, int num_threads, float *y) except -1:
+        """The feed-forward half, in place."""
+        cdef ptrdiff_t width = self.layer.width, chunks = (tokens + NORM_ROWS - 1) // NORM_ROWS, i, first
+        cdef const ufbert_norm *norm = &self.layer.norm2
+        cdef float *normed = <float *> malloc((2 if self.layer.pre else 1) * tokens * width * sizeof(float))
+        cdef float *sums = normed
+        if normed == NULL:
+            return 1
+        try:
+            with nogil:
+                if self.layer.pre:
+                    sums = normed + tokens * width
+                    for i in prange(chunks, schedule="static", num_threads=num_threads):
+                        first = i * NORM_ROWS
+                        kernels.layer_norm(
+                            y + first * width, min(NORM_ROWS, tokens - first), width, norm.weight, norm.bias, norm.eps,
+                            normed + first * width,
+                        )
+                run_forward(&self.trees.layer, normed if self.layer.pre else y, tokens, sums, NULL, NULL, num_threads)
+                for i in prange(chunks, schedule="static", num_threads=num_threads):
+                    first = i * NORM_ROWS
+                    kernels.add_trees(
+                        &self.layer, sums + first * width, min(NORM_ROWS, tokens - first), y + first * width
+                    )
+        finally:
+            free(normed)
+        return 0

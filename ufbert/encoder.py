@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from . import threads
 from .batch import Batch, from_padded, pad, split_by_budget
 from .config import ModelConfig
 from .errors import InputError
@@ -18,8 +17,6 @@ __all__ = ["Encoder", "Model", "ModelOutput"]
 
 TOKEN_BUDGET = 4_096
 """Tokens that run through the layers at a time: what bounds the memory of a call."""
-WORTH_A_THREAD = 128
-"""Tokens of a part that a thread takes through all layers by itself."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +29,13 @@ class Encoder:
 
     def __call__(self, batch: Batch) -> np.ndarray:
         """Run a ragged batch: T tokens -> (T, H) float32."""
-        # Two parts a thread, so that the faster one takes more; a text alone is shared out within each kernel.
-        workers = threads.get_num_threads()
-        budget = min(max(WORTH_A_THREAD, batch.num_tokens // (2 * workers) + 1), TOKEN_BUDGET // workers)
-        runs = split_by_budget(batch.lengths.tolist(), budget)
-        parts = [batch.select(start, stop) for start, stop in runs]
-        hidden = threads.side_by_side(self._forward, parts)
-        if len(hidden) == 1:
-            return hidden[0]
-        return np.concatenate(hidden) if hidden else np.zeros((0, self.embeddings.word.shape[1]), np.float32)
+        if batch.num_tokens == 0:
+            return np.zeros((0, self.embeddings.word.shape[1]), np.float32)
+        if batch.num_tokens <= TOKEN_BUDGET:
+            return self._forward(batch)
+        runs = split_by_budget(batch.lengths.tolist(), TOKEN_BUDGET)
+        hidden = [self._forward(batch.select(start, stop)) for start, stop in runs]
+        return np.concatenate(hidden)
 
     def _forward(self, batch: Batch) -> np.ndarray:
         x = self.embeddings(batch)  # (T,) -> (T, H)

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import ops
 from .batch import Batch
-from .layers import Linear, Norm
+from .layers import Linear, LinearLayer, Norm
 
 __all__ = [
     "CrammedClassifier",
@@ -76,7 +76,7 @@ class MaskedLMHead:
     dense: Linear | None
     activation: str
     norm: Norm | None
-    decoder: Linear  # weight (V, H), mostly the word embeddings
+    decoder: LinearLayer  # weight (V, H), mostly the word embeddings
 
     def __call__(self, hidden: np.ndarray, batch: Batch | None = None) -> np.ndarray:
         if self.dense is not None and self.norm is not None:

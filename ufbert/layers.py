@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,8 @@ class Embeddings:
     def __call__(self, batch: Batch) -> np.ndarray:
         x = self.word[batch.input_ids].astype(np.float32, copy=False)  # (T,) -> (T, H), a copy
         if self.token_type is not None:
-            x += self.token_type[batch.token_type_ids]
+            some = batch.token_type_ids.any()  # mostly all are 0, and one row is added to all
+            x += self.token_type[batch.token_type_ids] if some else self.token_type[0]
         if self.position is not None:
             x += self.position[batch.position_ids]
         return x if self.norm is None else self.norm(x)
@@ -144,17 +146,49 @@ class FastFeedForward:
 
 @dataclass(frozen=True)
 class EncoderLayer:
-    """Attention and feed-forward, each with a residual sum and a norm after ("post") or before ("pre") it."""
+    """Attention and feed-forward, each with a residual sum and a norm after ("post") or before ("pre") it.
+
+    `compiled` does the same in one call, where all parts are packed: the same bits, without Python in between.
+    """
 
     attention: SelfAttention
     feed_forward: FeedForward | GatedFeedForward | FastFeedForward
     norm1: Norm
     norm2: Norm
     norm_position: str
+    compiled: dense.CompiledLayer | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "compiled", _compiled(self))
 
     def __call__(self, x: np.ndarray, batch: Batch) -> np.ndarray:
+        if self.compiled is not None:
+            return self.compiled(x, batch.cu_seqlens, batch.attended)
+        return self.in_parts(x, batch)
+
+    def in_parts(self, x: np.ndarray, batch: Batch) -> np.ndarray:
+        """Run the parts one after another."""
         if self.norm_position == "pre":
             x = self.attention(self.norm1(x), batch, residual=x)
             return self.feed_forward(self.norm2(x), residual=x)
         x = self.norm1(self.attention(x, batch, residual=x))
         return self.norm2(self.feed_forward(x, residual=x))
+
+
+def _compiled(layer: EncoderLayer) -> dense.CompiledLayer | None:
+    """Put packed parts together, if all of them are packed and all norms layer norms."""
+    attention, feed_forward = layer.attention, layer.feed_forward
+    norms: list[Any] = [(norm.weight, norm.bias, norm.eps) for norm in (layer.norm1, layer.norm2)]
+    linears: list[Any] = [attention.query_key_value, attention.output]
+    halves: Any
+    if isinstance(feed_forward, FeedForward):
+        halves = feed_forward.dense_in, feed_forward.dense_out
+        linears += halves
+    elif isinstance(feed_forward, FastFeedForward) and dense.is_packed(feed_forward.trees):
+        halves = feed_forward.trees, feed_forward.bias
+    else:
+        return None
+    if any(bias is None for _, bias, _ in norms) or not all(isinstance(part, dense.PackedLinear) for part in linears):
+        return None
+    heads, scale = attention.num_heads, attention.scale
+    return dense.CompiledLayer(linears[0], linears[1], halves, norms[0], norms[1], heads, scale, layer.norm_position)

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
 
 from .errors import InputError
 
-__all__ = ["MAX_THREADS", "available_cpus", "get_num_threads", "side_by_side"]
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+__all__ = ["MAX_THREADS", "available_cpus", "get_num_threads"]
 
 MAX_THREADS = 1_024
 """More are never started: OpenMP ends the process where the system refuses it a thread."""
-
-
-_here = threading.local()  # `alone` is True in a thread that must not start others
 
 
 def get_num_threads(num_threads: int | None = None) -> int:
@@ -43,8 +34,6 @@ def get_num_threads(num_threads: int | None = None) -> int:
     """
     if num_threads is not None:
         return _positive(num_threads, "num_threads")
-    if getattr(_here, "alone", False):
-        return 1
     if value := os.environ.get("UFBERT_NUM_THREADS"):
         return _positive(value, "the environment variable UFBERT_NUM_THREADS")
     # OpenMP allows a list, one figure for each nesting level, and ignores what it cannot read.
@@ -52,32 +41,6 @@ def get_num_threads(num_threads: int | None = None) -> int:
     if value.isdecimal() and int(value) > 0:
         return min(int(value), MAX_THREADS)
     return available_cpus()
-
-
-def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Apply `function` to each item, one item a thread: nothing waits for other threads between its kernels.
-
-    Parameters
-    ----------
-    function : callable
-        Spends its time without the GIL.
-    items : sequence
-
-    Returns
-    -------
-    list
-        Results in the order of the items.
-    """
-
-    def alone(item: Item) -> Result:
-        _here.alone = True
-        return function(item)
-
-    workers = min(get_num_threads(), len(items))
-    if workers <= 1:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(workers) as pool:  # some 100 microseconds, and no threads to lose in a fork
-        return list(pool.map(alone, items))
 
 
 def available_cpus() -> int:
@@ -93,8 +56,12 @@ def available_cpus() -> int:
     return max(1, affinity if quota is None else min(affinity, quota))
 
 
+@cache
 def _cgroup_quota() -> int | None:
-    """Whole CPUs granted by the container's CPU quota (cgroup v2, then v1); None where there is none."""
+    """Whole CPUs granted by the container's CPU quota (cgroup v2, then v1); None where there is none.
+
+    Read once: the files take 40 microseconds, and every kernel's call asks.
+    """
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         if quota == "max":

@@ -24,6 +24,7 @@ __all__ = ["Text", "Tokenizer", "cut_pair"]
 Text = str | tuple[str, str]
 """A text, or a pair of them."""
 
+ALONE = 4  # texts below which waking the library's threads takes longer than tokenising
 _SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 _SURROGATES = re.compile("[\ud800-\udfff]")  # half characters, which UTF-8 cannot hold
 
@@ -79,15 +80,13 @@ class Tokenizer:
         pairs = [_parts(text, self.lowercase) for text in texts]
         limit = self.max_length if max_length is None else max_length
         limit = self.checked_length(limit, any(len(parts) == 2 for parts in pairs))
-        encode = self.backend.encode_batch if offsets else getattr(
-            self.backend, "encode_batch_fast", self.backend.encode_batch
-        )
         # Special tokens come after the cut, so that each text is tokenised once.
-        pieces = iter(encode([part for parts in pairs for part in parts], add_special_tokens=False))
+        pieces = iter(self._pieces([part for parts in pairs for part in parts], offsets))
         encodings, truncated = [], []
+        rooms = [limit - self.backend.num_special_tokens_to_add(is_pair) for is_pair in (False, True)]
         for parts in pairs:
             encoded = [next(pieces) for _ in parts]
-            truncated.append(self._cut(encoded, limit))
+            truncated.append(_cut(encoded, rooms[len(parts) - 1]))
             encodings.append(self.backend.post_process(*encoded))
         return encodings, truncated
 
@@ -130,15 +129,24 @@ class Tokenizer:
         decoder = self.backend.decoder
         return decoder.decode(list(tokens)) if decoder is not None else " ".join(tokens)
 
-    def _cut(self, parts: Sequence[Encoding], limit: int) -> int:
-        """Cut a text or a pair, the longer one first, to what special tokens leave of `limit`; return by how much."""
-        room = limit - self.backend.num_special_tokens_to_add(len(parts) == 2)
-        before = [len(part) for part in parts]
-        after = cut_pair(before[0], before[1], room) if len(parts) == 2 else (min(before[0], room),)
-        for part, length, longer in zip(parts, after, before, strict=True):
-            if length < longer:
-                part.truncate(length)
-        return sum(before) - sum(after)
+    def _pieces(self, texts: list[str], offsets: bool) -> list[Encoding]:
+        """Encodings of texts, uncut and without special tokens."""
+        if len(texts) < ALONE:
+            return [self.backend.encode(text, add_special_tokens=False) for text in texts]
+        encode = None if offsets else getattr(self.backend, "encode_batch_fast", None)
+        return (encode or self.backend.encode_batch)(texts, add_special_tokens=False)
+
+
+def _cut(parts: Sequence[Encoding], room: int) -> int:
+    """Cut a text or a pair, the longer one first, to `room` tokens; return by how much."""
+    before = [len(part) for part in parts]
+    if sum(before) <= room:
+        return 0
+    after = cut_pair(before[0], before[1], room) if len(parts) == 2 else (room,)
+    for part, length, longer in zip(parts, after, before, strict=True):
+        if length < longer:
+            part.truncate(length)
+    return sum(before) - sum(after)
 
 
 def cut_pair(first: int, second: int, room: int) -> tuple[int, int]:
@@ -163,5 +171,6 @@ def _checked(text: Any, lowercase: bool) -> str:
     if not isinstance(text, str):
         found = f"{type(text).__name__}: {shown(text)}"
         raise InputError(f"texts: expected str, or pairs of str where pairs are taken, got {found}")
-    text = _SURROGATES.sub("\ufffd", text)
+    if not text.isascii():
+        text = _SURROGATES.sub("\ufffd", text)
     return text.lower() if lowercase else text

@@ -1,8 +1,10 @@
 /* The kernels under pthreads, for the sanitizers.
  *
  * ThreadSanitizer does not understand libgomp's barriers and would report every parallel region. The kernels do not
- * use OpenMP, though: only the loops in _cmm.pyx do. So this driver runs the same C functions with the same division
+ * use OpenMP, though: only the loops around them do. So this driver runs the same C functions with the same division
  * of work, with pthreads in OpenMP's place, and compares with one thread, bit for bit. */
+#define _POSIX_C_SOURCE 200809L /* pthread barriers */
+#include "dense.h"
 #include "kernels.h"
 
 #include <pthread.h>
@@ -100,6 +102,100 @@ static int compare(const ufbert_kernels *kernels, const ufbert_fff *layer, int l
     return differ;
 }
 
+/* One encoder layer by a team. */
+enum { HIDDEN = 48, HEADS = 3, INNER = 80, TEXTS = 9 };
+static pthread_barrier_t meeting;
+static int meeting_of;
+void driver_barrier(void);
+void driver_barrier(void) {
+    if (meeting_of > 1)
+        pthread_barrier_wait(&meeting);
+}
+
+typedef struct {
+    const ufbert_dense *kernels;
+    const ufbert_layer *layer;
+    ufbert_pass *pass;
+    int member, members;
+    pthread_t id;
+} member_job;
+
+static void *run_member(void *argument) {
+    const member_job *j = argument;
+    j->kernels->encoder_layer(j->layer, j->pass, j->member, j->members);
+    return NULL;
+}
+
+static void run_team(const ufbert_dense *kernels, const ufbert_layer *layer, ufbert_pass *pass, int members) {
+    member_job jobs[THREADS];
+    void *memory = ufbert_begin_layer(layer, pass, members);
+    pthread_barrier_init(&meeting, NULL, (unsigned)members);
+    meeting_of = members;
+    for (int i = 0; i < members; i++) {
+        jobs[i] = (member_job){kernels, layer, pass, i, members, 0};
+        pthread_create(&jobs[i].id, NULL, run_member, &jobs[i]);
+    }
+    for (int i = 0; i < members; i++)
+        pthread_join(jobs[i].id, NULL);
+    pthread_barrier_destroy(&meeting);
+    free(memory);
+}
+
+static ufbert_linear packed_linear(ptrdiff_t in, ptrdiff_t out, int activation, int bits) {
+    const ptrdiff_t columns = (out + UFBERT_PANEL - 1) / UFBERT_PANEL * UFBERT_PANEL;
+    float *weight = malloc((size_t)(in * out) * sizeof *weight), *rows = calloc((size_t)columns * 3, sizeof *rows);
+    void *packed = calloc((size_t)(columns * (in + 4)), sizeof(float));
+    ufbert_linear layer = {in, out, activation, rows, NULL, NULL, NULL, rows + columns, rows + 2 * columns};
+    fill(weight, (size_t)(in * out), 0.3f);
+    fill(rows, (size_t)out, 0.1f);
+    if (bits == 8) {
+        layer.bytes = packed;
+        ufbert_pack_bytes(&layer, weight, 1);
+    } else if (bits == 16) {
+        layer.halves = packed;
+        ufbert_pack_halves(&layer, weight, 1);
+    } else {
+        layer.floats = packed;
+        ufbert_pack_floats(&layer, weight, 1);
+    }
+    free(weight);
+    return layer;
+}
+
+static void free_linear(const ufbert_linear *layer) {
+    free((void *)layer->bias);
+    free((void *)(layer->bytes ? (const void *)layer->bytes : layer->halves ? (const void *)layer->halves : layer->floats));
+}
+
+static int compare_layers(const char *isa, int bits, int pre) {
+    static const int64_t cu_seqlens[TEXTS + 1] = {0, 40, 41, 41, 110, 130, 170, 177, 250, 300};
+    static const int64_t groups[] = {0, 3, 4, 6, 9};
+    static float in[300 * HIDDEN], one[300 * HIDDEN], many[300 * HIDDEN], norms[4 * HIDDEN];
+    const ufbert_dense *kernels = ufbert_dense_for(isa);
+    ufbert_linear qkv = packed_linear(HIDDEN, 3 * HIDDEN, UFBERT_NO_ACTIVATION, bits);
+    ufbert_linear output = packed_linear(HIDDEN, HIDDEN, UFBERT_NO_ACTIVATION, bits);
+    ufbert_linear dense_in = packed_linear(HIDDEN, INNER, UFBERT_GELU, bits);
+    ufbert_linear dense_out = packed_linear(INNER, HIDDEN, UFBERT_NO_ACTIVATION, bits);
+    int failures = 0;
+    fill(in, 300 * HIDDEN, 1.0f);
+    fill(norms, 4 * HIDDEN, 1.0f);
+    const ufbert_layer layer = {HIDDEN, HEADS, 0.25f, pre, &qkv, &output, &dense_in, &dense_out,
+                                {norms, norms + HIDDEN, 1e-5f}, {norms + 2 * HIDDEN, norms + 3 * HIDDEN, 1e-5f}, NULL};
+    ufbert_pass pass = {0};
+    pass.x = in, pass.cu_seqlens = cu_seqlens, pass.groups = groups;
+    pass.num_texts = TEXTS, pass.num_groups = 4, pass.longest = 73, pass.largest = 130;
+    pass.y = one;
+    run_team(kernels, &layer, &pass, 1);
+    pass.y = many;
+    for (pass.by_columns = 0; pass.by_columns < 2; pass.by_columns++) {
+        run_team(kernels, &layer, &pass, THREADS);
+        failures += memcmp(one, many, sizeof one) != 0;
+    }
+    printf("%-12s layer, %d bits %s\n", isa, bits, failures ? "DIFFERS" : "the same bits");
+    free_linear(&qkv), free_linear(&output), free_linear(&dense_in), free_linear(&dense_out);
+    return failures;
+}
+
 int main(void) {
     enum { ROW_IN = (WIDTH + 31) / 32 * 32, ROW_OUT = (OUT + 31) / 32 * 32 };
     const ufbert_kernels *tables[8];
@@ -125,5 +221,9 @@ int main(void) {
             failures += compare(tables[i], &plain, 2) + compare(tables[i], &half, 0);
     }
     ufbert_free_pages(packed, bytes);
+    for (ptrdiff_t i = 0; i < count; i++)
+        for (int bits = 8; bits <= 32; bits *= 2)
+            for (int pre = 0; pre < 2; pre++)
+                failures += compare_layers(tables[i]->name, bits, pre);
     return failures != 0;
 }

@@ -12,7 +12,7 @@ trap 'rm -rf "$folder"' EXIT
 
 for sanitizer in address,undefined thread; do
     echo "== C driver under -fsanitize=$sanitizer"
-    "$compiler" -std=c11 -O1 -g -Wall -ffp-contract=off -fsanitize=$sanitizer -fno-sanitize-recover=undefined \
+    "$compiler" -std=c11 -O1 -g -Wall -ffp-contract=off -DUFBERT_BARRIER=driver_barrier -fsanitize=$sanitizer -fno-sanitize-recover=undefined \
         -I "$root/ufbert/kernels" "$root/tests/sanitizers/driver.c" "$root"/ufbert/kernels/*.c -lm -lpthread \
         -o "$folder/driver"
     "$folder/driver"
@@ -21,7 +21,7 @@ done
 echo "== Python tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 flags="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 cp -r "$root/ufbert" "$root/setup.py" "$root/pyproject.toml" "$root/README.md" "$root/LICENSE" "$folder"
-rm -f "$folder"/ufbert/*.so
+rm -f "$folder"/ufbert/*.so "$folder"/ufbert/_cmm.c
 (cd "$folder" && CFLAGS="$flags" LDFLAGS="$flags" "$python" setup.py -q build_ext --inplace)
 # The interpreter is not built with ASan, so its library has to come first; Python itself leaks at exit by design.
 cd "$folder"
@@ -30,7 +30,7 @@ LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file
     "$python" -c "
 import sys, pytest, ufbert._cmm
 assert ufbert._cmm.__file__.startswith('$folder'), 'the tests would run another build: ' + ufbert._cmm.__file__
-tests = ['test_dense.py', 'test_cmm.py', 'test_cmm_packed.py', 'test_cmm_backward.py', 'test_cmm_robust.py']
+tests = ['test_dense.py', 'test_compiled.py', 'test_cmm.py', 'test_cmm_packed.py', 'test_cmm_backward.py', 'test_cmm_robust.py']
 sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-k', 'not leak and not zeros_of', *('$root/tests/' + t for t in tests)]))
 "
 echo "all clean"

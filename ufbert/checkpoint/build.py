@@ -212,7 +212,10 @@ class Source:
             # Tied, the two are one; untied, transformers adds the decoder's own.
             untied = not config.tie_word_embeddings and self.has("lm_untied_bias")
             bias = self.tensor("lm_untied_bias" if untied else "lm_bias", (config.vocab_size,))
-        return MaskedLMHead(dense, config.hidden_act, norm, Linear(weight, bias))
+        # In float32 a copy for the kernels gains nothing: one row reads the whole table anyway.
+        plain = Linear(weight, bias)
+        decoder = plain if self.dtype == "float32" else self.packed(plain)
+        return MaskedLMHead(dense, config.hidden_act, norm, decoder)
 
     def crammed_classifier(self) -> CrammedClassifier:
         config, head = self.config, self.config.classification_head

@@ -19,6 +19,20 @@ INLINE vec v_exp(vec v) {
     return v_if_greater(v, highest, v_set(__builtin_inff()), v_if_greater(lowest, v, v_set(0.0f), p));
 }
 
+/* e^v for v that are not above 0, without the tests for what else may come: 1e-38 below -87. */
+INLINE vec v_exp_below(vec v) {
+    const vec lowest = v_set(-87.33654f), inside = v_if_greater(v, lowest, v, lowest);
+    const vec k = v_round(v_mul(inside, v_set(1.44269504f)));
+    vec r = v_fma(k, v_set(-0.693359375f), inside);
+    r = v_fma(k, v_set(2.12194440e-4f), r);
+    vec p = v_set(1.3981999507e-3f);
+    p = v_fma(p, r, v_set(8.3334519073e-3f));
+    p = v_fma(p, r, v_set(4.1665795894e-2f));
+    p = v_fma(p, r, v_set(1.6666665459e-1f));
+    p = v_fma(p, r, v_set(5.0000001201e-1f));
+    return v_scale(v_fma(v_mul(p, r), r, v_add(r, v_set(1.0f))), k);
+}
+
 /* The normal distribution's cumulative function, and e^(-v*v/2), which it needs anyway.
  *
  * Below zero it is e^(-v*v/2) * q(t), t = 1 / (1 - 0.26 v). The coefficients of q are a weighted least-squares fit

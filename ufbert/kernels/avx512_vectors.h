@@ -31,6 +31,47 @@ INLINE vec v_if_greater(vec a, vec b, vec yes, vec no) {
 /* p * 2^k for a whole k from -126 to 128, given as a float. */
 INLINE vec v_scale(vec p, vec k) { return _mm512_scalef_ps(p, k); }
 INLINE vec v_round(vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+/* Tables of 16 floats. */
+#define TABLE_ENTRIES 16
+typedef __m512i vec_index;
+INLINE vec v_floor(vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+INLINE vec_index v_index(vec whole) { return _mm512_cvttps_epi32(whole); }
+INLINE vec v_look_up(const float table[TABLE_ENTRIES], vec_index at) {
+    return _mm512_permutexvar_ps(at, _mm512_loadu_ps(table));
+}
+/* Rows become columns. */
+#define HAS_TRANSPOSE
+INLINE void v_transpose(vec rows[16]) {
+    vec pairs[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i += 2) {
+        pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i += 4) {
+        for (int j = 0; j < 2; j++) {
+            const __m512d a = _mm512_castps_pd(pairs[i + j]), b = _mm512_castps_pd(pairs[i + j + 2]);
+            rows[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            rows[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    }
+    /* rows[4 * g + c], lane 4 * b + r: row 4 * g + r, column 4 * b + c. */
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        pairs[c] = _mm512_shuffle_f32x4(rows[c], rows[4 + c], 0x88);
+        pairs[4 + c] = _mm512_shuffle_f32x4(rows[c], rows[4 + c], 0xdd);
+        pairs[8 + c] = _mm512_shuffle_f32x4(rows[8 + c], rows[12 + c], 0x88);
+        pairs[12 + c] = _mm512_shuffle_f32x4(rows[8 + c], rows[12 + c], 0xdd);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        rows[c] = _mm512_shuffle_f32x4(pairs[c], pairs[8 + c], 0x88);
+        rows[8 + c] = _mm512_shuffle_f32x4(pairs[c], pairs[8 + c], 0xdd);
+        rows[4 + c] = _mm512_shuffle_f32x4(pairs[4 + c], pairs[12 + c], 0x88);
+        rows[12 + c] = _mm512_shuffle_f32x4(pairs[4 + c], pairs[12 + c], 0xdd);
+    }
+}
 /* The empty assembly keeps the compiler from loading the words twice, once for each half. */
 INLINE vec v_load_words(const uint16_t *p) {
     vec words = _mm512_loadu_ps((const float *)p);
@@ -41,6 +82,7 @@ INLINE vec v_low_halves(vec words) { return _mm512_castsi512_ps(_mm512_slli_epi3
 INLINE vec v_high_halves(vec words) {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(words), _mm512_set1_epi32((int)0xffff0000u)));
 }
+INLINE float v_highest(vec a) { return _mm512_reduce_max_ps(a); }
 INLINE float v_sum(vec a) {
     __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
     __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));

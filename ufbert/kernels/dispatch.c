@@ -74,8 +74,9 @@ void *ufbert_allocate_pages(size_t bytes) {
     if (!pages)
         return NULL;
 #ifdef MADV_HUGEPAGE
-    if (boundary == HUGE_PAGE) /* a random row of a few KB would otherwise miss the TLB each time */
-        (void)madvise(pages, (bytes + boundary - 1) / boundary * boundary, MADV_HUGEPAGE);
+    /* A random row of a few KB would otherwise miss the TLB each time. A short rest stays on small pages. */
+    if (boundary == HUGE_PAGE)
+        (void)madvise(pages, (bytes + boundary / 2) / boundary * boundary, MADV_HUGEPAGE);
 #endif
     memset(pages, 0, bytes);
     return pages;

@@ -1,9 +1,29 @@
 """Text in, arrays and labels out."""
 
-from .fill_mask import FillMask
-from .question_answerer import QuestionAnswerer
-from .sentence_encoder import SentenceEncoder
-from .text_classifier import TextClassifier
-from .token_classifier import TokenClassifier
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .fill_mask import FillMask
+    from .question_answerer import QuestionAnswerer
+    from .sentence_encoder import SentenceEncoder
+    from .text_classifier import TextClassifier
+    from .token_classifier import TokenClassifier
 
 __all__ = ["FillMask", "QuestionAnswerer", "SentenceEncoder", "TextClassifier", "TokenClassifier"]
+_MODULES = {
+    "FillMask": "fill_mask",
+    "QuestionAnswerer": "question_answerer",
+    "SentenceEncoder": "sentence_encoder",
+    "TextClassifier": "text_classifier",
+    "TokenClassifier": "token_classifier",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a task when it is first asked for (PEP 562)."""
+    if name in _MODULES:
+        return getattr(import_module("." + _MODULES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

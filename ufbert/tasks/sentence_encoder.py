@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -343,6 +344,16 @@ class SentenceEncoder:
 
 
 def _progress(total: int, show: bool | None) -> Any:
-    from tqdm import tqdm
+    if not show:
+        return _NoProgress()
+    from tqdm import tqdm  # 50 milliseconds
 
-    return tqdm(total=total, disable=not show, unit="text", desc="embed")
+    return tqdm(total=total, unit="text", desc="embed")
+
+
+class _NoProgress(AbstractContextManager):
+    def update(self, count: int) -> None:
+        """Show nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
