@@ -23,6 +23,7 @@ from ufbert.distill.teacher import Teacher
 from ufbert.errors import CheckpointError, InputError
 from ufbert.torch import Bert, FastFeedForward
 
+torch.set_num_threads(1)  # tiny models: no pool of threads that spins in another's time
 SMALL = Recipe(
     num_trees=3, depth=3, grow_tokens=60_000, local_tokens=40_000, tokens=40_000, batch_tokens=512, max_length=20
 )  # fmt: skip
@@ -91,8 +92,9 @@ def test_the_seed_reproduces_every_bit(teacher, corpus, student, tmp_path):
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(teacher, corpus, student, tmp_path, stage):
     out = tmp_path / "killed"
     code = (
-        "import sys; from ufbert.distill import Recipe, distill, training, local, end_to_end; training.SAVE_EVERY = 0.0;"
-        f"from ufbert.distill.training import State; calls = [0]; save = State.save\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from ufbert.distill import Recipe, distill, training; training.SAVE_EVERY = 0.0\n"
+        "from ufbert.distill.training import State; calls = [0]; save = State.save\n"
         "def counted(self, *arguments):\n"
         f"    save(self, *arguments); calls[0] += self.stage == {stage!r}\n"
         "    if calls[0] == 2: import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
