@@ -4,6 +4,7 @@ import hashlib
 import re
 
 import numpy as np
+import pytest
 import ufbert_weights
 from conftest import GOLDEN
 from safetensors.numpy import load_file
@@ -21,8 +22,9 @@ def test_bundled_model_gives_the_embeddings_of_the_float32_original():
     assert (1 - cosine).max() <= 1e-5
 
 
-def test_bundled_weights_are_the_file_that_source_names():
-    folder = ufbert_weights.path("all-MiniLM-L6-v2")
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentiment"])
+def test_bundled_weights_are_the_file_that_source_names(name):
+    folder = ufbert_weights.path(name)
     named = re.findall(r"`([0-9a-f]{64})`", (folder / "SOURCE.md").read_text())
     assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() in named
 
@@ -33,3 +35,9 @@ def test_every_bundled_model_loads():
             assert ufbert.SentenceEncoder(folder).encode("A text.").shape == (384,)
         else:
             assert len(ufbert.TextClassifier(folder)("A text.", top_k=None)) > 1
+
+
+def test_bundled_classifier_tells_praise_from_blame_and_is_small():
+    texts = ["A charming, funny and moving film.", "A tedious mess with wooden acting.", "I loved every minute of it."]
+    assert [found["label"] for found in ufbert.TextClassifier()(texts)] == ["positive", "negative", "positive"]
+    assert (ufbert_weights.path("sentiment") / "model.safetensors").stat().st_size < 10_000_000
