@@ -160,6 +160,7 @@ def _distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--control", choices=("none", "affine", "dense"), help="train this instead, in the same way")
     parser.add_argument("--keep-decisions", dest="train_decisions", action="store_const", const=False,
                         help="leave deciding nodes' input weights as they were grown")  # fmt: skip
+    parser.add_argument("--grow-tokens", type=int, metavar="N", help="to grow trees, times trees (default: 800,000)")
     parser.add_argument("--local-tokens", type=int, metavar="N", help="to train layer by layer (default: 4 million)")
     parser.add_argument("--tokens", type=int, metavar="N", help="to train end to end (default: 12 million)")
     parser.add_argument("--batch-tokens", type=_positive, metavar="N", help="of a step (default: 4096)")
