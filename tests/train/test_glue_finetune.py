@@ -111,7 +111,8 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_it_would_have(encoder, data, t
     task, folder = load_task(data, "Pairs")
     recipe = Recipe(epochs=60, batch_size=4)
     whole = load_file(finetune(encoder, task, folder, tmp_path / "whole", recipe) / "model.safetensors")
-    code = (
+    code = (  # on as many threads: PyTorch's sums depend on them
+        f"import torch; torch.set_num_threads({torch.get_num_threads()})\n"
         "import ufbert.glue.finetune as module\n"
         "from ufbert.glue import load_task\n"
         "from ufbert.glue.recipe import Recipe\n"
