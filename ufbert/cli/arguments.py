@@ -38,7 +38,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _distill(commands.add_parser("distill", help="replace a dense BERT's feed-forward layers by trees, and train them"))
     _compare(commands.add_parser("compare", help="how near sentence encoders come to their teacher"))
     arguments = parser.parse_args(argv)
-    if hasattr(arguments, "texts"):
+    if hasattr(arguments, "input"):  # the commands on texts
         _check_streams(parser, arguments)
     return arguments
 
