@@ -1,5 +1,6 @@
 """The command line as a process: what it prints, writes and returns."""
 
+import functools
 import json
 import os
 import signal
@@ -142,7 +143,8 @@ def test_text_that_is_not_utf8(model):
 def test_interrupt_leaves_whole_results(model, tmp_path, name, how):
     """Ctrl-C, or a termination, in the middle of an endless input."""
     command = [*COMMAND, "embed", "--model", str(model), "--output", str(tmp_path / name)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # not so in background jobs
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed)
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size > 100_000 for path in tmp_path.iterdir()):
         assert time.monotonic() < deadline
