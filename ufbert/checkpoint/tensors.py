@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ..errors import CheckpointError, shown
+from ..errors import CheckpointError, InputError, shown
 from .files import check_regular
 
-__all__ = ["Tensor", "Tensors", "narrow_bfloat16", "widen_bfloat16", "write_tensors"]
+__all__ = ["Tensor", "Tensors", "encoded", "narrow_bfloat16", "widen_bfloat16", "write_tensors"]
 
 _DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64}
 _OTHERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
@@ -202,6 +202,23 @@ def narrow_bfloat16(values: np.ndarray) -> np.ndarray:
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+
+def encoded(name: str, values: np.ndarray, dtype: str) -> tuple[str, np.ndarray]:
+    """Encode trained float32 values for `write_tensors`, in "float32" or "float16".
+
+    Raises
+    ------
+    InputError
+        If a value does not fit into float16.
+    """
+    if dtype == "float32":
+        return "F32", values
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float16)
+    if not np.isfinite(narrow).all():
+        raise InputError(f"tensor {name}: expected values that fit into float16, found larger ones; save as float32")
+    return "F16", narrow
 
 
 def write_tensors(file: Path, tensors: Mapping[str, tuple[str, np.ndarray]]) -> None:

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 from dataclasses import asdict
-from typing import Any
 
 from ..errors import InputError
 
@@ -22,16 +21,10 @@ def distill_model(arguments: argparse.Namespace) -> int:
     use_threads()
     from ..distill import Recipe, distill
 
-    recipe = Recipe(**{name: value for name in vars(arguments) if (value := _given(arguments, name)) is not None})
+    fields = Recipe.__dataclass_fields__
+    recipe = Recipe(**{name: value for name, value in vars(arguments).items() if name in fields and value is not None})
     print(distill(arguments.teacher, arguments.corpus, arguments.out, recipe, arguments.teacher_dtype))
     return 0
-
-
-def _given(arguments: argparse.Namespace, name: str) -> Any:
-    """The value of an argument that is a field of `Recipe`, else None."""
-    from ..distill import Recipe
-
-    return getattr(arguments, name) if name in Recipe.__dataclass_fields__ else None
 
 
 def compare_models(arguments: argparse.Namespace) -> int:

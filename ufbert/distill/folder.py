@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-
 from ..checkpoint.files import ModelFolder
 from ..checkpoint.sentence import list_modules
-from ..checkpoint.tensors import write_tensors
+from ..checkpoint.tensors import encoded, write_tensors
 from ..checkpoint.writing import copy_settings, new_folder
 from ..torch import Bert
 from .card import card
@@ -34,7 +32,7 @@ def write_student(state: State, student: Bert, teacher: Path, target: Path) -> N
         (complete / "README.md").write_text(card(state, target.name, neurons))  # in place of the teacher's
         config = _config(ModelFolder(teacher / modules[0][1]), student)
         (root / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        tensors = {name: ("F16", array.astype(np.float16)) for name, array in sorted(student.tensors().items())}
+        tensors = {name: encoded(name, array, "float16") for name, array in sorted(student.tensors().items())}
         write_tensors(root / "model.safetensors", tensors)
 
 

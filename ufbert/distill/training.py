@@ -34,6 +34,8 @@ class State:
     folder : Path
         Holds ``state.pt`` and ``log.jsonl``.
     recipe : Recipe
+    source : dict of str to str
+        Teacher and corpus by name: a checkpoint goes on only with the same.
     stage : {"grow", "local", "end_to_end", "done"}
     chunk : int
         The corpus's next chunk.

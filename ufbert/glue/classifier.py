@@ -8,12 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..checkpoint.files import WEIGHTS, ModelFolder
-from ..checkpoint.tensors import Tensors, write_tensors
+from ..checkpoint.tensors import Tensors, encoded, write_tensors
 from ..errors import InputError
 from ..torch import Bert
 from .tasks import Task
@@ -79,7 +78,7 @@ class Classifier(nn.Module):
         for stem, linear in (("bert.pooler.dense", self.pooler), ("classifier", self.classifier)):
             tensors[stem + ".weight"] = linear.weight.detach().numpy()
             tensors[stem + ".bias"] = linear.bias.detach().numpy()
-        write_tensors(folder / WEIGHTS, {name: _encoded(name, array, dtype) for name, array in tensors.items()})
+        write_tensors(folder / WEIGHTS, {name: encoded(name, array, dtype) for name, array in tensors.items()})
         config = self._config(task, labels)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for name in TOKENIZER_FILES if self.top_layers is None else ():
@@ -115,14 +114,3 @@ class Classifier(nn.Module):
         self.bert.requires_grad_(False)
         for layer in layers[len(layers) - top_layers :]:
             layer.requires_grad_(True)
-
-
-def _encoded(name: str, array: np.ndarray, dtype: str) -> tuple[str, np.ndarray]:
-    """A tensor's dtype in a file and its values."""
-    if dtype == "float32":
-        return "F32", array
-    with np.errstate(over="ignore"):
-        narrow = array.astype(np.float16)
-    if not np.isfinite(narrow).all():
-        raise InputError(f"tensor {name}: expected values that fit into float16, found larger ones; save as float32")
-    return "F16", narrow
