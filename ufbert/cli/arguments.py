@@ -160,14 +160,14 @@ def _distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--control", choices=("none", "affine", "dense"), help="train this instead, in the same way")
     parser.add_argument("--keep-decisions", dest="train_decisions", action="store_const", const=False,
                         help="leave deciding nodes' input weights as they were grown")  # fmt: skip
-    parser.add_argument("--grow-tokens", type=int, metavar="N", help="to grow trees, times trees (default: 800,000)")
-    parser.add_argument("--local-tokens", type=int, metavar="N", help="to train layer by layer (default: 4 million)")
-    parser.add_argument("--tokens", type=int, metavar="N", help="to train end to end (default: 12 million)")
+    parser.add_argument("--grow-tokens", type=int, metavar="N", help="to grow trees, times trees (default: 400,000)")
+    parser.add_argument("--local-tokens", type=int, metavar="N", help="to train layer by layer (default: 2 million)")
+    parser.add_argument("--tokens", type=int, metavar="N", help="to train end to end (default: 4 million)")
     parser.add_argument("--batch-tokens", type=_positive, metavar="N", help="of a step (default: 4096)")
     parser.add_argument("--max-length", type=_positive, metavar="N", help="tokens of a text (default: 128)")
     parser.add_argument("--local-rate", type=float, metavar="RATE", help="layer by layer (default: 0.003)")
     parser.add_argument("--rate", type=float, metavar="RATE", help="end to end, of the trees (default: 0.001)")
-    parser.add_argument("--other-rate", type=float, metavar="RATE", help="of attention and norms (default: 0.0002)")
+    parser.add_argument("--other-rate", type=float, metavar="RATE", help="of attention and norms (default: 0.0005)")
     parser.add_argument("--seed", type=int, metavar="N", help="default: 0")
     parser.add_argument("--teacher-dtype", choices=PRECISIONS, default="float32", help="default: float32")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads of PyTorch and the kernels")

@@ -54,19 +54,19 @@ class Recipe:
     num_trees: int = 16
     depth: int = 7
     control: str | None = None
-    grow_tokens: int = 800_000
-    local_tokens: int = 4_000_000
+    grow_tokens: int = 400_000
+    local_tokens: int = 2_000_000
     local_passes: int = 3
-    tokens: int = 12_000_000
+    tokens: int = 4_000_000
     batch_tokens: int = 4_096
     max_length: int = 128
     joined: float = 0.03
     local_rate: float = 3e-3
     rate: float = 1e-3
-    other_rate: float = 2e-4
+    other_rate: float = 5e-4
     train_decisions: bool = True
-    cosine_weight: float = 5.0
-    layer_weight: float = 0.3
+    cosine_weight: float = 1.0
+    layer_weight: float = 2.0
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..checkpoint.files import ModelFolder
 from ..checkpoint.sentence import SIMILARITIES, load_sentence_model
-from ..errors import CheckpointError, InputError, shown
+from ..errors import InputError, shown
 from ..heads import normalize
+from .bundled import model_folder
 from .run import (
     ON_OVERFLOW,
     check_batch_size,
@@ -27,7 +26,7 @@ from .run import (
     windows,
 )
 
-__all__ = ["Embeddings", "SentenceEncoder", "bundled_model"]
+__all__ = ["Embeddings", "SentenceEncoder"]
 
 WINDOW = 1_024  # texts that are tokenised and sorted by length together
 
@@ -46,35 +45,14 @@ class Embeddings(NamedTuple):
     truncated: np.ndarray
 
 
-def bundled_model(name: str | None = None) -> Path:
-    """Folder of a model in the package ``ufbert-weights``; None for its default.
-
-    Raises
-    ------
-    CheckpointError
-        If that package is not installed, or has no such model.
-    """
-    if importlib.util.find_spec("ufbert_weights") is None:
-        raise CheckpointError(
-            "bundled model: expected the package ufbert-weights, found none; pip install ufbert-weights "
-            "(from a checkout: pip install ./weights), or name a model folder"
-        )
-    import ufbert_weights
-
-    try:
-        return ufbert_weights.path(name) if name else ufbert_weights.path()
-    except ValueError as error:  # the package is of another version
-        raise CheckpointError(f"{error}; update ufbert-weights, or name a model folder") from None
-
-
 class SentenceEncoder:
     """Turns texts into embeddings, as sentence-transformers does with the same folder.
 
     Parameters
     ----------
     folder : str or path, optional
-        A sentence-transformers folder, or a BERT folder if `pooling` is given. None for the bundled
-        all-MiniLM-L6-v2 (package ``ufbert-weights``).
+        A sentence-transformers folder, or a BERT folder if `pooling` is given; or the name of a bundled model (package
+        ``ufbert-weights``), such as "all-MiniLM-L6-v2". None for the bundled default.
     max_seq_length : int, optional
         Tokens a text may have, special tokens included; by default what the folder says.
     pooling : {"cls", "mean", "max", "mean_sqrt_len"}, optional
@@ -108,7 +86,7 @@ class SentenceEncoder:
         dtype: str = "float32",
     ) -> None:
         check_choice(on_overflow, "on_overflow", ON_OVERFLOW)
-        root = ModelFolder(bundled_model() if folder is None else folder)
+        root = ModelFolder(model_folder(folder))
         self._parts = load_sentence_model(root, pooling, dtype)
         self._max_seq_length = self._parts.max_seq_length
         self.on_overflow = on_overflow

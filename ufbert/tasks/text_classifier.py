@@ -10,9 +10,9 @@ import numpy as np
 from .. import ops
 from ..errors import InputError, shown
 from ..tokenizer import Text
+from .bundled import model_folder
 from .load import labels, load_parts, top
 from .run import check_batch_size, check_choice, check_count, check_overflow, hidden_states
-from .sentence_encoder import bundled_model
 
 __all__ = ["TextClassifier"]
 
@@ -37,8 +37,7 @@ class TextClassifier:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, dtype: str = "float32") -> None:
-        folder = bundled_model("sentiment") if folder is None else folder
-        self._model, self._head, self._tokenizer = load_parts(folder, "sequence-classification", dtype)
+        self._model, self._head, self._tokenizer = load_parts(model_folder(folder, "sentiment"), "sequence-classification", dtype)
         self.labels = labels(self._model)
 
     def __call__(
