@@ -128,7 +128,8 @@ def test_zero_and_nan_go_left(isa):
 @pytest.mark.parametrize("activation", sorted(reference.ACTIVATIONS))
 def test_activations(isa, activation):
     """One node, weight 1: the layer is the activation."""
-    x = np.concatenate([np.linspace(-30, 30, 60_001), [0.0, -0.0, 1e-30, -1e-30, 100, -100, 1e30]]).astype("f4")[:, None]
+    x = np.concatenate([np.linspace(-30, 30, 60_001), [0.0, -0.0, 1e-30, -1e-30, 100, -100, 1e30]])
+    x = x.astype("f4")[:, None]
     one = np.ones((1, 1, 1), "f4")
     y = cmm.fff_forward(x, one, np.zeros((1, 1), "f4"), one, 0, activation=activation)
     with np.errstate(over="ignore"):

@@ -263,7 +263,8 @@ def _contribution(score, margin, rows, activation, slack):
     """What the nodes add to y, and how far a float32 implementation may be off."""
     value = reference.ACTIVATIONS[activation](score)
     value_error = 1.2 * margin + slack * 2 * FLOAT32_UNIT * np.abs(score)
-    return value[:, None] * rows, value_error[:, None] * np.abs(rows) + slack * FLOAT32_UNIT * np.abs(value[:, None] * rows)
+    terms = value[:, None] * rows
+    return terms, value_error[:, None] * np.abs(rows) + slack * FLOAT32_UNIT * np.abs(terms)
 
 
 def _check_output(y: np.ndarray, expected: np.ndarray, error: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import ufbert
 from ufbert import CheckpointError, InputError, SentenceEncoder
-from ufbert.tasks import sentence_encoder
+from ufbert.tasks import bundled
 
 TEXTS = ["the cat.", "a b c d e", "", "z!", "the the the cat cat ba"]
 
@@ -216,7 +216,7 @@ def test_fork_after_use(encoder):
 
 
 def test_without_the_weights_package_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(sentence_encoder.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(bundled.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CheckpointError, match="pip install ufbert-weights"):
         SentenceEncoder()
 

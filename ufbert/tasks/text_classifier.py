@@ -37,7 +37,8 @@ class TextClassifier:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, dtype: str = "float32") -> None:
-        self._model, self._head, self._tokenizer = load_parts(model_folder(folder, "sentiment"), "sequence-classification", dtype)
+        folder = model_folder(folder, default="sentiment")
+        self._model, self._head, self._tokenizer = load_parts(folder, "sequence-classification", dtype)
         self.labels = labels(self._model)
 
     def __call__(
