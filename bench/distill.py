@@ -1,0 +1,120 @@
+"""How near converted models and their controls come to the dense one; what the training took.
+
+    python bench/distill.py TEACHER --texts HELDOUT --data GLUE_DIR --control none=FOLDER NAME=FOLDER ...
+
+The folders are what `ufbert distill` wrote, with their logs beside them in FOLDER.training. The control is the model
+without feed-forward layers: of its error (1 - mean cosine) the others remove a share. Writes distill.json, distill.md
+and distill.png to --report. Needs the extras glue and plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ufbert.evaluate import Nearness, ScoredPairs, compare
+from ufbert.glue import load_task, read_split
+from ufbert.routes import Corpus
+
+RESULTS = Path(__file__).parent / "results"
+TASKS = ("STS-B", "SICK-R")
+
+
+def main() -> None:
+    arguments = parse()
+    folders = dict(pair.split("=", 1) for pair in [arguments.control, *arguments.models])
+    control = next(iter(folders))
+    scored = {name: read_pairs(arguments.data, name) for name in TASKS}
+    texts = list(Corpus(arguments.texts))
+    teacher, *found = compare(arguments.teacher, list(folders.values()), texts, scored)
+    rows = {"dense (the teacher)": row_of(teacher, teacher, None, None)}
+    for name, nearness in zip(folders, found, strict=True):
+        rows[name] = row_of(nearness, teacher, 1 - found[0].cosine, log_of(folders[name]))
+    shown = [f"{name}={Path(folder).name}" for name, folder in folders.items()]
+    command = f"python bench/distill.py TEACHER --texts HELDOUT --data GLUE_DIR --control {' '.join(shown)}"
+    arguments.report.mkdir(parents=True, exist_ok=True)
+    facts = {"command": command, "texts": len(texts), "rows": rows}
+    (arguments.report / "distill.json").write_text(json.dumps(facts, indent=1) + "\n")
+    table = render(rows, control, len(texts), {name: len(pairs.pairs) for name, pairs in scored.items()}, command)
+    (arguments.report / "distill.md").write_text(table, encoding="utf-8")
+    print(table)
+    draw(arguments.report / "distill.png", {name: log_of(folder) for name, folder in folders.items()})
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("teacher")
+    parser.add_argument("models", nargs="*", metavar="NAME=FOLDER")
+    parser.add_argument("--control", required=True, metavar="NAME=FOLDER", help="without feed-forward layers")
+    parser.add_argument("--texts", required=True, help="one a line, that nothing was trained on")
+    parser.add_argument("--data", required=True, help="GLUE's layout, with STS-B and SICK")
+    parser.add_argument("--report", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def read_pairs(data: str, name: str) -> ScoredPairs:
+    task, folder = load_task(data, name)
+    rows = read_split(task, task.dev[0], folder)
+    return ScoredPairs(rows.texts, [float(label) for label in rows.labels])
+
+
+def log_of(folder: str) -> dict[str, Any]:
+    return json.loads(Path(f"{folder}.training", "log.json").read_text())
+
+
+def row_of(model: Nearness, teacher: Nearness, error: float | None, log: dict[str, Any] | None) -> dict[str, Any]:
+    row = {key: value for key, value in asdict(model).items() if key != "model"}
+    row["spearman_ratio"] = {name: value / teacher.spearman[name] for name, value in model.spearman.items()}
+    if error is not None and log is not None:
+        row["error_removed"] = 1 - (1 - model.cosine) / error
+        row |= {"tokens": log["recipe"]["tokens"], "seconds": log["seconds"], "recipe": log["recipe"]}
+    return row
+
+
+def render(rows: dict[str, Any], control: str, texts: int, pairs: dict[str, int], command: str) -> str:
+    heads = ["", "mean cosine", f"error of '{control}' removed", "10 neighbours kept", "MRR@10 of halves"]
+    heads += [f"{name} Spearman (of the teacher's)" for name in pairs] + ["minutes of training"]
+    lines = [
+        "# Converted models and their controls",
+        "",
+        f"Made by `{command}`.",
+        "",
+        f"Against the dense model on {texts:,} sentences of the corpus's held-out part: mean cosine of embeddings, how "
+        "much of the control's error (1 - cosine) is gone, the share of the ten nearest sentences that stay. MRR@10: "
+        "the first half of each longer sentence seeks its second half among all second halves. Spearman to people's "
+        f"scores on {' and '.join(f'{count:,} pairs of {name}' for name, count in pairs.items())}, as laid out in the "
+        "data given: STS-B's rows may be a stand-in.",
+        "",
+        "| " + " | ".join(heads) + " |",
+        "|" + "---|" * len(heads),
+    ]
+    for name, row in rows.items():
+        cells = [name, f"{row['cosine']:.4f}"]
+        cells.append(f"{100 * row['error_removed']:.0f} %" if "error_removed" in row and name != control else "")
+        cells += [f"{100 * row['neighbours']:.1f} %", f"{row['reciprocal_rank']:.3f}"]
+        cells += [f"{row['spearman'][task]:.4f} ({100 * row['spearman_ratio'][task]:.1f} %)" for task in pairs]
+        cells.append(f"{row['seconds'] / 60:.0f}" if "seconds" in row else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", "![cosine while training](distill.png)", ""])
+
+
+def draw(file: Path, logs: dict[str, dict[str, Any]]) -> None:
+    """Cosine to the teacher over tokens, end to end."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, log in logs.items():
+        entries = [entry for entry in log["log"] if entry["stage"] == "end_to_end"]
+        axes.plot([entry["tokens"] / 1e6 for entry in entries], [entry["cosine"] for entry in entries], label=name)
+    axes.set(xlabel="million tokens, end to end", ylabel="cosine to the teacher while training", ylim=(0.5, 1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
