@@ -1,6 +1,7 @@
 """Whole encoders, ours beside the engines that people would use instead.
 
     python bench/encoder.py minilm FOLDER     all-MiniLM-L6-v2 (float32 folder): one text, 1,000 mixed texts, 32 x 128
+    python bench/encoder.py bundled           the bundled encoders, dense and with trees, beside each other
     python bench/encoder.py ultrafast         UltraFastBERT-1x11 and dense twins at the released shape, random weights
     python bench/encoder.py growth FOLDER     resident memory over 100,000 calls with texts of all lengths
 
@@ -26,6 +27,7 @@ from typing import Any
 import engines
 import footprint
 import numpy as np
+import ufbert_weights
 
 import ufbert
 from ufbert.batch import from_padded
@@ -101,15 +103,32 @@ def minilm(folder: str, rounds: int) -> dict[str, Any]:
         for dtype in DTYPES[::2]:
             encoders[f"ufbert 8x8 FFF {dtype}"] = encoder = ufbert.SentenceEncoder(trees, dtype=dtype)
             check_parts(encoder)
-        work = {"one short text": [SHORT], "1,000 mixed texts": texts, "32 x 128 tokens": ["word " * 126] * 32}
         times = {
             title: measure(title, {n: lambda e=e, b=batch: e.encode(b) for n, e in encoders.items()}, rounds)
-            for title, batch in work.items()
+            for title, batch in work().items()
         }
     print_ratios(times)
     print_table(times, lowest, costs)
     plot(times)
     return {"mean tokens": float(tokens.mean()), "lowest cosine": lowest, "footprint": costs, "milliseconds": times}
+
+
+def work() -> dict[str, list[str]]:
+    """What sentence encoders are timed on."""
+    return {"one short text": [SHORT], "1,000 mixed texts": mixed_texts(1_000), "32 x 128 tokens": ["word " * 126] * 32}
+
+
+def bundled(_: str | None, rounds: int) -> dict[str, Any]:
+    """The bundled encoders, each checked part by part; what FFF layers bring where everything else is equal."""
+    folders = [path for path in map(ufbert_weights.path, ufbert_weights.names()) if (path / "modules.json").exists()]
+    encoders = {f"{f.name} {dtype}": ufbert.SentenceEncoder(f, dtype=dtype) for f in folders for dtype in DTYPES}
+    for encoder in encoders.values():
+        check_parts(encoder)
+    times = {
+        title: measure(title, {n: lambda e=e, b=batch: e.encode(b) for n, e in encoders.items()}, rounds)
+        for title, batch in work().items()
+    }
+    return {"milliseconds": times}
 
 
 def footprints(folder: str, scratch: str, encoders: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
@@ -272,13 +291,13 @@ def machine() -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("minilm", "ultrafast", "growth"))
+    parser.add_argument("what", choices=("minilm", "bundled", "ultrafast", "growth"))
     parser.add_argument("folder", nargs="?", help="all-MiniLM-L6-v2 in float32")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    if arguments.what != "ultrafast" and not arguments.folder:
+    if arguments.what in ("minilm", "growth") and not arguments.folder:
         parser.error(f"{arguments.what} needs the model's folder")
-    run = {"minilm": minilm, "ultrafast": ultrafast, "growth": growth}[arguments.what]
+    run = {"minilm": minilm, "bundled": bundled, "ultrafast": ultrafast, "growth": growth}[arguments.what]
     figures = run(arguments.folder, arguments.rounds)
     (HERE / "results").mkdir(exist_ok=True)
     target = HERE / "results" / f"encoder-{arguments.what}.json"
