@@ -33,10 +33,22 @@ def write_converted(folder):
     return ufbert.convert(write_deep(folder.with_name("float32")), folder, "bfloat16")
 
 
+def write_shared(folder):
+    """A head and the last layer alone, over the encoder beside it."""
+    write_fff(folder.with_name("encoder"))
+    write_head(folder)
+    tensors = load_file(folder / "model.safetensors")
+    mine = {name: array for name, array in tensors.items() if ".layer.1." in name or name.startswith("classifier")}
+    write_fff(folder, mine, architectures=["BertForTokenClassification"], base_model="encoder")
+    (folder / "vocab.txt").unlink()
+    return folder
+
+
 MAKE = {
     "bert": write_deep,
     "sentence": lambda folder: add_mean_pooling(write_deep(folder)),
     "head": write_head,
+    "shared encoder": write_shared,
     "crammed": write_crammed_fff,
     "bfloat16": write_converted,
     "no bias": lambda folder: write_deep(folder, output_bias=False),

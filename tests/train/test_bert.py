@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import FFF_CONFIG, GOLDEN, write_bert, write_fff
+from conftest import BERT_CONFIG, FFF_CONFIG, GOLDEN, bert_tensors, write_bert, write_fff
 
 import ufbert
 from ufbert.errors import CheckpointError
@@ -31,6 +31,13 @@ def test_dense(tmp_path, act):
 def test_fff(tmp_path):
     model = compare_to_ufbert(write_fff(tmp_path / "fff"))
     assert model.config.num_trees == FFF_CONFIG["num_trees"]
+
+
+def test_a_shared_encoder(tmp_path):
+    write_bert(tmp_path / "encoder")
+    tensors = {"bert." + name: array for name, array in bert_tensors(BERT_CONFIG, seed=1).items()}
+    mine = {name: array for name, array in tensors.items() if name.startswith("bert.encoder.layer.1.")}
+    compare_to_ufbert(write_bert(tmp_path / "mine", mine, base_model="encoder"))
 
 
 def test_names_are_the_checkpoint_s(tmp_path):

@@ -16,6 +16,7 @@ from ..checkpoint.configs import parse_config
 from ..checkpoint.files import WEIGHTS, ModelFolder
 from ..checkpoint.pruned import expand, kept_nodes
 from ..checkpoint.sentence import list_modules
+from ..checkpoint.shared import open_tensors
 from ..checkpoint.tensors import Tensors, write_tensors
 from ..checkpoint.writing import copy_settings, new_folder
 from ..config import ModelConfig
@@ -157,7 +158,7 @@ def _write(folder: ModelFolder, target: Path, visited: list[np.ndarray]) -> tupl
 
 def _write_transformer(folder: ModelFolder, target: Path, visited: list[np.ndarray]) -> tuple[PrunedLayer, ...]:
     settings = folder.read_json("config.json")
-    config, tensors = parse_config(settings, encoder_only=True), Tensors(folder.weight_files())
+    config, tensors = parse_config(settings, encoder_only=True), open_tensors(folder)
     stored = _stored(tensors)
     spelling = names.spelling(config.family, tensors)
     layers = []
@@ -168,6 +169,7 @@ def _write_transformer(folder: ModelFolder, target: Path, visited: list[np.ndarr
         stored |= new
         layers.append(PrunedLayer(config.num_trees * config.num_nodes, len(nodes), _size(old), _size(new)))
     write_tensors(target / WEIGHTS, stored)
+    settings.pop("base_model", None)  # the pruned model stands alone
     (target / "config.json").write_text(json.dumps(settings | {"pruned": True}, indent=2) + "\n", encoding="utf-8")
     return tuple(layers)
 

@@ -62,7 +62,8 @@ def load_text_model(folder: str | os.PathLike[str], dtype: str = "float32") -> T
     else:
         model = load_model(root, encoder_only=True, dtype=dtype)
         config = model.config
-        tokenizer = load_tokenizer(root, config.max_position_embeddings, vocab_size=config.vocab_size)
+        files = root.tokenizer_folder()
+        tokenizer = load_tokenizer(files, config.max_position_embeddings, vocab_size=config.vocab_size)
         found = TextModel(model, tokenizer, tokenizer.max_length)
     if found.model.config.feed_forward != "fff":
         raise CheckpointError(

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ..checkpoint.configs import parse_config
 from ..checkpoint.files import ModelFolder
-from ..checkpoint.tensors import Tensors
+from ..checkpoint.shared import open_tensors
 from ..config import ModelConfig
 from ..errors import CheckpointError
 from .fast_feedforward import FastFeedForward
@@ -76,7 +76,7 @@ class Bert(nn.Module):
         """
         files = ModelFolder(folder)
         model = cls(parse_config(files.read_json("config.json"), encoder_only=True))
-        tensors = Tensors(files.weight_files())
+        tensors = open_tensors(files)
         prefix = "" if "embeddings.word_embeddings.weight" in tensors else "bert."
         with torch.no_grad():
             for name, parameter in model.named_parameters():
