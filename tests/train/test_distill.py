@@ -136,6 +136,29 @@ def test_decisions_can_be_kept(teacher, corpus, tmp_path):
     assert not np.array_equal(first[:, 7:], second[:, 7:])
 
 
+def test_a_converted_model_is_trained_on(teacher, corpus, student, tmp_path):
+    more = dataclasses.replace(SMALL, tokens=20_000, seed=1)
+    later = distill(teacher, corpus, tmp_path / "later", more, start=student)
+    texts = some_texts(200, seed=5)
+    assert closeness(teacher, later, texts) > closeness(teacher, student, texts)
+    stages = {entry["stage"] for entry in json.loads((tmp_path / "later.training" / "log.json").read_text())["log"]}
+    assert stages == {"end_to_end"}
+    assert "after all that fff was trained on, another 20,000 end to end" in (later / "README.md").read_text()
+    unchanged = distill(teacher, corpus, tmp_path / "same", dataclasses.replace(SMALL, tokens=0), start=student)
+    first, second = weights(student), weights(unchanged)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_going_on_from_a_model_of_another_shape_is_refused(teacher, corpus, student, tmp_path):
+    with pytest.raises(InputError, match="expected a model with depth = 2, .* found 3"):
+        distill(teacher, corpus, tmp_path / "out", dataclasses.replace(SMALL, depth=2), start=student)
+    with pytest.raises(InputError, match="feed_forward = 'fff', .* found 'dense'"):
+        distill(teacher, corpus, tmp_path / "out2", SMALL, start=teacher)
+    wide = write_sentence_model(tmp_path / "wide", num_hidden_layers=1)
+    with pytest.raises((InputError, CheckpointError)):
+        distill(wide, corpus, tmp_path / "out3", SMALL, start=student)
+
+
 def test_grown_trees_split_evenly_and_explain(teacher):
     torch.manual_seed(0)
     layer, x = FastFeedForward(12, 2, 4, output_bias=True), torch.randn(4_000, 12)

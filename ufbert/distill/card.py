@@ -23,6 +23,9 @@ def card(state: State, name: str, neurons: int) -> str:
         "dense": f"a dense layer of {neurons} neurons (a control)",
     }
     last = next((entry for entry in reversed(state.log) if entry["stage"] == "end_to_end"), None)
+    how = f"{recipe.local_tokens:,} layer by layer,"
+    if source["start"]:  # layers were grown and trained one by one when that was made
+        how = f"after all that {source['start']} was trained on, another"
     lines = [
         f"# {name}",
         "",
@@ -30,7 +33,7 @@ def card(state: State, name: str, neurons: int) -> str:
         f"`ufbert distill` against the dense model, on {source['texts']} unlabelled texts ({source['corpus']}), in "
         f"{state.seconds / 60:.0f} minutes. A derived work: the licence of {source['teacher']} applies to it.",
         "",
-        f"- Tokens: {recipe.local_tokens:,} layer by layer, {recipe.tokens:,} end to end.",
+        f"- Tokens: {how} {recipe.tokens:,} end to end.",
         f"- Seed {recipe.seed}; teacher run in {source['teacher_dtype']}.",
         f"- Settings other than the defaults: {changed or 'none'}.",
     ]

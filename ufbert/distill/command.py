@@ -31,6 +31,7 @@ def distill(
     out: str | os.PathLike[str],
     recipe: Recipe | None = None,
     teacher_dtype: str = "float32",
+    start: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Replace the feed-forward layers of a dense BERT by trees, and train them.
 
@@ -46,6 +47,9 @@ def distill(
     recipe : Recipe, optional
     teacher_dtype : {"float32", "bfloat16", "int8"}
         How precisely the teacher runs.
+    start : str or path, optional
+        A model folder that was converted so before, to go on from: it is trained end to end, and neither grown nor
+        trained layer by layer.
 
     Returns
     -------
@@ -65,18 +69,25 @@ def distill(
     state = State(
         Path(f"{target}.training"),
         recipe,
-        {"teacher": source.name, "teacher_dtype": teacher_dtype, "corpus": Path(corpus).name, "texts": str(len(lines))},
+        {
+            "teacher": source.name,
+            "teacher_dtype": teacher_dtype,
+            "corpus": Path(corpus).name,
+            "texts": str(len(lines)),
+            "start": "" if start is None else Path(start).name,
+        },
     )
     state.folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     master = Teacher(os.fspath(teacher), teacher_dtype)
-    student = Bert.from_folder(_root(source))
-    student.replace_feed_forward(**recipe.feed_forward(student.config.hidden_size))
+    student = Bert.from_folder(_root(source)) if start is None else _started(Path(start), recipe, master)
+    if start is None:
+        student.replace_feed_forward(**recipe.feed_forward(student.config.hidden_size))
     optimizer_state = state.restore(student)
     texts = Corpus(lines, master.tokenizer, recipe.batch_tokens, recipe.max_length, recipe.joined, recipe.seed)
     if state.stage == "grow":
-        start_layers(state, student, master, texts)
-        state.enter("local", student)
+        start_layers(state, student, master, texts, grown=start is not None)
+        state.enter("local" if start is None else "end_to_end", student)
     if state.stage == "local":
         train_layers(state, student, master, texts, optimizer_state)
         state.enter("end_to_end", student)
@@ -88,6 +99,20 @@ def distill(
     draw(state.log, state.folder / "curves.png")
     write_student(state, student, source, target)
     return target
+
+
+def _started(folder: Path, recipe: Recipe, teacher: Teacher) -> Bert:
+    """Read a model that was converted before: of the recipe's shape, and of the teacher's."""
+    student, config = Bert.from_folder(_root(folder)), teacher.config
+    shape = {name: getattr(config, name) for name in ("hidden_size", "num_hidden_layers", "vocab_size")}
+    for name, wanted in (shape | recipe.feed_forward(config.hidden_size)).items():
+        found = getattr(student.config, name)
+        if found != wanted:
+            raise InputError(
+                f"{folder}: expected a model with {name} = {wanted!r}, as teacher and recipe say, found {found!r}; "
+                "give trees, depth and control as they were when it was converted"
+            )
+    return student
 
 
 def _root(folder: Path) -> Path:

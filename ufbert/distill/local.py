@@ -21,8 +21,8 @@ LONGEST_GROWTH = 250_000  # tokens: their activations of all layers are held at 
 Pairs = list[tuple[Tensor, Tensor]]  # for each layer what its feed-forward layer reads, and what the layer gives
 
 
-def start_layers(state: State, student: Bert, teacher: Teacher, corpus: Corpus) -> None:
-    """Set scales, output biases and trees from the activations of the first chunks."""
+def start_layers(state: State, student: Bert, teacher: Teacher, corpus: Corpus, grown: bool = False) -> None:
+    """Set scales, output biases and trees from the activations of the first chunks; scales alone if it is grown."""
     recipe = state.recipe
     wanted = min(LONGEST_GROWTH, max(recipe.grow_tokens // recipe.num_trees, 20_000))
     collected: list[list[tuple[Tensor, Tensor]]] = []
@@ -39,13 +39,15 @@ def start_layers(state: State, student: Bert, teacher: Teacher, corpus: Corpus) 
             x, z = (torch.cat([pairs[index][part] for pairs in collected])[:wanted].float() for part in (0, 1))
             deviation = z.std(0)  # nothing for coordinates that the norm's weight switches off
             scales.append(deviation.clamp(min=float(deviation.mean()) / 10))
+            bar.update()
+            if grown:
+                continue
             y = _feed_forward_output(teacher, index, x)
             if layer.ffn is not None and recipe.grow_tokens:
                 weight = layer.output["LayerNorm"].weight.detach()
                 grow(layer.ffn, x, y, weight.abs() / scales[-1] / (x + y).std(1).mean())
             else:
                 _start_at_mean(layer, y.mean(0))
-            bar.update()
     state.scale = torch.stack(scales)
 
 
