@@ -62,7 +62,15 @@ def read_pairs(data: str, name: str) -> ScoredPairs:
 
 
 def log_of(folder: str) -> dict[str, Any]:
-    return json.loads(Path(f"{folder}.training", "log.json").read_text())
+    """A training's log, with that of the model which it went on from, found beside it, put before it."""
+    log = json.loads(Path(f"{folder}.training", "log.json").read_text())
+    log["tokens"], start = log["recipe"]["tokens"], log["source"].get("start")
+    if start:
+        before = log_of(str(Path(folder).parent / start))
+        later = [entry | {"tokens": entry["tokens"] + before["tokens"]} for entry in log["log"]]
+        log |= {"log": before["log"] + later, "tokens": log["tokens"] + before["tokens"]}
+        log["seconds"] += before["seconds"]
+    return log
 
 
 def row_of(model: Nearness, teacher: Nearness, error: float | None, log: dict[str, Any] | None) -> dict[str, Any]:
@@ -70,13 +78,13 @@ def row_of(model: Nearness, teacher: Nearness, error: float | None, log: dict[st
     row["spearman_ratio"] = {name: value / teacher.spearman[name] for name, value in model.spearman.items()}
     if error is not None and log is not None:
         row["error_removed"] = 1 - (1 - model.cosine) / error
-        row |= {"tokens": log["recipe"]["tokens"], "seconds": log["seconds"], "recipe": log["recipe"]}
+        row |= {"tokens": log["tokens"], "seconds": log["seconds"], "recipe": log["recipe"]}
     return row
 
 
 def render(rows: dict[str, Any], control: str, texts: int, pairs: dict[str, int], command: str) -> str:
     heads = ["", "mean cosine", f"error of '{control}' removed", "10 neighbours kept", "MRR@10 of halves"]
-    heads += [f"{name} Spearman (of the teacher's)" for name in pairs] + ["minutes of training"]
+    heads += [f"{name} Spearman (of the teacher's)" for name in pairs] + ["million tokens, end to end", "minutes"]
     lines = [
         "# Converted models and their controls",
         "",
@@ -96,7 +104,7 @@ def render(rows: dict[str, Any], control: str, texts: int, pairs: dict[str, int]
         cells.append(f"{100 * row['error_removed']:.0f} %" if "error_removed" in row and name != control else "")
         cells += [f"{100 * row['neighbours']:.1f} %", f"{row['reciprocal_rank']:.3f}"]
         cells += [f"{row['spearman'][task]:.4f} ({100 * row['spearman_ratio'][task]:.1f} %)" for task in pairs]
-        cells.append(f"{row['seconds'] / 60:.0f}" if "seconds" in row else "")
+        cells += [f"{row['tokens'] / 1e6:g}", f"{row['seconds'] / 60:.0f}"] if "seconds" in row else ["", ""]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", "![cosine while training](distill.png)", ""])
 

@@ -77,12 +77,10 @@ def distill(
             "start": "" if start is None else Path(start).name,
         },
     )
-    state.folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     master = Teacher(os.fspath(teacher), teacher_dtype)
-    student = Bert.from_folder(_root(source)) if start is None else _started(Path(start), recipe, master)
-    if start is None:
-        student.replace_feed_forward(**recipe.feed_forward(student.config.hidden_size))
+    student = _new_student(source, recipe) if start is None else _started(Path(start), recipe, master)
+    state.folder.mkdir(parents=True, exist_ok=True)
     optimizer_state = state.restore(student)
     texts = Corpus(lines, master.tokenizer, recipe.batch_tokens, recipe.max_length, recipe.joined, recipe.seed)
     if state.stage == "grow":
@@ -99,6 +97,13 @@ def distill(
     draw(state.log, state.folder / "curves.png")
     write_student(state, student, source, target)
     return target
+
+
+def _new_student(teacher: Path, recipe: Recipe) -> Bert:
+    """The teacher with feed-forward layers of random weights."""
+    student = Bert.from_folder(_root(teacher))
+    student.replace_feed_forward(**recipe.feed_forward(student.config.hidden_size))
+    return student
 
 
 def _started(folder: Path, recipe: Recipe, teacher: Teacher) -> Bert:
