@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def main() -> None:
     for name, nearness in zip(folders, found, strict=True):
         rows[name] = row_of(nearness, teacher, 1 - found[0].cosine, log_of(folders[name]))
     shown = [f"{name}={Path(folder).name}" for name, folder in folders.items()]
-    command = f"python bench/distill.py TEACHER --texts HELDOUT --data GLUE_DIR --control {' '.join(shown)}"
+    command = f"python bench/distill.py TEACHER --texts HELDOUT --data GLUE_DIR --control {shlex.join(shown)}"
     arguments.report.mkdir(parents=True, exist_ok=True)
     facts = {"command": command, "texts": len(texts), "rows": rows}
     (arguments.report / "distill.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -52,7 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--texts", required=True, help="one a line, that nothing was trained on")
     parser.add_argument("--data", required=True, help="GLUE's layout, with STS-B and SICK")
     parser.add_argument("--report", type=Path, default=RESULTS)
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # models may follow options
 
 
 def read_pairs(data: str, name: str) -> ScoredPairs:
