@@ -47,7 +47,7 @@ cdef extern from "kernels/kernels.h" nogil:
             const ufbert_fff *, const float *, ptrdiff_t, float *, int32_t *, float *, int, void *
         ) noexcept nogil
         void leaf_fff_forward(const ufbert_leaf_fff *, const float *, ptrdiff_t, float *, float *) noexcept nogil
-        void backward_tokens(const ufbert_backward *, const int64_t *, ptrdiff_t) noexcept nogil
+        void backward_tokens(const ufbert_backward *, ptrdiff_t, ptrdiff_t, const int64_t *, ptrdiff_t) noexcept nogil
         void backward_node(const ufbert_backward *, ptrdiff_t, const int64_t *, ptrdiff_t) noexcept nogil
 
     size_t ufbert_scratch_bytes(const ufbert_fff *, ptrdiff_t)
@@ -68,8 +68,8 @@ cdef const ufbert_kernels *active = tables[num_tables - 1]
 cdef enum: STREAM_BYTES = 8 << 20
 # Token ranges handed to a thread begin at multiples of this, so that blocks of eight stay whole.
 cdef enum: SHARE_MULTIPLE = 8
-# Inputs and gradients of 768 floats of so many tokens are 384 KB of the second cache.
-cdef enum: SUBTREE_TOKENS = 64
+# Subtrees of this level are one thread's work in the backward pass: enough of them for the threads, whatever P is.
+cdef enum: TOP_LEVELS = 3
 
 ACTIVATIONS = {"gelu": UFBERT_GELU, "relu": UFBERT_RELU, "silu": UFBERT_SILU, "tanh": UFBERT_TANH}
 OPENMP_VERSION = ufbert_openmp_version()
@@ -265,8 +265,9 @@ def fff_backward(
     cdef const ufbert_kernels *kernels = active
     cdef ufbert_fff layer = plain_layer(w_in, b_in, w_out, depth, activation)
     cdef ptrdiff_t visits = layer.num_trees * (depth + 1), num_tokens = x.shape[0]
-    cdef ptrdiff_t nodes = layer.num_trees * layer.num_nodes, top = 0, i
-    cdef ptrdiff_t share = max(1, min(64, num_tokens // num_threads)), num_shares = (num_tokens + share - 1) // share
+    cdef ptrdiff_t nodes = layer.num_trees * layer.num_nodes, tree, i
+    cdef ptrdiff_t top = min(depth, TOP_LEVELS), subtrees = <ptrdiff_t> 1 << top, above = subtrees - 1
+    cdef ptrdiff_t leaves = <ptrdiff_t> 1 << (depth - top), first, node
     cdef float *scratch = <float *> malloc(2 * num_tokens * visits * sizeof(float))
     cdef int64_t *starts = <int64_t *> malloc((nodes + 1) * sizeof(int64_t))
     cdef int64_t *by_node = <int64_t *> malloc(num_tokens * visits * sizeof(int64_t))
@@ -279,40 +280,21 @@ def fff_backward(
         &layer, &dy[0, 0], &x[0, 0], &path[0, 0, 0], &scores[0, 0, 0], scratch, scratch + num_tokens * visits,
         &dx[0, 0], &dw_in[0, 0, 0], &db_in[0, 0], &dw_out[0, 0, 0],
     )
-    # Subtrees of few tokens are one thread's work: their inputs are then read from memory once for all levels.
-    while top < depth and num_tokens >> top > SUBTREE_TOKENS:
-        top += 1
-    cdef ptrdiff_t subtrees = <ptrdiff_t> 1 << top, above = subtrees - 1
     with nogil:
         sort_visits(&work, num_tokens, starts, by_node)
-        for i in prange(num_shares, schedule="dynamic", num_threads=num_threads):
-            kernels.backward_tokens(
-                &work, by_node + starts[((<ptrdiff_t> 1) << depth) - 1] + i * share, min(share, num_tokens - i * share)
-            )
+        for tree in range(layer.num_trees):
+            for i in prange(subtrees, schedule="dynamic", num_threads=num_threads):
+                first = tree * layer.num_nodes + subtrees * leaves - 1 + i * leaves
+                kernels.backward_tokens(
+                    &work, tree, top, by_node + starts[first], starts[first + leaves] - starts[first]
+                )
         # The largest nodes first, level by level, for the dynamic schedule.
-        for i in prange(layer.num_trees * (above + subtrees), schedule="dynamic", num_threads=num_threads):
-            backward_nodes(
-                kernels, &work, i % layer.num_trees, i // layer.num_trees, i // layer.num_trees >= above, starts, by_node
-            )
+        for i in prange(layer.num_trees * above, schedule="dynamic", num_threads=num_threads):
+            node = i % layer.num_trees * layer.num_nodes + i // layer.num_trees
+            kernels.backward_node(&work, node, by_node + starts[node], starts[node + 1] - starts[node])
     free(scratch)
     free(starts)
     free(by_node)
-
-
-cdef void backward_nodes(
-    const ufbert_kernels *kernels, const ufbert_backward *work, ptrdiff_t tree, ptrdiff_t root, bint below,
-    const int64_t *starts, const int64_t *by_node,
-) noexcept nogil:
-    """A node of a tree, and if `below` all nodes under it."""
-    cdef ptrdiff_t count = 1, first = tree * work.layer.num_nodes, node
-    while root < work.layer.num_nodes:
-        for node in range(first + root, first + root + count):
-            if starts[node + 1] > starts[node]:
-                kernels.backward_node(work, node, by_node + starts[node], starts[node + 1] - starts[node])
-        if not below:
-            return
-        root = 2 * root + 1
-        count *= 2
 
 
 cdef void sort_visits(const ufbert_backward *work, ptrdiff_t num_tokens, int64_t *starts, int64_t *by_node) noexcept nogil:

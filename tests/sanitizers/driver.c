@@ -47,8 +47,10 @@ static void run_backward(const job *j) {
     if (j->phase == 1) {
         const int share = (TOKENS + j->threads - 1) / j->threads, first = j->index * share;
         for (int64_t token = first; token < first + share && token < TOKENS; token++) {
-            const int64_t visit = token * VISITS;
-            j->kernels->backward_tokens(&pass, &visit, 1);
+            for (int tree = 0; tree < TREES; tree++) {
+                const int64_t visit = token * VISITS + tree * (DEPTH + 1) + DEPTH;
+                j->kernels->backward_tokens(&pass, tree, DEPTH + 1, &visit, 1); /* dx alone: tokens share nodes */
+            }
         }
         return;
     }

@@ -1,66 +1,112 @@
 /* Gradients through the visited nodes; decisions carry none.
  *
- * First token by token, in the order of their leaves, so that neighbours share rows: the gradient that reaches each
- * visited node, and dx. Then node by node: its rows' gradients are weighted sums of its tokens' x and dy, in the order
- * of the tokens, each by one thread. */
+ * A tree's tokens go through it in the order of their leaves, a block at a time, so that neighbours share rows and a
+ * block's x and dy stay in the second cache: the gradient that reaches each visited node, dx, and what the block adds to
+ * its nodes' rows. Trees take turns, as each adds to dx. Rows of the top levels, where all tokens meet, are summed node
+ * by node afterwards, in the order of the tokens. A row's sums are all made by one thread, in one order. */
 
 enum {
-    BACKWARD_ROWS = 128, /* pointers on the stack, as rows and coefficients of one sum */
-    TOKENS_AT_A_TIME = 32, /* while they are summed, the next ones are fetched */
+    MOST_LEVELS = 32,
+    BACKWARD_TOKENS = 64, /* of a block */
+    TOKENS_AHEAD = 2,     /* whose rows are fetched */
 };
 
-static void backward_tokens(const ufbert_backward *pass, const int64_t *leaf_visits, ptrdiff_t count) {
+INLINE void prefetch_token(const float *rows, ptrdiff_t token, ptrdiff_t width) {
+    prefetch_bytes((const char *)(rows + token * width), width * (ptrdiff_t)sizeof(float));
+}
+
+/* Rows that a token visits in one tree, in one matrix. */
+INLINE void visited_rows(const char *tree_rows, ptrdiff_t stride, const int32_t *path, ptrdiff_t levels,
+                         const char **rows) {
+    for (ptrdiff_t level = 0; level < levels; level++)
+        rows[level] = tree_rows + path[level] * stride;
+}
+
+/* One token in one tree: the gradients of its scores, its activations, and what the tree adds to dx. */
+static void backward_token(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t token) {
     const ufbert_fff *layer = pass->layer;
-    const ptrdiff_t tree_visits = layer->depth + 1, visits = layer->num_trees * tree_visits;
-    const char *rows[BACKWARD_ROWS];
-    for (ptrdiff_t leaf = 0; leaf < count; leaf++) {
-        const ptrdiff_t token = leaf_visits[leaf] / visits;
-        const float *dy = pass->dy + token * layer->width_out;
-        float *values = pass->activations + token * visits, *grads = pass->score_grads + token * visits;
-        for (ptrdiff_t v = 0; v < visits; v++) {
-            const ptrdiff_t node = v / tree_visits * layer->num_nodes + pass->path[token * visits + v];
-            values[v] = pass->scores[token * visits + v];
-            dot_rows(0, layer->w_out + node * layer->stride_out, &dy, 1, layer->width_out, grads + v);
-        }
-        activate_backward(layer->activation, values, grads, visits);
-        for (ptrdiff_t v = 0; v < visits; v += BACKWARD_ROWS) {
-            const ptrdiff_t now = visits - v < BACKWARD_ROWS ? visits - v : BACKWARD_ROWS;
-            for (ptrdiff_t i = 0; i < now; i++) {
-                const ptrdiff_t tree = (v + i) / tree_visits;
-                rows[i] = layer->w_in + (tree * layer->num_nodes + pass->path[token * visits + v + i]) * layer->stride_in;
-            }
-            mix_rows(0, v == 0 ? START_AT_ZERO : START_AT_Y, pass->dx + token * layer->width_in, rows, grads + v, now,
-                     layer->width_in);
-        }
-    }
+    const ptrdiff_t levels = layer->depth + 1, visit = (token * layer->num_trees + tree) * levels;
+    const ptrdiff_t root = tree * layer->num_nodes;
+    float *values = pass->activations + visit, *grads = pass->score_grads + visit;
+    const char *rows[MOST_LEVELS] = {0};
+    const float *dys[MOST_LEVELS] = {0};
+    for (ptrdiff_t level = 0; level < levels; level++)
+        dys[level] = pass->dy + token * layer->width_out;
+    visited_rows(layer->w_out + root * layer->stride_out, layer->stride_out, pass->path + visit, levels, rows);
+    dot_each(0, rows, dys, (int)levels, layer->width_out, grads);
+    memcpy(values, pass->scores + visit, (size_t)levels * sizeof(float));
+    activate_backward(layer->activation, values, grads, levels);
+    visited_rows(layer->w_in + root * layer->stride_in, layer->stride_in, pass->path + visit, levels, rows);
+    mix_rows(0, tree == 0 ? START_AT_ZERO : START_AT_Y, pass->dx + token * layer->width_in, rows, grads, levels,
+             layer->width_in);
 }
 
-/* y = sum over visits of coefs[visit] * tokens[visit / visits_per_token]. */
-static void sum_of_tokens(float *y, const float *tokens, ptrdiff_t width, const float *coefs, const int64_t *visits,
-                          ptrdiff_t count, ptrdiff_t visits_per_token) {
-    const char *rows[TOKENS_AT_A_TIME];
-    float chosen[TOKENS_AT_A_TIME];
-    for (ptrdiff_t first = 0; first < count; first += TOKENS_AT_A_TIME) {
-        const ptrdiff_t now = count - first < TOKENS_AT_A_TIME ? count - first : TOKENS_AT_A_TIME;
-        for (ptrdiff_t i = first + now; i < count && i < first + 2 * TOKENS_AT_A_TIME; i++)
-            prefetch_bytes((const char *)(tokens + visits[i] / visits_per_token * width), width * sizeof(float));
+/* y += sum over visits of coefs[visit - above] * tokens[token of visit]; `above` levels above the given visits. */
+static void add_tokens(float *y, const float *tokens, ptrdiff_t width, const float *coefs, const int64_t *visits,
+                       ptrdiff_t above, ptrdiff_t count, ptrdiff_t visits_per_token) {
+    const char *rows[BACKWARD_TOKENS];
+    float chosen[BACKWARD_TOKENS];
+    for (ptrdiff_t i = 0; i < count; i++) {
+        rows[i] = (const char *)(tokens + visits[i] / visits_per_token * width);
+        chosen[i] = coefs[visits[i] - above];
+    }
+    mix_rows(0, START_AT_Y, y, rows, chosen, count, width);
+}
+
+/* What up to BACKWARD_TOKENS tokens that meet at a node add to the gradients of its rows and bias. */
+static void add_to_node(const ufbert_backward *pass, ptrdiff_t node, const int64_t *visits, ptrdiff_t above,
+                        ptrdiff_t count) {
+    const ufbert_fff *layer = pass->layer;
+    const ptrdiff_t per_token = layer->num_trees * (layer->depth + 1);
+    double bias = pass->db_in[node]; /* thousands of tokens meet at a root */
+    add_tokens(pass->dw_in + node * layer->width_in, pass->x, layer->width_in, pass->score_grads, visits, above, count,
+               per_token);
+    add_tokens(pass->dw_out + node * layer->width_out, pass->dy, layer->width_out, pass->activations, visits, above,
+               count, per_token);
+    for (ptrdiff_t i = 0; i < count; i++)
+        bias += pass->score_grads[visits[i] - above];
+    pass->db_in[node] = (float)bias;
+}
+
+/* Tokens by their visits to leaves of one tree, in the order of the leaves; rows of nodes above level `top` are left. */
+static void backward_tokens(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t top, const int64_t *leaf_visits,
+                            ptrdiff_t count) {
+    const ufbert_fff *layer = pass->layer;
+    const ptrdiff_t per_token = layer->num_trees * (layer->depth + 1), root = tree * layer->num_nodes;
+    for (ptrdiff_t first = 0, now; first < count; first += now) {
+        const int64_t *block = leaf_visits + first;
+        now = count - first < BACKWARD_TOKENS ? count - first : BACKWARD_TOKENS;
         for (ptrdiff_t i = 0; i < now; i++) {
-            rows[i] = (const char *)(tokens + visits[first + i] / visits_per_token * width);
-            chosen[i] = coefs[visits[first + i]];
+            if (first + i + TOKENS_AHEAD < count) {
+                const ptrdiff_t later = block[i + TOKENS_AHEAD] / per_token;
+                prefetch_token(pass->dy, later, layer->width_out);
+                prefetch_token(pass->dx, later, layer->width_in);
+                prefetch_token(pass->x, later, layer->width_in);
+            }
+            backward_token(pass, tree, block[i] / per_token);
         }
-        mix_rows(0, first == 0 ? START_AT_ZERO : START_AT_Y, y, rows, chosen, now, width);
+        for (ptrdiff_t level = top; level <= layer->depth; level++) {
+            const ptrdiff_t above = layer->depth - level;
+            for (ptrdiff_t i = 0, run; i < now; i += run) {
+                const int32_t node = pass->path[block[i] - above];
+                for (run = 1; i + run < now && pass->path[block[i + run] - above] == node;)
+                    run++;
+                add_to_node(pass, root + node, block + i, above, run);
+            }
+        }
     }
 }
 
+/* Gradients of one node's rows and bias, by all its visits. */
 static void backward_node(const ufbert_backward *pass, ptrdiff_t node, const int64_t *visits, ptrdiff_t count) {
     const ufbert_fff *layer = pass->layer;
     const ptrdiff_t per_token = layer->num_trees * (layer->depth + 1);
-    double bias = 0.0; /* thousands of tokens meet at a root */
-    sum_of_tokens(pass->dw_in + node * layer->width_in, pass->x, layer->width_in, pass->score_grads, visits, count,
-                  per_token);
-    sum_of_tokens(pass->dw_out + node * layer->width_out, pass->dy, layer->width_out, pass->activations, visits, count,
-                  per_token);
-    for (ptrdiff_t i = 0; i < count; i++)
-        bias += pass->score_grads[visits[i]];
-    pass->db_in[node] = (float)bias;
+    for (ptrdiff_t first = 0, now; first < count; first += now) {
+        now = count - first < BACKWARD_TOKENS ? count - first : BACKWARD_TOKENS;
+        for (ptrdiff_t i = first + now; i < count && i < first + 2 * now; i++) {
+            prefetch_token(pass->x, visits[i] / per_token, layer->width_in);
+            prefetch_token(pass->dy, visits[i] / per_token, layer->width_out);
+        }
+        add_to_node(pass, node, visits + first, 0, now);
+    }
 }

@@ -57,7 +57,8 @@ typedef struct {
     /* hidden: scratch of leaf_width floats. */
     void (*leaf_fff_forward)(const ufbert_leaf_fff *layer, const float *x, ptrdiff_t tokens, float *y, float *hidden);
     /* activations, score_grads and dx of some tokens, each given by one of its visits, an index into (T, V). */
-    void (*backward_tokens)(const ufbert_backward *pass, const int64_t *visits, ptrdiff_t count);
+    void (*backward_tokens)(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t top, const int64_t *leaf_visits,
+                            ptrdiff_t count);
     /* One node's gradient rows, from its visits in the order of the tokens. */
     void (*backward_node)(const ufbert_backward *pass, ptrdiff_t node, const int64_t *visits, ptrdiff_t count);
 } ufbert_kernels;
