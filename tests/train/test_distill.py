@@ -19,6 +19,7 @@ from ufbert.distill import Recipe, distill
 from ufbert.distill.corpus import Corpus
 from ufbert.distill.grow import grow
 from ufbert.distill.local import is_feed_forward
+from ufbert.distill.outputs import Outputs
 from ufbert.distill.teacher import Teacher
 from ufbert.errors import CheckpointError, InputError
 from ufbert.torch import Bert, FastFeedForward
@@ -149,6 +150,42 @@ def test_a_converted_model_is_trained_on(teacher, corpus, student, tmp_path):
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
+def test_kept_outputs_serve_other_conversions_and_later_passes(teacher, corpus, tmp_path):
+    again = dataclasses.replace(SMALL, grow_tokens=0, local_tokens=0, chunks=1, tokens=60_000)  # more than one pass
+    first = distill(teacher, corpus, tmp_path / "first", again, keep_outputs=tmp_path / "kept")
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"outputs.json", "chunk-0.npy"}
+    kept = np.load(tmp_path / "kept" / "chunk-0.npy")
+    assert kept.dtype == np.float16 and kept.shape[0] == 2
+    second = distill(teacher, corpus, tmp_path / "second", again, keep_outputs=tmp_path / "kept")
+    one, two = weights(first), weights(second)
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    texts = some_texts(200, seed=5)
+    plain = distill(teacher, corpus, tmp_path / "plain", again)  # float16's rounding is all that differs
+    assert closeness(plain, first, texts) > 0.999
+
+
+def test_kept_outputs_of_something_else_are_refused(teacher, corpus, tmp_path):
+    quick = dataclasses.replace(SMALL, grow_tokens=0, local_tokens=0, tokens=2_000)
+    distill(teacher, corpus, tmp_path / "first", quick, keep_outputs=tmp_path / "kept")
+    with pytest.raises(InputError, match="outputs.json: expected outputs kept with seed = '1', found '0'"):
+        other = dataclasses.replace(quick, seed=1)
+        distill(teacher, corpus, tmp_path / "second", other, keep_outputs=tmp_path / "kept")
+    assert not (tmp_path / "second").exists() and not (tmp_path / "second.training").exists()
+
+
+def test_the_teacher_s_outputs_belong_to_their_batches(teacher, tmp_path):
+    master, lines = Teacher(str(teacher)), some_texts(1_000)
+    facts = dict.fromkeys(("teacher", "teacher_dtype", "corpus", "texts"), "")
+    for folder in (None, tmp_path / "kept"):
+        texts = Corpus(lines, master.tokenizer, 256, 20, 0.1, 3)
+        found = list(Outputs(master, texts, dataclasses.replace(SMALL, chunks=2), folder, facts).chunk(3, 4))
+        assert len(found) == len(texts.chunk(1)) - 4
+        for (batch, wanted), expected in zip(found, texts.chunk(1)[4:], strict=True):
+            assert torch.equal(batch.input_ids, expected.input_ids)
+            for output, exact in zip(wanted, master(expected.ragged).outputs, strict=True):
+                np.testing.assert_allclose(output, exact, atol=0 if folder is None else 5e-3)
+
+
 def test_going_on_from_a_model_of_another_shape_is_refused(teacher, corpus, student, tmp_path):
     with pytest.raises(InputError, match="expected a model with depth = 2, .* found 3"):
         distill(teacher, corpus, tmp_path / "out", dataclasses.replace(SMALL, depth=2), start=student)
@@ -197,7 +234,7 @@ def test_which_parameters_are_feed_forward(teacher):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"depth": 25}, {"num_trees": 0}, {"control": "big"}, {"rate": float("nan")}, {"seed": 1.5}]
+    "changes", [{"depth": 25}, {"num_trees": 0}, {"chunks": -1}, {"control": "big"}, {"rate": float("nan")}, {"seed": 1.5}]
 )
 def test_faulty_recipes_are_refused(changes):
     with pytest.raises(InputError, match=next(iter(changes))):

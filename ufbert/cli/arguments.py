@@ -62,7 +62,7 @@ def _check_streams(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 
 
 def _embed(parser: argparse.ArgumentParser) -> None:
-    _texts(parser, default_model="the bundled all-MiniLM-L6-v2", formats=("plain", "jsonl", "npy"))
+    _texts(parser, default_model="the bundled all-MiniLM-L6-v2-fff-16x7", formats=("plain", "jsonl", "npy"))
     parser.add_argument("--query", help="print the texts ranked by similarity to this one, instead of embeddings")
     parser.add_argument("--top", type=_positive, metavar="N", help="with --query: only the N most similar texts")
     parser.add_argument("--normalize", action="store_true", help="scale embeddings to length 1")
@@ -164,6 +164,10 @@ def _distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grow-tokens", type=int, metavar="N", help="to grow trees, times trees (default: 400,000)")
     parser.add_argument("--local-tokens", type=int, metavar="N", help="to train layer by layer (default: 2 million)")
     parser.add_argument("--tokens", type=int, metavar="N", help="to train end to end (default: 4 million)")
+    parser.add_argument("--chunks", type=int, metavar="N",
+                        help="of 4,096 texts, gone through again and again end to end (default: ever new ones)")  # fmt: skip
+    parser.add_argument("--keep-outputs", metavar="FOLDER",
+                        help="keep the teacher's outputs here, for other runs with the same teacher, corpus and seed")  # fmt: skip
     parser.add_argument("--batch-tokens", type=_positive, metavar="N", help="of a step (default: 4096)")
     parser.add_argument("--max-length", type=_positive, metavar="N", help="tokens of a text (default: 128)")
     parser.add_argument("--local-rate", type=float, metavar="RATE", help="layer by layer (default: 0.003)")

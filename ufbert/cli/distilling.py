@@ -23,11 +23,8 @@ def distill_model(arguments: argparse.Namespace) -> int:
 
     fields = Recipe.__dataclass_fields__
     recipe = Recipe(**{name: value for name, value in vars(arguments).items() if name in fields and value is not None})
-    print(
-        distill(
-            arguments.teacher, arguments.corpus, arguments.out, recipe, arguments.teacher_dtype, arguments.start
-        )
-    )  # fmt: skip
+    places = arguments.start, arguments.keep_outputs
+    print(distill(arguments.teacher, arguments.corpus, arguments.out, recipe, arguments.teacher_dtype, *places))
     return 0
 
 

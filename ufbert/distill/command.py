@@ -18,6 +18,7 @@ from .curves import draw
 from .end_to_end import train_model
 from .folder import write_student
 from .local import start_layers, train_layers
+from .outputs import Outputs
 from .recipe import Recipe
 from .teacher import Teacher
 from .training import State
@@ -32,6 +33,7 @@ def distill(
     recipe: Recipe | None = None,
     teacher_dtype: str = "float32",
     start: str | os.PathLike[str] | None = None,
+    keep_outputs: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Replace the feed-forward layers of a dense BERT by trees, and train them.
 
@@ -50,6 +52,9 @@ def distill(
     start : str or path, optional
         A model folder that was converted so before, to go on from: it is trained end to end, and neither grown nor
         trained layer by layer.
+    keep_outputs : str or path, optional
+        A folder that keeps the teacher's outputs of the end-to-end stage, for other conversions with the same teacher,
+        corpus, seed and batches, such as controls; see `Outputs`.
 
     Returns
     -------
@@ -80,9 +85,11 @@ def distill(
     torch.manual_seed(recipe.seed)
     master = Teacher(os.fspath(teacher), teacher_dtype)
     student = _new_student(source, recipe) if start is None else _started(Path(start), recipe, master)
+    texts = Corpus(lines, master.tokenizer, recipe.batch_tokens, recipe.max_length, recipe.joined, recipe.seed)
+    kept = None if keep_outputs is None else Path(keep_outputs)
+    outputs = Outputs(master, texts, recipe, kept, state.source)
     state.folder.mkdir(parents=True, exist_ok=True)
     optimizer_state = state.restore(student)
-    texts = Corpus(lines, master.tokenizer, recipe.batch_tokens, recipe.max_length, recipe.joined, recipe.seed)
     if state.stage == "grow":
         start_layers(state, student, master, texts, grown=start is not None)
         state.enter("local" if start is None else "end_to_end", student)
@@ -91,7 +98,7 @@ def distill(
         state.enter("end_to_end", student)
         optimizer_state = None
     if state.stage == "end_to_end":
-        train_model(state, student, master, texts, optimizer_state)
+        train_model(state, student, outputs, optimizer_state)
         state.enter("done", student)
     state.write_log()
     draw(state.log, state.folder / "curves.png")

@@ -11,9 +11,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from ..torch import Bert
-from .corpus import Corpus, TextBatch
+from .corpus import TextBatch
 from .local import is_feed_forward
-from .teacher import Teacher
+from .outputs import Outputs
 from .training import State, adam, keep_decisions, normalised_error, set_rates
 
 __all__ = ["train_model"]
@@ -22,7 +22,7 @@ LOG_EVERY = 20  # steps
 
 
 def train_model(
-    state: State, student: Bert, teacher: Teacher, corpus: Corpus, optimizer_state: dict[str, Any] | None
+    state: State, student: Bert, outputs: Outputs, optimizer_state: dict[str, Any] | None
 ) -> None:
     """Train on one chunk of texts after another; embedding tables stay as they are."""
     recipe = state.recipe
@@ -36,10 +36,9 @@ def train_model(
     recent: list[list[float]] = []
     with tqdm(total=recipe.tokens, initial=state.tokens, desc="end to end", unit="tok", unit_scale=True) as bar:
         while state.tokens < recipe.tokens:
-            batches = corpus.chunk(state.chunk)
-            for batch in batches[state.batch :]:
+            for batch, wanted in outputs.chunk(state.chunk, state.batch):
                 set_rates(optimizer, state.tokens / recipe.tokens)
-                recent.append(_step(state, student, teacher, optimizer, batch))
+                recent.append(_step(state, student, optimizer, batch, wanted, outputs.teacher.pooling))
                 state.batch += 1
                 state.tokens += batch.num_tokens
                 bar.update(batch.num_tokens)
@@ -55,15 +54,20 @@ def train_model(
 
 
 def _step(
-    state: State, student: Bert, teacher: Teacher, optimizer: torch.optim.Optimizer, batch: TextBatch
+    state: State,
+    student: Bert,
+    optimizer: torch.optim.Optimizer,
+    batch: TextBatch,
+    wanted: list[Tensor],
+    pooling: str,
 ) -> list[float]:
     """One step; return loss, error of the last hidden state and mean cosine."""
-    recipe, wanted = state.recipe, [torch.from_numpy(z) for z in teacher(batch.ragged).outputs]
+    recipe = state.recipe
     with torch.autocast("cpu", torch.bfloat16):  # the matrix multiplications; trees, norms and sums stay float32
         outputs = [hidden.float() for hidden in _hidden_states(student, batch)]
     errors = [normalised_error(output, z, scale) for output, z, scale in zip(outputs, wanted, state.scale, strict=True)]
     cosine = functional.cosine_similarity(
-        _pool(outputs[-1], batch, teacher.pooling), _pool(wanted[-1], batch, teacher.pooling)
+        _pool(outputs[-1], batch, pooling), _pool(wanted[-1], batch, pooling)
     ).mean()
     loss = errors[-1] + recipe.cosine_weight * (1 - cosine)
     if len(errors) > 1:

@@ -30,6 +30,8 @@ class Recipe:
         Times that cached activations are used.
     tokens : int
         Tokens on which all layers are trained together, end to end.
+    chunks : int
+        Chunks of 4,096 texts that are gone through end to end, again and again; 0 for ever new ones.
     batch_tokens : int
         Tokens of one step.
     max_length : int
@@ -58,6 +60,7 @@ class Recipe:
     local_tokens: int = 2_000_000
     local_passes: int = 3
     tokens: int = 4_000_000
+    chunks: int = 0
     batch_tokens: int = 4_096
     max_length: int = 128
     joined: float = 0.03
@@ -77,6 +80,7 @@ class Recipe:
             ("local_tokens", 0, 2**40),
             ("local_passes", 1, 1000),
             ("tokens", 0, 2**40),
+            ("chunks", 0, 2**40),
             ("batch_tokens", 16, 2**20),
             ("max_length", 4, 2**20),
             ("seed", 0, 2**32 - 1),
