@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from .corpus import CHUNK
 from .training import State
 
 __all__ = ["card"]
@@ -15,9 +16,10 @@ def card(state: State, name: str, neurons: int) -> str:
     changed = {
         item.name: value for item in fields(recipe) if (value := getattr(recipe, item.name)) != item.default
     }  # fmt: skip
+    trees = "one tree" if recipe.num_trees == 1 else f"{recipe.num_trees} trees"
     kinds = {
-        None: f"{recipe.num_trees} trees of depth {recipe.depth} ({recipe.visited} of {neurons} neurons visited by a "
-        f"token, {100 * recipe.visited / max(neurons, 1):.2g} %)",
+        None: f"{trees} of depth {recipe.depth} ({recipe.visited} of {neurons} neurons visited by a token, "
+        f"{100 * recipe.visited / max(neurons, 1):.2g} %)",
         "none": "nothing but an output bias (a control)",
         "affine": "an affine map (a control)",
         "dense": f"a dense layer of {neurons} neurons (a control)",
@@ -26,6 +28,7 @@ def card(state: State, name: str, neurons: int) -> str:
     how = f"{recipe.local_tokens:,} layer by layer,"
     if source["start"]:  # layers were grown and trained one by one when that was made
         how = f"after all that {source['start']} was trained on, another"
+    rounds = f", round and round {recipe.chunks * CHUNK:,} of the texts" if recipe.chunks else ""
     lines = [
         f"# {name}",
         "",
@@ -33,7 +36,7 @@ def card(state: State, name: str, neurons: int) -> str:
         f"`ufbert distill` against the dense model, on {source['texts']} unlabelled texts ({source['corpus']}), in "
         f"{state.seconds / 60:.0f} minutes. A derived work: the licence of {source['teacher']} applies to it.",
         "",
-        f"- Tokens: {how} {recipe.tokens:,} end to end.",
+        f"- Tokens: {how} {recipe.tokens:,} end to end{rounds}.",
         f"- Seed {recipe.seed}; teacher run in {source['teacher_dtype']}.",
         f"- Settings other than the defaults: {changed or 'none'}.",
     ]
