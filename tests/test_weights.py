@@ -13,17 +13,34 @@ import ufbert
 from ufbert.errors import CheckpointError
 
 
-def test_bundled_dense_model_gives_the_embeddings_of_the_float32_original():
+def cosines_to_the_original(name):
+    """Of the golden texts' embeddings, to those of the float32 original."""
     folder = GOLDEN / "all-minilm-l6-v2"
     texts = (folder / "texts.txt").read_text(encoding="utf-8").split("\n")[:-1]
-    expected = load_file(folder / "expected.safetensors")["embeddings"]
-    embeddings = ufbert.SentenceEncoder("all-MiniLM-L6-v2").encode(texts)
-    cosine = np.einsum("nd,nd->n", embeddings.astype(np.float64), expected)
-    cosine /= np.linalg.norm(embeddings, axis=1) * np.linalg.norm(expected.astype(np.float64), axis=1)
-    assert (1 - cosine).max() <= 1e-5
+    expected = load_file(folder / "expected.safetensors")["embeddings"].astype(np.float64)
+    embeddings = ufbert.SentenceEncoder(name).encode(texts).astype(np.float64)
+    products = np.einsum("nd,nd->n", embeddings, expected)
+    return products / np.linalg.norm(embeddings, axis=1) / np.linalg.norm(expected, axis=1)
 
 
-@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentiment"])
+def test_bundled_dense_model_gives_the_embeddings_of_the_float32_original():
+    assert (1 - cosines_to_the_original("all-MiniLM-L6-v2")).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "floor"), [("fff-16x7", (16, 7), 0.75), ("fff-1x11", (1, 11), 0.70)]
+)  # odd texts: long, foreign, symbols
+def test_bundled_trees_come_near_the_original(name, shape, floor):
+    config = ufbert.load(ufbert_weights.path(f"all-MiniLM-L6-v2-{name}")).config
+    assert (config.feed_forward, config.num_trees, config.depth) == ("fff", *shape)
+    assert cosines_to_the_original(f"all-MiniLM-L6-v2-{name}").mean() > floor
+
+
+def test_the_default_is_the_larger_one_with_trees():
+    assert ufbert_weights.path().name == "all-MiniLM-L6-v2-fff-16x7"
+
+
+@pytest.mark.parametrize("name", ufbert_weights.names())
 def test_bundled_weights_are_the_file_that_source_names(name):
     folder = ufbert_weights.path(name)
     named = re.findall(r"`([0-9a-f]{64})`", (folder / "SOURCE.md").read_text())

@@ -1,7 +1,7 @@
 """BERT encoders and UltraFastBERT on a CPU, without a deep-learning framework.
 
     >>> import ufbert
-    >>> encoder = ufbert.SentenceEncoder()            # the bundled all-MiniLM-L6-v2, or a model folder
+    >>> encoder = ufbert.SentenceEncoder()            # the bundled default, or a model folder
     >>> embeddings = encoder.encode(["one text", "another"])
     >>> model = ufbert.load("path/to/ultrafastbert")  # padded integer arrays in, hidden states and logits out
 """
