@@ -7,7 +7,7 @@ from conftest import BERT_CONFIG, FFF_CONFIG, GOLDEN, bert_tensors, write_bert, 
 
 import ufbert
 from ufbert.errors import CheckpointError
-from ufbert.torch import Bert
+from ufbert.torch import Bert, mixed_precision
 
 
 def compare_to_ufbert(folder):
@@ -68,3 +68,27 @@ def test_feed_forward_layers_are_replaced(tmp_path):
 def test_another_family_is_refused():
     with pytest.raises(CheckpointError, match="expected a BERT"):
         Bert.from_folder(GOLDEN / "ultrafastbert-3x2")
+
+
+@pytest.mark.parametrize(
+    ("facts", "dtype"),
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "avx2": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_bfloat16_is_used_where_the_cpu_multiplies_it(facts, dtype, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: facts, raising=False)
+    linear, x = torch.nn.Linear(3, 4), torch.ones(2, 3)
+    with mixed_precision():
+        assert linear(x).dtype == dtype
+    with mixed_precision(enabled=False):
+        assert linear(x).dtype == torch.float32
+
+
+def test_bfloat16_is_not_used_where_pytorch_cannot_say_what_the_cpu_has(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    with mixed_precision():
+        assert torch.nn.Linear(3, 4)(torch.ones(2, 3)).dtype == torch.float32

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from ..torch import Bert
+from ..torch import Bert, mixed_precision
 from .corpus import TextBatch
 from .local import is_feed_forward
 from .outputs import Outputs
@@ -63,7 +63,7 @@ def _step(
 ) -> list[float]:
     """One step; return loss, error of the last hidden state and mean cosine."""
     recipe = state.recipe
-    with torch.autocast("cpu", torch.bfloat16):  # the matrix multiplications; trees, norms and sums stay float32
+    with mixed_precision():
         outputs = [hidden.float() for hidden in _hidden_states(student, batch)]
     errors = [normalised_error(output, z, scale) for output, z, scale in zip(outputs, wanted, state.scale, strict=True)]
     cosine = functional.cosine_similarity(

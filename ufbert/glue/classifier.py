@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..checkpoint.files import WEIGHTS, ModelFolder
 from ..checkpoint.tensors import Tensors, encoded, write_tensors
 from ..errors import InputError
-from ..torch import Bert
+from ..torch import Bert, mixed_precision
 from .tasks import Task
 
 __all__ = ["Classifier"]
@@ -61,7 +61,8 @@ class Classifier(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor) -> Tensor:
         """(N, S) -> logits (N, C)."""
-        first = self.bert(input_ids, attention_mask, token_type_ids)[:, 0]  # (N, H)
+        with mixed_precision(self.training):
+            first = self.bert(input_ids, attention_mask, token_type_ids)[:, 0].float()  # (N, H)
         return self.classifier(self.dropout(torch.tanh(self.pooler(first))))
 
     def save(self, folder: Path, task: Task, labels: list[str], dtype: str = "float32") -> None:

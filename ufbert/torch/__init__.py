@@ -11,6 +11,7 @@ except ImportError as error:
 
 from .bert import Bert
 from .fast_feedforward import FastFeedForward
+from .precision import mixed_precision
 from .threads import use_threads
 
-__all__ = ["Bert", "FastFeedForward", "use_threads"]
+__all__ = ["Bert", "FastFeedForward", "mixed_precision", "use_threads"]
