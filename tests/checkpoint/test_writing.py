@@ -4,7 +4,7 @@ import pytest
 from conftest import write_bert
 
 from ufbert import InputError
-from ufbert.checkpoint.writing import new_folder
+from ufbert.checkpoint.writing import new_folder, whole_file
 
 
 def test_a_folder_appears_when_it_is_complete(tmp_path):
@@ -48,3 +48,19 @@ def test_only_a_model_folder_is_replaced(tmp_path):
         with pytest.raises(InputError, match="expected a model folder to replace"):
             with new_folder(tmp_path / place, replace=True):
                 pass
+
+
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
+def test_a_file_is_whole_or_the_one_that_was_there(tmp_path, error):
+    file = tmp_path / "file.json"
+    file.write_text("before")
+    try:
+        with whole_file(file) as part:
+            part.write_text("after")
+            assert file.read_text() == "before" and part.parent == tmp_path
+            if error:
+                raise error
+    except (ValueError, KeyboardInterrupt):
+        pass
+    assert file.read_text() == ("before" if error else "after")
+    assert os.listdir(tmp_path) == ["file.json"]

@@ -1,6 +1,7 @@
 """ufbert distill: learns, is reproducible, survives kills, writes a folder that ufbert loads."""
 
 import dataclasses
+import errno
 import json
 import signal
 import subprocess
@@ -171,6 +172,21 @@ def test_kept_outputs_of_something_else_are_refused(teacher, corpus, tmp_path):
         other = dataclasses.replace(quick, seed=1)
         distill(teacher, corpus, tmp_path / "second", other, keep_outputs=tmp_path / "kept")
     assert not (tmp_path / "second").exists() and not (tmp_path / "second.training").exists()
+
+
+def test_a_full_disk_keeps_no_part_of_a_chunk_and_training_goes_on_elsewhere(teacher, corpus, tmp_path, monkeypatch):
+    quick = dataclasses.replace(SMALL, grow_tokens=0, local_tokens=0, tokens=2_000)
+
+    def full(stream, array):
+        stream.write(b"x" * 100)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(InputError, match=r"chunk-\d.npy: expected room for [0-9,]+ bytes for each chunk.*No space left"):
+            distill(teacher, corpus, tmp_path / "out", quick, keep_outputs=tmp_path / "kept")
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"outputs.json"}
+    assert distill(teacher, corpus, tmp_path / "out", quick).is_dir()
 
 
 def test_the_teacher_s_outputs_belong_to_their_batches(teacher, tmp_path):

@@ -1,4 +1,4 @@
-"""Writing a model folder: it appears when it is complete, or not at all."""
+"""Writing folders and files: they appear when they are complete, or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import InputError, shown
 from .files import ModelFolder, check_regular
 
-__all__ = ["checked_place", "copy_settings", "new_folder"]
+__all__ = ["checked_place", "copy_settings", "new_folder", "whole_file"]
 
 # What a model folder and its module folders are made of; pickles, code and other formats stay behind.
 TOKENIZER = ("special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -58,6 +58,19 @@ def new_folder(target: str | os.PathLike[str], replace: bool = False) -> Iterato
             if old.exists():
                 old.rename(place)
             raise
+
+
+@contextmanager
+def whole_file(file: Path) -> Iterator[Path]:
+    """Give a path beside `file` to write; it becomes `file` when the block ends, and vanishes if the block fails."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with open(part, "rb") as stream:
+            os.fsync(stream.fileno())
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def copy_settings(folder: ModelFolder, target: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoint.writing import whole_file
 from ..errors import InputError
 
 __all__ = ["glue"]
@@ -112,9 +113,8 @@ def _write(out: str | None, results: dict[str, Any]) -> None:
         return
     file = Path(out, "results.json")
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    part.replace(file)
+    with whole_file(file) as part:
+        part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def _progress(arguments: argparse.Namespace) -> bool:

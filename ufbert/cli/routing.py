@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..checkpoint.writing import whole_file
 from ..errors import InputError
 from ..routes import Corpus, Pruned, prune, record_routes
 from ..routes.picture import check_matplotlib, draw
@@ -46,8 +46,9 @@ def show_routes(arguments: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         picture = io.BytesIO()
         draw(routes, picture)
-        _write(folder / "routes.json", (json.dumps(as_json(routes)) + "\n").encode())
-        _write(folder / "routes.png", picture.getvalue())
+        for name, content in (("json", (json.dumps(as_json(routes)) + "\n").encode()), ("png", picture.getvalue())):
+            with whole_file(folder / f"routes.{name}") as part:
+                part.write_bytes(content)
     return 0
 
 
@@ -83,11 +84,3 @@ def _figures(nodes: int, kept: int, before: int, after: int) -> tuple[int, int, 
     return nodes, kept, nodes - kept, f"{100 * (1 - kept / nodes):.1f}", before, after
 
 
-def _write(file: Path, content: bytes) -> None:
-    """Write beside and rename, so that a file is whole or the one that was there."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..checkpoint.writing import whole_file
+
 __all__ = ["draw"]
 
 PANELS = (("local", "layer by layer"), ("end_to_end", "end to end"))
@@ -29,6 +31,5 @@ def draw(log: list[dict[str, Any]], file: Path) -> None:
         if "cosine" in entries[0]:
             axes.plot(tokens, [entry["cosine"] for entry in entries], label="cosine of embeddings")
         axes.legend(fontsize="small", loc="lower right")
-    beside = file.with_suffix(".new")
-    figure.savefig(beside, format="png", dpi=120)
-    beside.replace(file)
+    with whole_file(file) as part:
+        figure.savefig(part, format="png", dpi=120)

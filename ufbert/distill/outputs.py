@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checkpoint.writing import whole_file
 from ..errors import InputError
 from .corpus import Corpus, TextBatch
 from .recipe import Recipe
@@ -68,9 +68,15 @@ class Outputs:
         """Map a chunk's outputs, which are computed first where that was not done."""
         if not file.exists():
             runs = [np.stack(self.teacher(batch.ragged).outputs).astype(np.float16) for batch in batches]
-            with open(beside := file.with_suffix(f".{os.getpid()}"), "wb") as stream:
-                np.save(stream, np.concatenate(runs, axis=1))
-            beside.replace(file)
+            try:
+                with whole_file(file) as part, open(part, "wb") as stream:
+                    np.save(stream, np.concatenate(runs, axis=1))
+            except OSError as error:
+                size = f"{sum(run.nbytes for run in runs):,} bytes for each chunk"
+                raise InputError(
+                    f"{file}: expected room for {size}, found: {error}; make room and give the same command again, "
+                    "or train without kept outputs"
+                ) from None
         return np.load(file, mmap_mode="r", allow_pickle=False)
 
     @staticmethod
@@ -78,9 +84,8 @@ class Outputs:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / FACTS
         if not file.exists():
-            beside = file.with_suffix(f".{os.getpid()}")
-            beside.write_text(json.dumps(facts, indent=1) + "\n")
-            beside.replace(file)
+            with whole_file(file) as part:
+                part.write_text(json.dumps(facts, indent=1) + "\n")
         found = json.loads(file.read_text())
         for name, mine in facts.items():
             if found.get(name) != mine:

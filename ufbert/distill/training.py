@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint.writing import whole_file
 from ..errors import InputError
 from ..torch import Bert
 from .recipe import Recipe
@@ -82,12 +82,8 @@ class State:
         data = {name: getattr(self, name) for name in places}
         data |= {"recipe": asdict(self.recipe), "source": self.source, "student": trained}
         data["optimizer"] = None if optimizer is None else optimizer.state_dict()
-        beside = self.file.with_suffix(".new")
-        with open(beside, "wb") as stream:
-            torch.save(data, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(self.file)
+        with whole_file(self.file) as part:
+            torch.save(data, part)
 
     def restore(self, student: Bert) -> dict[str, Any] | None:
         """Go on from the checkpoint if there is one; return the optimizer's state.
@@ -121,9 +117,8 @@ class State:
     def write_log(self) -> None:
         """Write ``log.json``: recipe, sources and curves."""
         data = {"recipe": asdict(self.recipe), "source": self.source, "seconds": round(self.seconds), "log": self.log}
-        beside = self.folder / "log.json.new"
-        beside.write_text(json.dumps(data, indent=1) + "\n")
-        beside.replace(self.folder / "log.json")
+        with whole_file(self.folder / "log.json") as part:
+            part.write_text(json.dumps(data, indent=1) + "\n")
 
 
 def adam(groups: list[tuple[list[nn.Parameter], float]], state: dict[str, Any] | None) -> torch.optim.Optimizer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..checkpoint.writing import whole_file
 from ..errors import InputError
 
 __all__ = ["read_state", "write_state"]
@@ -26,11 +26,8 @@ def write_state(file: Path, run: Any, made_by: dict[str, Any]) -> None:
         for key in MOMENTS:
             tensors[f"{key} {name}"] = run.optimizer.state[parameter][key].contiguous()
     facts = {"made_by": made_by, "step": run.step, "log": run.log, "losses": run.losses, "seconds": run.seconds}
-    part = file.with_suffix(".part")
-    save_file(tensors, part, {"run": json.dumps(facts)})
-    with open(part, "rb") as stream:
-        os.fsync(stream.fileno())
-    part.replace(file)
+    with whole_file(file) as part:
+        save_file(tensors, part, {"run": json.dumps(facts)})
 
 
 def read_state(file: Path, run: Any, made_by: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoint.writing import whole_file
 from .data import Rows
 from .tasks import Split, Task
 
@@ -23,9 +24,8 @@ def write_predictions(folder: Path, task: Task, split: Split, rows: Rows, predic
     """Write the file, named as the split: "SST-2.tsv", "MNLI-m.tsv"; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{split.name}.tsv"
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(render_predictions(task, rows, predictions), encoding="utf-8", newline="\n")
-    part.replace(file)
+    with whole_file(file) as part:
+        part.write_text(render_predictions(task, rows, predictions), encoding="utf-8", newline="\n")
     return file
 
 
