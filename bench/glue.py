@@ -182,22 +182,30 @@ def _cell(found: dict[str, float]) -> str:
 
 
 def draw(file: Path, results: Results, tasks: list[str]) -> None:
-    """Median and range of each model on each task."""
+    """Share of the first model's score that each model keeps on each task, seed by seed: median and range."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.5 * len(tasks) + 2, 4), layout="constrained")
+    first, *others = results
+    scores = {name: np.array([_with_average(run, tasks) for run in seeds.values()]) for name, seeds in results.items()}
+    figure = Figure(figsize=(1.4 * len(tasks) + 3, 4.5), layout="constrained")
     axes = figure.subplots()
-    for number, (name, seeds) in enumerate(results.items()):
-        scores = 100 * np.array([[run[task]["value"] for task in tasks] for run in seeds.values()])  # (seeds, tasks)
-        medians = np.median(scores, axis=0)
-        spread = [medians - scores.min(axis=0), scores.max(axis=0) - medians]
-        at = np.arange(len(tasks)) + 0.12 * (number - (len(results) - 1) / 2)
-        axes.errorbar(at, medians, spread, fmt="o", capsize=2, label=name)
-    axes.set_xticks(range(len(tasks)), tasks)
-    axes.set_ylabel("score x 100, median and range of seeds")
+    for number, name in enumerate(others):
+        kept = 100 * scores[name] / scores[first]  # (seeds, tasks + 1)
+        medians = np.median(kept, axis=0)
+        spread = [medians - kept.min(axis=0), kept.max(axis=0) - medians]
+        at = np.arange(len(tasks) + 1) + 0.14 * (number - (len(others) - 1) / 2)
+        axes.errorbar(at, medians, spread, fmt="o", capsize=3, label=name)
+    axes.axhline(100, color="grey", linewidth=1)
+    axes.set_xticks(range(len(tasks) + 1), [*tasks, "average"])
+    axes.set_ylabel(f"% of {first}'s score, median and range of seeds")
     axes.grid(axis="y", alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=120)
+
+
+def _with_average(run: dict[str, dict[str, Any]], tasks: list[str]) -> list[float]:
+    values = {task: run[task]["value"] for task in tasks}
+    return [*values.values(), averages(values)["average"]]
 
 
 if __name__ == "__main__":
