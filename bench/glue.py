@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def main() -> None:
     print(f"{len(jobs)} jobs, {len(jobs) - len(waiting)} done before", flush=True)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "UFBERT_NUM_THREADS"):
         os.environ[variable] = "1"
-    with ProcessPoolExecutor(arguments.workers, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(arguments.workers, get_context("spawn"), end_with, (os.getpid(),)) as pool:
         for future in as_completed([pool.submit(run, job) for job in waiting]):
             print(future.result(), flush=True)
     results: Results = {name: {seed: {} for seed in range(arguments.seeds)} for name in models}
@@ -77,6 +78,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--report", type=Path, default=HERE / "results")
     return parser.parse_args()
+
+
+def end_with(parent: int) -> None:
+    """Let a worker end when this process is killed: it would go on with its job otherwise, beside the next command's."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def place_of(job: tuple[Any, ...]) -> Path:

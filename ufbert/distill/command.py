@@ -13,6 +13,7 @@ from ..checkpoint.writing import checked_place
 from ..errors import InputError
 from ..routes import Corpus as TextFile
 from ..torch import Bert
+from ..torch.sole_use import sole_use
 from .corpus import Corpus
 from .curves import draw
 from .end_to_end import train_model
@@ -64,7 +65,7 @@ def distill(
     Raises
     ------
     UfbertError
-        If an argument, the teacher or the corpus is not usable.
+        If an argument, the teacher or the corpus is not usable, or another process is making `out`.
     """
     recipe = recipe or Recipe()
     target, source = checked_place(out), Path(teacher)
@@ -88,21 +89,21 @@ def distill(
     texts = Corpus(lines, master.tokenizer, recipe.batch_tokens, recipe.max_length, recipe.joined, recipe.seed)
     kept = None if keep_outputs is None else Path(keep_outputs)
     outputs = Outputs(master, texts, recipe, kept, state.source)
-    state.folder.mkdir(parents=True, exist_ok=True)
-    optimizer_state = state.restore(student)
-    if state.stage == "grow":
-        start_layers(state, student, master, texts, grown=start is not None)
-        state.enter("local" if start is None else "end_to_end", student)
-    if state.stage == "local":
-        train_layers(state, student, master, texts, optimizer_state)
-        state.enter("end_to_end", student)
-        optimizer_state = None
-    if state.stage == "end_to_end":
-        train_model(state, student, outputs, optimizer_state)
-        state.enter("done", student)
-    state.write_log()
-    draw(state.log, state.folder / "curves.png")
-    write_student(state, student, source, target)
+    with sole_use(state.folder):
+        optimizer_state = state.restore(student)
+        if state.stage == "grow":
+            start_layers(state, student, master, texts, grown=start is not None)
+            state.enter("local" if start is None else "end_to_end", student)
+        if state.stage == "local":
+            train_layers(state, student, master, texts, optimizer_state)
+            state.enter("end_to_end", student)
+            optimizer_state = None
+        if state.stage == "end_to_end":
+            train_model(state, student, outputs, optimizer_state)
+            state.enter("done", student)
+        state.write_log()
+        draw(state.log, state.folder / "curves.png")
+        write_student(state, student, source, target)
     return target
 
 

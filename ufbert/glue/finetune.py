@@ -20,6 +20,7 @@ from torch.nn import functional
 from ..checkpoint.files import ModelFolder
 from ..checkpoint.tokenization import load_tokenizer
 from ..errors import InputError
+from ..torch.sole_use import sole_use
 from .classifier import Classifier
 from .data import Rows, read_train
 from .evaluate import class_numbers
@@ -88,7 +89,7 @@ def finetune(
     Raises
     ------
     InputError
-        If `out` exists and was made by another call, or the data do not fit.
+        If `out` exists and was made by another call, another process is making it, or the data do not fit.
     CheckpointError
         If the encoder is not usable.
     """
@@ -100,14 +101,13 @@ def finetune(
         _check_made_by(target / LOG, made_by)
         return target
     scratch = target.with_name(f".{target.name}.training")
-    scratch.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    model = Classifier(encoder, max(len(task.labels), 1), recipe.dropout, recipe.top_layers)
-    run = _begin(model, task, train, recipe, seed)
-    state = scratch / "state.safetensors"
-    read_state(state, run, made_by)
-    _train(run, recipe, seed, lambda: write_state(state, run, made_by), progress, task.name)
-    _finish(run, task, scratch, target, made_by, recipe)
+    with sole_use(scratch):
+        torch.manual_seed(seed)
+        model = Classifier(encoder, max(len(task.labels), 1), recipe.dropout, recipe.top_layers)
+        run, state = _begin(model, task, train, recipe, seed), scratch / "state.safetensors"
+        read_state(state, run, made_by)
+        _train(run, recipe, seed, lambda: write_state(state, run, made_by), progress, task.name)
+        _finish(run, task, scratch, target, made_by, recipe)
     return target
 
 
