@@ -211,7 +211,8 @@ def draw(file: Path, results: Results, tasks: list[str]) -> None:
     axes.set_xticks(range(len(tasks) + 1), [*tasks, "average"])
     axes.set_ylabel(f"% of {first}'s score, median and range of seeds")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
+    if others:
+        axes.legend()
     figure.savefig(file, dpi=120)
 
 
