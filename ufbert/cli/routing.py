@@ -82,5 +82,3 @@ def _show_pruned(pruned: Pruned) -> None:
 
 def _figures(nodes: int, kept: int, before: int, after: int) -> tuple[int, int, int, str, int, int]:
     return nodes, kept, nodes - kept, f"{100 * (1 - kept / nodes):.1f}", before, after
-
-
