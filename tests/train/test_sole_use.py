@@ -28,5 +28,6 @@ with sole_use(Path({str(tmp_path / "a" / "training")!r})):
     finally:
         other.send_signal(signal.SIGKILL)
         other.communicate()
+    (tmp_path / "a" / "training" / ".state.pt.12.part").write_bytes(b"half a sta")
     with sole_use(tmp_path / "a" / "training"):  # a kill gives it free
-        pass
+        assert {path.name for path in (tmp_path / "a" / "training").iterdir()} == {".lock"}

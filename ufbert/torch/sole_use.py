@@ -25,6 +25,8 @@ def sole_use(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
+            for part in folder.glob(".*.part"):  # of a `whole_file` that was killed
+                part.unlink()
             yield
     except Timeout:
         raise InputError(
