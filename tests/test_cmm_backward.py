@@ -1,8 +1,11 @@
 """Gradients: against float64 finite differences and the dense masked reference; bitwise for any threads."""
 
+import math
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from test_cmm import isa, on_every_isa  # noqa: F401
 
 import ufbert
@@ -83,6 +86,88 @@ def test_few_tokens(tokens):
     case = testing.make_case(tokens, 1, 3, 8, 9)
     results, _ = gradients(case, output_gradient(case))
     assert [result.shape for result in results] == [array.shape for array in case.arrays]
+
+
+def drawn_levels(case, seed=0):
+    return np.random.default_rng(seed).integers(0, case.depth, (len(case.x), len(case.w_in)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(testing.fff_cases(max_depth=7, kinds=("normal", "integers", "zeros", "same", "strided")), st.booleans())
+def test_decisions_match_the_reference(case, costly):
+    assume(case.depth > 0)
+    dy, tried, switch_cost = output_gradient(case), drawn_levels(case), 0.5 * costly
+    for _ in on_every_isa():
+        _, arguments = gradients(case, dy)
+        results = cmm.fff_backward(*arguments, None, tried, switch_cost)
+        expected = reference.fff_backward(*in_float64(arguments), None, tried, switch_cost)
+        for result, exact in zip(results, expected, strict=True):
+            np.testing.assert_allclose(result, exact, rtol=1e-4, atol=3e-5 * max(1.0, np.abs(exact).max(initial=0)))
+
+
+def test_a_decision_s_gradient_is_that_of_the_loss_when_noise_is_added_to_its_score(isa):  # noqa: F811
+    """One decision: right with probability Phi(score), so the expected loss can be differentiated in full."""
+    case = testing.make_case(40, 1, 1, 9, 7, seed=5)
+    dy = output_gradient(case)
+    _, arguments = gradients(case, dy)
+    result = cmm.fff_backward(*arguments, None, np.zeros((40, 1), int))
+    x, w_in, b_in, w_out = (array.astype(np.float64) for array in case.arrays)
+
+    def expected_loss(bias):
+        scores = x @ w_in[0].T + b_in[0] + [bias, 0, 0]  # (T, 3)
+        losses = reference.ACTIVATIONS["gelu"](scores) * (dy @ w_out[0].T)
+        right = np.array([0.5 + 0.5 * math.erf(score / math.sqrt(2)) for score in scores[:, 0]])
+        return np.sum(losses[:, 0] + (1 - right) * losses[:, 1] + right * losses[:, 2])
+
+    slope = (expected_loss(1e-5) - expected_loss(-1e-5)) / 2e-5
+    assert abs(result[2][0, 0] - slope) < 1e-4 * max(1, abs(slope))
+
+
+def test_levels_that_are_tried_add_up_to_all_decisions(isa):  # noqa: F811
+    """Uniform draws of one level are unbiased: the mean over all levels is the sum that every decision would add."""
+    case = testing.make_case(20, 3, 4, 16, 12, seed=6)
+    dy = output_gradient(case)
+    plain, arguments = gradients(case, dy)
+    each = [cmm.fff_backward(*arguments, None, np.full((20, 3), level), 0.3) for level in range(4)]
+    for gradient, *levels in zip(plain[1:3], *(one[1:3] for one in each), strict=True):
+        first_levels = [level[:, : 2**case.depth - 1] for level in levels]
+        assert not np.array_equal(first_levels[0], first_levels[1])
+        for number, level in enumerate(first_levels):  # level `number` alone has changed
+            nodes = np.arange(2**case.depth - 1)
+            others = (nodes < 2**number - 1) | (nodes >= 2 ** (number + 1) - 1)
+            np.testing.assert_array_equal(level[:, others], gradient[:, : 2**case.depth - 1][:, others])
+    np.testing.assert_array_equal(plain[3], each[0][3])  # output rows have no decision
+
+
+def test_decisions_are_the_same_bits_for_any_threads(isa):  # noqa: F811
+    case = testing.make_case(700, 2, 5, 65, 40, seed=2)
+    _, arguments = gradients(case, output_gradient(case))
+    tried = drawn_levels(case)
+    first = cmm.fff_backward(*arguments, 1, tried, 0.2)
+    for num_threads in (2, 3, 8):
+        for result, expected in zip(cmm.fff_backward(*arguments, num_threads, tried, 0.2), first, strict=True):
+            np.testing.assert_array_equal(result, expected)
+
+
+def test_wrong_levels():
+    case = testing.make_case(4, 2, 2, 8, 9)
+    _, arguments = gradients(case, output_gradient(case))
+    levels = np.zeros((4, 2), int)
+    for tried, switch_cost, message in (
+        (levels + 2, 0, "tried: expected levels from 0 to 1, got 2 to 2"),
+        (levels - 1, 0, "tried: expected levels from 0 to 1, got -1"),
+        (levels[:, :1], 0, r"tried: expected shape \(4, 2\)"),
+        (levels.astype(float), 0, "tried: expected an integer array"),
+        (levels, -1, "switch_cost: expected a number from 0"),
+        (levels, float("nan"), "switch_cost: expected a number from 0"),
+        (levels, "much", "switch_cost: expected a number from 0"),
+    ):
+        with pytest.raises(ufbert.UfbertError, match=message):
+            cmm.fff_backward(*arguments, None, tried, switch_cost)
+    single = testing.make_case(4, 2, 0, 8, 9)
+    _, arguments = gradients(single, output_gradient(single))
+    with pytest.raises(ufbert.UfbertError, match="trees of depth 0 decide nothing"):
+        cmm.fff_backward(*arguments, None, levels)
 
 
 def test_wrong_arguments():

@@ -55,6 +55,9 @@ def test_guard_pages(isa, width, at_end):  # noqa: F811
     dy = guarded.copy(outputs[0], at_end)
     x, *weights = arrays
     _cmm.fff_backward(dy, x, *weights, 3, path, scores, 0, 1, *gradients)
+    decisions = (np.full((19, 2), 1, "i4"), np.ones((2, 15), "f4"), np.ones(19, "f4"))
+    decisions = [guarded.copy(array, at_end) for array in decisions]
+    _cmm.fff_backward(dy, x, *weights, 3, path, scores, 0, 1, *gradients, *decisions)
 
 
 @pytest.mark.parametrize("width", [1, 31, 33, 97, 384])
@@ -138,6 +141,7 @@ def calls(n):
         y, path, scores = cmm.fff_forward(*case.arrays, 4, 2, True, return_scores=True)
         layer(case.x, 2)
         cmm.fff_backward(y, *case.arrays, 4, path, scores)
+        cmm.fff_backward(y, *case.arrays, 4, path, scores, tried=path[:, :, 0])
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096

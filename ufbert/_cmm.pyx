@@ -37,6 +37,9 @@ cdef extern from "kernels/kernels.h" nogil:
         float *activations
         float *score_grads
         float *dx
+        const int32_t *tried
+        const float *out_squares
+        const float *switch_costs
         float *dw_in
         float *db_in
         float *dw_out
@@ -259,9 +262,18 @@ def fff_backward(
     const float[:, ::1] dy, const float[:, ::1] x, const float[:, :, ::1] w_in, const float[:, ::1] b_in,
     const float[:, :, ::1] w_out, int depth, const int32_t[:, :, ::1] path, const float[:, :, ::1] scores,
     int activation, int num_threads, float[:, ::1] dx, float[:, :, ::1] dw_in, float[:, ::1] db_in,
-    float[:, :, ::1] dw_out,
+    float[:, :, ::1] dw_out, const int32_t[:, ::1] tried=None, const float[:, ::1] out_squares=None,
+    const float[::1] switch_costs=None,
 ):
-    """Fill dx, and the rows of visited nodes of dw_in, db_in and dw_out, which come as zeros. No axis may be empty."""
+    """Fill dx, and the rows of visited nodes of dw_in, db_in and dw_out, which come as zeros. No axis may be empty.
+
+    `out_squares` and `switch_costs` come with `tried`.
+    """
+    cdef const int32_t *first_tried = NULL
+    cdef const float *first_square = NULL
+    cdef const float *first_cost = NULL
+    if tried is not None:
+        first_tried, first_square, first_cost = &tried[0, 0], &out_squares[0, 0], &switch_costs[0]
     cdef const ufbert_kernels *kernels = active
     cdef ufbert_fff layer = plain_layer(w_in, b_in, w_out, depth, activation)
     cdef ptrdiff_t visits = layer.num_trees * (depth + 1), num_tokens = x.shape[0]
@@ -278,7 +290,7 @@ def fff_backward(
         raise MemoryError(f"scratch of fff_backward for {num_tokens} tokens; split the batch")
     cdef ufbert_backward work = ufbert_backward(
         &layer, &dy[0, 0], &x[0, 0], &path[0, 0, 0], &scores[0, 0, 0], scratch, scratch + num_tokens * visits,
-        &dx[0, 0], &dw_in[0, 0, 0], &db_in[0, 0], &dw_out[0, 0, 0],
+        &dx[0, 0], first_tried, first_square, first_cost, &dw_in[0, 0, 0], &db_in[0, 0], &dw_out[0, 0, 0],
     )
     with nogil:
         sort_visits(&work, num_tokens, starts, by_node)

@@ -111,8 +111,10 @@ def fff_backward(
     scores: Any,
     activation: str = "gelu",
     num_threads: int | None = None,
+    tried: Any = None,
+    switch_cost: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients of `fff_forward` through the nodes that the tokens visited.
+    """Gradients of `fff_forward` through the nodes that the tokens visited, and through decisions if asked for.
 
     Parameters
     ----------
@@ -122,6 +124,10 @@ def fff_backward(
         As passed to `fff_forward`.
     path, scores : (T, P, depth + 1) int32 and float32 arrays
         What `fff_forward` returned with ``return_path=True, return_scores=True``.
+    tried : (T, P) integer array, optional
+        For each token and tree a level, 0 to depth - 1, whose decision gets a gradient too. Draw them uniformly.
+    switch_cost : float
+        From 0: what is added to the loss of the path not taken, in standard deviations; see the notes.
 
     Returns
     -------
@@ -138,8 +144,18 @@ def fff_backward(
 
     Notes
     -----
-    Decisions carry no gradient: it flows through the activations of visited nodes only, as in the authors'
-    training code. Each node's gradients are summed in the order of the tokens, so the result is the same bits
+    Without `tried`, decisions carry no gradient: it flows through the activations of visited nodes only, as in the
+    authors' training code.
+
+    With it, a token is also walked down the path that it did not take at the level tried, and that node's score gets
+    ``normal_density(score) * depth * (loss of going right - loss of going left)``: an unbiased estimate of what all
+    its decisions would get if each were made after adding standard normal noise to the score, to the first order in
+    the change of y. A path's loss is dy . y, summed below the deciding node. First order leaves out that a change of y
+    is costly whichever way it goes; ``switch_cost * |dy| / sqrt(H_out) * |change|``, where squared lengths of rows are
+    summed as if orthogonal, is added to the path not taken for it. Rows of the paths not taken are read, and get no
+    gradient of their own.
+
+    Each node's gradients are summed in the order of the tokens, so the result is the same bits
     for every number of threads. arXiv 2311.10770, section 2.
     """
     depth = _door.checked_depth(depth)
@@ -149,14 +165,25 @@ def fff_backward(
     dy = _door.float32_array(dy, "dy", 2)
     _door.check_shape(dy, "dy", (len(x), w_out.shape[2]), "(T, H_out)")
     path, scores = _checked_visits(path, scores, (len(x), len(w_in), depth + 1), b_in.shape[1])
+    if tried is not None:
+        tried = _checked_levels(tried, (len(x), len(w_in)), depth)
+        _check_switch_cost(switch_cost)
     if _cmm is None or min(*x.shape, *w_in.shape, *dy.shape) == 0:
-        return reference.fff_backward(dy, x, w_in, b_in, w_out, depth, path, scores, activation)
+        return reference.fff_backward(
+            dy, x, w_in, b_in, w_out, depth, path, scores, activation, None, tried, switch_cost
+        )
     num_threads = _door.num_threads_for(3 * scores.size * (x.shape[1] + dy.shape[1]), num_threads)
     dx = np.empty(x.shape, np.float32)
     # np.zeros leaves the clearing to the system, page by page as they are written.
     dw_in, db_in, dw_out = (np.zeros(array.shape, np.float32) for array in (w_in, b_in, w_out))
     code = _cmm.ACTIVATIONS[activation]
-    _cmm.fff_backward(dy, x, w_in, b_in, w_out, depth, path, scores, code, num_threads, dx, dw_in, db_in, dw_out)
+    decisions: tuple[np.ndarray, ...] = ()
+    if tried is not None:
+        costs = np.sqrt(np.einsum("to,to->t", dy, dy) / dy.shape[1]) * np.float32(switch_cost)
+        decisions = (tried, np.einsum("pno,pno->pn", w_out, w_out), costs)
+    _cmm.fff_backward(
+        dy, x, w_in, b_in, w_out, depth, path, scores, code, num_threads, dx, dw_in, db_in, dw_out, *decisions
+    )
     return dx, dw_in, db_in, dw_out
 
 
@@ -319,3 +346,22 @@ def _checked_visits(path: Any, scores: Any, shape: tuple[int, ...], num_nodes: i
             "fff_forward returned for the same layer"
         )
     return np.ascontiguousarray(path, np.int32), scores
+
+
+def _checked_levels(tried: Any, shape: tuple[int, int], depth: int) -> np.ndarray:
+    """Levels whose decisions are tried the other way, as the kernels want them."""
+    tried = np.asarray(tried)
+    if tried.dtype.kind not in "iu":
+        raise InputError(f"tried: expected an integer array, got dtype {tried.dtype}; draw levels below the depth")
+    _door.check_shape(tried, "tried", shape, "(T, P)")
+    if tried.size and not (tried.min() >= 0 and tried.max() < depth):
+        raise InputError(
+            f"tried: expected levels from 0 to {depth - 1}, got {tried.min()} to {tried.max()}; "
+            + ("draw levels below the depth" if depth else "trees of depth 0 decide nothing: leave it out")
+        )
+    return np.ascontiguousarray(tried, np.int32)
+
+
+def _check_switch_cost(switch_cost: float) -> None:
+    if not isinstance(switch_cost, (int, float)) or not 0 <= switch_cost < float("inf"):
+        raise InputError(f"switch_cost: expected a number from 0, got {switch_cost!r}")

@@ -149,7 +149,9 @@ def _chosen(y, *extras):
     return (y, *chosen) if chosen else y
 
 
-def fff_backward(dy, x, w_in, b_in, w_out, depth, path, scores, activation="gelu", num_threads=None):
+def fff_backward(
+    dy, x, w_in, b_in, w_out, depth, path, scores, activation="gelu", num_threads=None, tried=None, switch_cost=0.0
+):
     """Gradients of `fff_forward`, dense: those of all nodes, of which a mask keeps the visited ones.
 
     Parameters
@@ -162,11 +164,15 @@ def fff_backward(dy, x, w_in, b_in, w_out, depth, path, scores, activation="gelu
         What it returned.
     num_threads : None
         Ignored.
+    tried : (T, P) integer array, optional
+        For each token and tree a level above the last, whose decision gets a gradient too.
+    switch_cost : float
+        Standard deviations of the loss that are added to the path not taken.
 
     Returns
     -------
     dx, dw_in, db_in, dw_out : arrays of the shapes of x, w_in, b_in, w_out
-        Decisions carry no gradient.
+        Without `tried`, decisions carry no gradient; with it, as `ufbert.cmm.fff_backward` describes.
     """
     visited_scores = np.zeros((len(x), *b_in.shape), x.dtype)  # (T, P, n)
     np.put_along_axis(visited_scores, path, scores.astype(x.dtype), axis=2)
@@ -176,12 +182,37 @@ def fff_backward(dy, x, w_in, b_in, w_out, depth, path, scores, activation="gelu
     activated[mask] = ACTIVATIONS[activation](visited_scores[mask])
     slope[mask] = DERIVATIVES[activation](visited_scores[mask])
     d_scores = np.einsum("to,pno->tpn", dy, w_out, optimize=True) * slope
+    if tried is not None and depth > 0:
+        gradients = _decision_gradients(dy, x, w_in, b_in, w_out, depth, path, scores, activation, tried, switch_cost)
+        d_scores += gradients
     return (
         np.einsum("tpn,pnh->th", d_scores, w_in, optimize=True),
         np.einsum("tpn,th->pnh", d_scores, x, optimize=True),
         d_scores.sum(axis=0),
         np.einsum("tpn,to->pno", activated, dy, optimize=True),
     )
+
+
+def _decision_gradients(dy, x, w_in, b_in, w_out, depth, path, scores, activation, tried, switch_cost):
+    """Gradients of the scores that decide at the levels tried, (T, P, n)."""
+    gradients = np.zeros((len(x), *b_in.shape), x.dtype)
+    for token, tree in np.ndindex(tried.shape):
+        level = tried[token, tree]
+        score = float(scores[token, tree, level])
+        losses, square = [], 0.0
+        for right in (False, True):
+            node, y = 2 * path[token, tree, level] + 1 + right, np.zeros(w_out.shape[2], x.dtype)
+            for _ in range(level + 1, depth + 1):
+                value = x[token : token + 1] @ w_in[tree, node] + b_in[tree, node]  # (1,)
+                active = ACTIVATIONS[activation](value)
+                y = y + active * w_out[tree, node]
+                square += active[0] ** 2 * np.sum(w_out[tree, node] ** 2)
+                node = 2 * node + 1 + (value[0] > 0)
+            losses.append(dy[token] @ y)
+        losses[not score > 0] += switch_cost * np.sqrt(np.mean(dy[token] ** 2) * square)
+        density = np.exp(-0.5 * score**2) / np.sqrt(2 * np.pi)
+        gradients[token, tree, path[token, tree, level]] = density * depth * (losses[1] - losses[0])
+    return gradients
 
 
 def round_to_bfloat16(array):

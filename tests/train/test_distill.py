@@ -128,17 +128,24 @@ def test_controls_are_plain_bert_folders(teacher, corpus, tmp_path, control, wid
     assert np.isfinite(SentenceEncoder(folder).encode(some_texts(20))).all()
 
 
-def test_decisions_can_be_kept(teacher, corpus, tmp_path):
-    kept = dataclasses.replace(SMALL, train_decisions=False)
-    start = distill(teacher, corpus, tmp_path / "start", dataclasses.replace(kept, local_tokens=0, tokens=0))
-    end = distill(teacher, corpus, tmp_path / "end", kept)
+@pytest.mark.parametrize("stage", ["local_tokens", "tokens"])
+def test_decisions_learn_in_both_stages(teacher, corpus, tmp_path, stage):
+    changes = {"local_tokens": 2_000, "tokens": 2_000} | {"tokens" if stage == "local_tokens" else "local_tokens": 0}
+    one = dataclasses.replace(SMALL, **changes)
+    with_, without = (
+        weights(distill(teacher, corpus, tmp_path / str(given), dataclasses.replace(one, decision_gradient=given)))
+        for given in (True, False)
+    )
     name = "encoder.layer.1.ffn.linear_in.weight"
-    first, second = (weights(folder)[name].reshape(3, 15, 12) for folder in (start, end))
-    assert np.array_equal(first[:, :7], second[:, :7])
-    assert not np.array_equal(first[:, 7:], second[:, 7:])
+    assert not np.array_equal(with_[name], without[name])
+    costly = distill(teacher, corpus, tmp_path / "costly", dataclasses.replace(one, switch_cost=5.0))
+    assert not np.array_equal(with_[name], weights(costly)[name])
 
 
-def test_a_converted_model_is_trained_on(teacher, corpus, student, tmp_path):
+def test_a_converted_model_is_trained_on(teacher, corpus, tmp_path):
+    student = distill(
+        teacher, corpus, tmp_path / "fff", dataclasses.replace(SMALL, grow_tokens=0, local_tokens=0, tokens=0)
+    )
     more = dataclasses.replace(SMALL, tokens=20_000, seed=1)
     later = distill(teacher, corpus, tmp_path / "later", more, start=student)
     texts = some_texts(200, seed=5)

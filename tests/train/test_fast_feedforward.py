@@ -1,6 +1,7 @@
 """ufbert.torch.FastFeedForward: forward and backward on the kernels, against PyTorch with every neuron and a mask."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -100,6 +101,48 @@ def test_only_visited_nodes_get_gradients():
     touched = set(layer.linear_in.weight.grad.abs().sum(1).nonzero()[:, 0].tolist())
     assert touched <= visited
     assert len(visited) <= 3 * 4 + 1
+
+
+def test_decisions_get_gradients_where_asked_for_and_the_generator_decides_which():
+    torch.manual_seed(0)
+    layer = FastFeedForward(16, 2, 4, decision_gradient=True)
+    x, dy = torch.randn(50, 16), torch.randn(50, 16)
+    torch.manual_seed(1)
+    tried = torch.randint(4, (50, 2), dtype=torch.int32).numpy()
+    torch.manual_seed(1)
+    y, dx, dw_in, db_in, dw_out = gradients(layer, x, dy, layer)
+    w_in, w_out = (weight.view(2, 31, 16) for weight in (layer.linear_in.weight, layer.linear_out.weight.t()))
+    arrays = [array.detach().double().numpy() for array in (w_in, layer.linear_in.bias.view(2, 31), w_out)]
+    expected = reference.fff_backward(
+        dy.double().numpy(), x.double().numpy(), *arrays, 4, layer.path, layer.scores, "gelu", None, tried, 0.2
+    )
+    for mine, exact in zip((dx, dw_in, db_in, dw_out.t()), expected, strict=True):
+        np.testing.assert_allclose(mine.numpy(), exact.reshape(mine.shape), rtol=1e-4, atol=ATOL)
+    layer.decision_gradient = False
+    assert not torch.equal(gradients(layer, x, dy, layer)[2], dw_in)
+
+
+def test_trees_of_depth_0_have_no_decisions():
+    layer = FastFeedForward(16, 2, 0, decision_gradient=True)
+    layer(torch.randn(5, 16)).sum().backward()
+    assert layer.linear_in.weight.grad.isfinite().all()
+
+
+def test_decisions_learn_what_the_activation_alone_does_not():
+    """Which line fits depends on a coordinate's sign: a split has to turn to it, though alone it explains nothing."""
+    left = dict.fromkeys((False, True), 0.0)
+    for decision_gradient, seed in itertools.product(left, (3, 4, 5)):
+        torch.manual_seed(seed)
+        layer = FastFeedForward(6, 1, 2, output_bias=True, decision_gradient=decision_gradient)
+        optimizer = torch.optim.Adam(layer.parameters(), lr=2e-2)
+        for _ in range(400):
+            x = torch.randn(256, 6)
+            loss = (layer(x) - x[:, :1].sign() * x[:, 1:2]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        left[decision_gradient] += loss.item()
+    assert left[True] < 0.6 * left[False]
 
 
 def test_it_learns():

@@ -159,8 +159,10 @@ def _distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trees", dest="num_trees", type=_positive, metavar="P", help="of a layer (default: 16)")
     parser.add_argument("--depth", type=int, metavar="D", help="levels below the root (default: 7)")
     parser.add_argument("--control", choices=("none", "affine", "dense"), help="train this instead, in the same way")
-    parser.add_argument("--keep-decisions", dest="train_decisions", action="store_const", const=False,
-                        help="leave deciding nodes' input weights as they were grown")  # fmt: skip
+    parser.add_argument("--no-decision-gradient", dest="decision_gradient", action="store_const", const=False,
+                        help="train deciding nodes by their activation alone, as the authors do")  # fmt: skip
+    parser.add_argument("--switch-cost", type=float, metavar="COST",
+                        help="charged to paths not taken, in deviations of the loss (default: 0.2)")  # fmt: skip
     parser.add_argument("--grow-tokens", type=int, metavar="N", help="to grow trees, times trees (default: 400,000)")
     parser.add_argument("--local-tokens", type=int, metavar="N", help="to train layer by layer (default: 2 million)")
     parser.add_argument("--tokens", type=int, metavar="N", help="to train end to end (default: 4 million)")

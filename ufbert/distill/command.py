@@ -86,6 +86,7 @@ def distill(
     torch.manual_seed(recipe.seed)
     master = Teacher(os.fspath(teacher), teacher_dtype)
     student = _new_student(source, recipe) if start is None else _started(Path(start), recipe, master)
+    _let_decide(student, recipe)
     texts = Corpus(lines, master.tokenizer, recipe.batch_tokens, recipe.max_length, recipe.joined, recipe.seed)
     kept = None if keep_outputs is None else Path(keep_outputs)
     outputs = Outputs(master, texts, recipe, kept, state.source)
@@ -112,6 +113,13 @@ def _new_student(teacher: Path, recipe: Recipe) -> Bert:
     student = Bert.from_folder(_root(teacher))
     student.replace_feed_forward(**recipe.feed_forward(student.config.hidden_size))
     return student
+
+
+def _let_decide(student: Bert, recipe: Recipe) -> None:
+    """Say how the trees' decisions are to learn."""
+    for layer in student.encoder["layer"]:
+        if layer.ffn is not None:
+            layer.ffn.decision_gradient, layer.ffn.switch_cost = recipe.decision_gradient, recipe.switch_cost
 
 
 def _started(folder: Path, recipe: Recipe, teacher: Teacher) -> Bert:

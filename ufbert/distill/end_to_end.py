@@ -14,7 +14,7 @@ from ..torch import Bert, mixed_precision
 from .corpus import TextBatch
 from .local import is_feed_forward
 from .outputs import Outputs
-from .training import State, adam, keep_decisions, normalised_error, set_rates
+from .training import State, adam, normalised_error, set_rates
 
 __all__ = ["train_model"]
 
@@ -63,6 +63,7 @@ def _step(
 ) -> list[float]:
     """One step; return loss, error of the last hidden state and mean cosine."""
     recipe = state.recipe
+    state.seed_step()
     with mixed_precision():
         outputs = [hidden.float() for hidden in _hidden_states(student, batch)]
     errors = [normalised_error(output, z, scale) for output, z, scale in zip(outputs, wanted, state.scale, strict=True)]
@@ -73,8 +74,6 @@ def _step(
     if len(errors) > 1:
         loss = loss + recipe.layer_weight * torch.stack(errors[:-1]).mean()
     loss.backward()
-    if not recipe.train_decisions:
-        keep_decisions(student)
     optimizer.step()
     optimizer.zero_grad()
     return [loss.item(), errors[-1].item(), cosine.item()]

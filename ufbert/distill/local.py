@@ -13,7 +13,7 @@ from ..torch import Bert
 from .corpus import Corpus
 from .grow import grow
 from .teacher import Teacher
-from .training import State, adam, keep_decisions, normalised_error, set_rates
+from .training import State, adam, normalised_error, set_rates
 
 __all__ = ["start_layers", "train_layers"]
 
@@ -84,14 +84,13 @@ def _one_pass(state: State, student: Bert, optimizer: torch.optim.Optimizer, pai
     sums = np.zeros(len(layers))
     for tokens in steps:
         set_rates(optimizer, state.tokens / recipe.local_tokens)
+        state.seed_step()
         for index, (layer, (x, z)) in enumerate(zip(layers, pairs, strict=True)):
             x_now = x[tokens]
             output = layer.output["LayerNorm"](layer.feed_forward(x_now) + x_now)
             error = normalised_error(output, z[tokens], state.scale[index])
             error.backward()
             sums[index] += error.item()
-        if not recipe.train_decisions:
-            keep_decisions(student)
         optimizer.step()
         optimizer.zero_grad()
         state.tokens += len(tokens)

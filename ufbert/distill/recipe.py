@@ -42,9 +42,11 @@ class Recipe:
         Adam's largest learning rate for the feed-forward layers, layer by layer and end to end.
     other_rate : float
         That of attention and norms, end to end. Embedding tables stay the teacher's.
-    train_decisions : bool
-        Train the input weights of deciding nodes too, above the last level. Their gradient knows nothing of the
-        decision: in many shallow trees it helps all the same, in one deep tree it undoes the splits that were grown.
+    decision_gradient : bool
+        Let decisions learn from the paths that tokens do not take, see `ufbert.cmm.fff_backward`. Otherwise deciding
+        nodes learn as the authors' do, from their activation alone.
+    switch_cost : float
+        Standard deviations of the loss that a path not taken is charged.
     cosine_weight : float
         Of 1 - cosine between sentence embeddings, beside the error of the last hidden state.
     layer_weight : float
@@ -67,7 +69,8 @@ class Recipe:
     local_rate: float = 3e-3
     rate: float = 1e-3
     other_rate: float = 5e-4
-    train_decisions: bool = True
+    decision_gradient: bool = True
+    switch_cost: float = 0.2
     cosine_weight: float = 1.0
     layer_weight: float = 2.0
     seed: int = 0
@@ -88,7 +91,7 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise InputError(f"{name}: expected an integer from {low} to {high}, got {value!r}")
-        for name in ("joined", "local_rate", "rate", "other_rate", "cosine_weight", "layer_weight"):
+        for name in ("joined", "local_rate", "rate", "other_rate", "switch_cost", "cosine_weight", "layer_weight"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
                 raise InputError(f"{name}: expected a number from 0, got {value!r}")

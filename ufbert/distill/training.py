@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..torch import Bert
 from .recipe import Recipe
 
-__all__ = ["SAVE_EVERY", "State", "adam", "keep_decisions", "normalised_error", "set_rates"]
+__all__ = ["SAVE_EVERY", "State", "adam", "normalised_error", "set_rates"]
 
 SAVE_EVERY = 120.0  # seconds
 WARM_UP = 0.02  # share of a stage
@@ -67,6 +67,10 @@ class State:
     def file(self) -> Path:
         """The checkpoint."""
         return self.folder / "state.pt"
+
+    def seed_step(self) -> None:
+        """Let what the next step draws depend on nothing but the recipe and where the stage stands."""
+        torch.manual_seed(self.recipe.seed + self.tokens)
 
     def is_due(self) -> bool:
         """Tell whether it is time to save."""
@@ -135,15 +139,6 @@ def set_rates(optimizer: torch.optim.Optimizer, done: float) -> None:
     falling = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     for group in optimizer.param_groups:
         group["lr"] = group["largest"] * min(1.0, (done + 1e-4) / WARM_UP) * falling
-
-
-def keep_decisions(student: Bert) -> None:
-    """Take back the gradients of deciding nodes' input weights."""
-    for layer in student.encoder["layer"]:
-        if layer.ffn is not None:
-            deciding = slice(0, 2**layer.ffn.depth - 1)
-            for parameter in layer.ffn.linear_in.parameters():
-                parameter.grad.unflatten(0, (layer.ffn.num_trees, -1))[:, deciding] = 0
 
 
 def normalised_error(output: Tensor, wanted: Tensor, scale: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
-/* Gradients through the visited nodes; decisions carry none.
+/* Gradients through the visited nodes and, where asked for, through one decision of each token in each tree.
  *
  * A tree's tokens go through it in the order of their leaves, a block at a time, so that neighbours share rows and a
  * block's x and dy stay in the second cache: the gradient that reaches each visited node, dx, and what the block adds to
  * its nodes' rows. Trees take turns, as each adds to dx. Rows of the top levels, where all tokens meet, are summed node
  * by node afterwards, in the order of the tokens. A row's sums are all made by one thread, in one order. */
+
+#include <math.h>
 
 enum {
     MOST_LEVELS = 32,
@@ -22,6 +24,45 @@ INLINE void visited_rows(const char *tree_rows, ptrdiff_t stride, const int32_t 
         rows[level] = tree_rows + path[level] * stride;
 }
 
+/* Gradient of the score that decides at one level of a token's path. The token is walked down the path that it did not
+ * take; `values` and `dots` are the activations of its own visits and the products of dy with their output rows. */
+static float decision_gradient(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t token, const float *values,
+                               const float *dots) {
+    const ufbert_fff *layer = pass->layer;
+    const ptrdiff_t levels = layer->depth + 1, root = tree * layer->num_nodes;
+    const ptrdiff_t level = pass->tried[token * layer->num_trees + tree], below = layer->depth - level;
+    const int32_t *path = pass->path + (token * layer->num_trees + tree) * levels;
+    const float score = pass->scores[(token * layer->num_trees + tree) * levels + level];
+    const float *x = pass->x + token * layer->width_in, *squares = pass->out_squares + root;
+    const char *rows[MOST_LEVELS] = {0};
+    const float *dys[MOST_LEVELS] = {0};
+    float others[MOST_LEVELS], other_dots[MOST_LEVELS], bells[LANES], taken = 0.0f, other = 0.0f, square = 0.0f;
+    ptrdiff_t node = path[level], nodes[MOST_LEVELS];
+    int right = !(score > 0.0f);
+    for (ptrdiff_t i = 0; i < below; i++) {
+        nodes[i] = node = 2 * node + 1 + right;
+        rows[i] = layer->w_out + (root + node) * layer->stride_out;
+        dys[i] = pass->dy + token * layer->width_out;
+        prefetch_bytes(rows[i], layer->stride_out);
+        dot_rows(0, layer->w_in + (root + node) * layer->stride_in, &x, 1, layer->width_in, others + i);
+        others[i] += layer->b_in[root + node];
+        right = others[i] > 0.0f;
+    }
+    dot_each(0, rows, dys, (int)below, layer->width_out, other_dots);
+    activate(layer->activation, others, below);
+    for (ptrdiff_t i = 0; i < below; i++) {
+        const float own = values[level + 1 + i];
+        taken += own * dots[level + 1 + i];
+        other += others[i] * other_dots[i];
+        square += own * own * squares[path[level + 1 + i]] + others[i] * others[i] * squares[nodes[i]];
+    }
+    vec bell;
+    v_normal_cdf(v_set(score), &bell);
+    v_store(bells, bell);
+    const float loss = other + pass->switch_costs[token] * sqrtf(square) - taken; /* of going the other way */
+    return 0.3989422804f * bells[0] * (float)layer->depth * (score > 0.0f ? -loss : loss);
+}
+
 /* One token in one tree: the gradients of its scores, its activations, and what the tree adds to dx. */
 static void backward_token(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t token) {
     const ufbert_fff *layer = pass->layer;
@@ -30,12 +71,16 @@ static void backward_token(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_
     float *values = pass->activations + visit, *grads = pass->score_grads + visit;
     const char *rows[MOST_LEVELS] = {0};
     const float *dys[MOST_LEVELS] = {0};
+    float dots[MOST_LEVELS];
     for (ptrdiff_t level = 0; level < levels; level++)
         dys[level] = pass->dy + token * layer->width_out;
     visited_rows(layer->w_out + root * layer->stride_out, layer->stride_out, pass->path + visit, levels, rows);
     dot_each(0, rows, dys, (int)levels, layer->width_out, grads);
     memcpy(values, pass->scores + visit, (size_t)levels * sizeof(float));
+    memcpy(dots, grads, (size_t)levels * sizeof(float));
     activate_backward(layer->activation, values, grads, levels);
+    if (pass->tried)
+        grads[pass->tried[token * layer->num_trees + tree]] += decision_gradient(pass, tree, token, values, dots);
     visited_rows(layer->w_in + root * layer->stride_in, layer->stride_in, pass->path + visit, levels, rows);
     mix_rows(0, tree == 0 ? START_AT_ZERO : START_AT_Y, pass->dx + token * layer->width_in, rows, grads, levels,
              layer->width_in);

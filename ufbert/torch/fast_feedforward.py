@@ -32,6 +32,11 @@ class FastFeedForward(nn.Module):
         "gelu" is the exact one, with erf.
     output_bias : bool
         Learn a bias of the output, which the authors' layer does not have.
+    decision_gradient : bool
+        Let decisions learn too, from the path that a token did not take at one level of each tree, drawn with
+        PyTorch's generator for each backward pass. The authors' training code does not.
+    switch_cost : float
+        With `decision_gradient`: see `ufbert.cmm.fff_backward`.
 
     Attributes
     ----------
@@ -51,13 +56,20 @@ class FastFeedForward(nn.Module):
 
     Notes
     -----
-    Decisions carry no gradient: it flows through the activations of visited nodes, as in the authors' training code.
-    Parameters are float32 on the CPU; under autocast the input is taken as float32. Results and gradients do not
-    depend on the number of threads. arXiv 2311.10770.
+    Without `decision_gradient`, gradients flow through the activations of visited nodes alone. Parameters are float32
+    on the CPU; under autocast the input is taken as float32. Results and gradients do not depend on the number of
+    threads. arXiv 2311.10770.
     """
 
     def __init__(
-        self, hidden_size: int, num_trees: int, depth: int, activation: str = "gelu", output_bias: bool = False
+        self,
+        hidden_size: int,
+        num_trees: int,
+        depth: int,
+        activation: str = "gelu",
+        output_bias: bool = False,
+        decision_gradient: bool = False,
+        switch_cost: float = 0.2,
     ) -> None:
         super().__init__()
         for name, value, low, high in (
@@ -72,6 +84,7 @@ class FastFeedForward(nn.Module):
         if activation not in ACTIVATIONS:
             raise InputError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         self.hidden_size, self.num_trees, self.depth, self.activation = hidden_size, num_trees, depth, activation
+        self.decision_gradient, self.switch_cost = decision_gradient, switch_cost
         neurons = num_trees * self.num_nodes
         self.linear_in = nn.Linear(hidden_size, neurons)
         self.linear_out = nn.Linear(neurons, hidden_size, bias=output_bias)
@@ -145,15 +158,19 @@ class _Walk(torch.autograd.Function):
         )
         ctx.save_for_backward(x, w_in, b_in, w_out)
         ctx.visits, ctx.depth, ctx.activation, ctx.shape = (path, scores), layer.depth, layer.activation, shape
+        ctx.decides, ctx.switch_cost = layer.decision_gradient and layer.depth > 0, layer.switch_cost
         return torch.from_numpy(y), path, scores
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
         x, w_in, b_in, w_out = (tensor.detach() for tensor in ctx.saved_tensors)
-        shape = ctx.shape
+        shape, tried = ctx.shape, None
+        if ctx.decides:
+            tried = torch.randint(ctx.depth, (len(x), shape[0]), dtype=torch.int32).numpy()
         grads = cmm.fff_backward(
             dy.contiguous().numpy(), x.numpy(), w_in.view(shape).numpy(), b_in.view(shape[:2]).numpy(),
             w_out.reshape(shape).numpy(), ctx.depth, *ctx.visits, ctx.activation, torch.get_num_threads(),
+            tried, ctx.switch_cost,
         )  # fmt: skip
         dx, dw_in, db_in, dw_out = map(torch.from_numpy, grads)
         return dx, dw_in.view(w_in.shape), db_in.view(-1), dw_out.view(w_out.shape), None
