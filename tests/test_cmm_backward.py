@@ -123,8 +123,7 @@ def test_a_decision_s_gradient_is_that_of_the_loss_when_noise_is_added_to_its_sc
     assert abs(result[2][0, 0] - slope) < 1e-4 * max(1, abs(slope))
 
 
-def test_levels_that_are_tried_add_up_to_all_decisions(isa):  # noqa: F811
-    """Uniform draws of one level are unbiased: the mean over all levels is the sum that every decision would add."""
+def test_a_tried_level_changes_the_gradients_of_its_own_nodes_alone(isa):  # noqa: F811
     case = testing.make_case(20, 3, 4, 16, 12, seed=6)
     dy = output_gradient(case)
     plain, arguments = gradients(case, dy)

@@ -37,12 +37,12 @@ cdef extern from "kernels/kernels.h" nogil:
         float *activations
         float *score_grads
         float *dx
-        const int32_t *tried
-        const float *out_squares
-        const float *switch_costs
         float *dw_in
         float *db_in
         float *dw_out
+        const int32_t *tried
+        const float *out_squares
+        const float *switch_costs
 
     ctypedef struct ufbert_kernels:
         const char *name
@@ -290,7 +290,7 @@ def fff_backward(
         raise MemoryError(f"scratch of fff_backward for {num_tokens} tokens; split the batch")
     cdef ufbert_backward work = ufbert_backward(
         &layer, &dy[0, 0], &x[0, 0], &path[0, 0, 0], &scores[0, 0, 0], scratch, scratch + num_tokens * visits,
-        &dx[0, 0], first_tried, first_square, first_cost, &dw_in[0, 0, 0], &db_in[0, 0], &dw_out[0, 0, 0],
+        &dx[0, 0], &dw_in[0, 0, 0], &db_in[0, 0], &dw_out[0, 0, 0], first_tried, first_square, first_cost,
     )
     with nogil:
         sort_visits(&work, num_tokens, starts, by_node)

@@ -147,16 +147,16 @@ def fff_backward(
     Without `tried`, decisions carry no gradient: it flows through the activations of visited nodes only, as in the
     authors' training code.
 
-    With it, a token is also walked down the path that it did not take at the level tried, and that node's score gets
-    ``normal_density(score) * depth * (loss of going right - loss of going left)``: an unbiased estimate of what all
-    its decisions would get if each were made after adding standard normal noise to the score, to the first order in
-    the change of y. A path's loss is dy . y, summed below the deciding node. First order leaves out that a change of y
-    is costly whichever way it goes; ``switch_cost * |dy| / sqrt(H_out) * |change|``, where squared lengths of rows are
-    summed as if orthogonal, is added to the path not taken for it. Rows of the paths not taken are read, and get no
-    gradient of their own.
+    With it, a token is also walked down the path that it did not take at the level tried, and that node's score
+    gets ``normal_density(score) * depth * (loss of going right - loss of going left)``: to the first order in the
+    change of y, and in the mean over uniform draws, the gradient that all decisions would get if each, with the
+    others as they are, were made after adding standard normal noise to its score. A path's loss is dy . y, summed
+    below the deciding node. First order leaves out that a change of y is costly whichever way it goes;
+    ``switch_cost * |dy| / sqrt(H_out) * |change|``, where squared lengths of rows are summed as if orthogonal, is
+    added to the path not taken for it. Rows of the paths not taken are read, and get no gradient of their own.
 
-    Each node's gradients are summed in the order of the tokens, so the result is the same bits
-    for every number of threads. arXiv 2311.10770, section 2.
+    Each node's gradients are summed in the order of the tokens, so the result is the same bits for every number of
+    threads. arXiv 2311.10770, section 2.
     """
     depth = _door.checked_depth(depth)
     w_in, b_in, w_out = _door.layer_arrays(w_in, b_in, w_out, depth)

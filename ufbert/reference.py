@@ -182,9 +182,8 @@ def fff_backward(
     activated[mask] = ACTIVATIONS[activation](visited_scores[mask])
     slope[mask] = DERIVATIVES[activation](visited_scores[mask])
     d_scores = np.einsum("to,pno->tpn", dy, w_out, optimize=True) * slope
-    if tried is not None and depth > 0:
-        gradients = _decision_gradients(dy, x, w_in, b_in, w_out, depth, path, scores, activation, tried, switch_cost)
-        d_scores += gradients
+    if tried is not None:
+        d_scores += _decision_gradients(dy, x, w_in, b_in, w_out, depth, path, scores, activation, tried, switch_cost)
     return (
         np.einsum("tpn,pnh->th", d_scores, w_in, optimize=True),
         np.einsum("tpn,th->pnh", d_scores, x, optimize=True),

@@ -16,7 +16,8 @@ enum { THREADS = 4, TOKENS = 333, TREES = 2, DEPTH = 5, NODES = (2 << DEPTH) - 1
 enum { VISITS = TREES * (DEPTH + 1), SHARE = (TOKENS + THREADS - 1) / THREADS };
 
 static float x[TOKENS * WIDTH], dy[TOKENS * OUT], w_in[TREES * NODES * WIDTH], b_in[TREES * NODES];
-static float w_out[TREES * NODES * OUT];
+static float w_out[TREES * NODES * OUT], out_squares[TREES * NODES], switch_costs[TOKENS];
+static int32_t tried[TOKENS * TREES];
 
 typedef struct {
     float y[TOKENS * OUT], scores[TOKENS * VISITS], activations[TOKENS * VISITS], score_grads[TOKENS * VISITS];
@@ -43,7 +44,7 @@ static void fill(float *values, size_t count, float scale) {
 static void run_backward(const job *j) {
     results *r = j->out;
     ufbert_backward pass = {j->layer, dy, x, r->path, r->scores, r->activations, r->score_grads,
-                            r->dx, r->dw_in, r->db_in, r->dw_out};
+                            r->dx, r->dw_in, r->db_in, r->dw_out, tried, out_squares, switch_costs};
     if (j->phase == 1) {
         const int share = (TOKENS + j->threads - 1) / j->threads, first = j->index * share;
         for (int64_t token = first; token < first + share && token < TOKENS; token++) {
@@ -210,6 +211,13 @@ int main(void) {
     fill(w_in, TREES * NODES * WIDTH, 0.3f);
     fill(b_in, TREES * NODES, 0.1f);
     fill(w_out, TREES * NODES * OUT, 0.3f);
+    for (int i = 0; i < TREES * NODES; i++)
+        for (int o = 0; o < OUT; o++)
+            out_squares[i] += w_out[i * OUT + o] * w_out[i * OUT + o];
+    for (int i = 0; i < TOKENS; i++)
+        switch_costs[i] = 0.1f;
+    for (int i = 0; i < TOKENS * TREES; i++)
+        tried[i] = i * 7 % DEPTH;
     for (int node = 0; node < TREES * NODES; node++) {
         ufbert_pack_bfloat16(w_in + node * WIDTH, WIDTH, packed + node * ROW_IN);
         ufbert_pack_bfloat16(w_out + node * OUT, OUT, packed + TREES * NODES * ROW_IN + node * ROW_OUT);

@@ -45,11 +45,11 @@ typedef struct {
     float *activations;    /* (T, V), filled by backward_tokens */
     float *score_grads;    /* (T, V), filled by backward_tokens */
     float *dx;             /* (T, width_in) */
-    /* What decisions need; `tried` is NULL where they carry no gradient. */
-    const int32_t *tried;       /* (T, num_trees), levels above the last */
-    const float *out_squares;   /* (num_trees, num_nodes), squared lengths of output rows */
-    const float *switch_costs;  /* (T,) */
     float *dw_in, *db_in, *dw_out;
+    /* What decisions need; `tried` is NULL where they carry no gradient. */
+    const int32_t *tried;      /* (T, num_trees), levels above the last */
+    const float *out_squares;  /* (num_trees, num_nodes), squared lengths of output rows */
+    const float *switch_costs; /* (T,) */
 } ufbert_backward;
 
 typedef struct {
