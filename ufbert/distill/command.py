@@ -21,6 +21,7 @@ from .folder import write_student
 from .local import start_layers, train_layers
 from .outputs import Outputs
 from .recipe import Recipe
+from .revive import add_trees
 from .teacher import Teacher
 from .training import State
 
@@ -51,8 +52,8 @@ def distill(
     teacher_dtype : {"float32", "bfloat16", "int8"}
         How precisely the teacher runs.
     start : str or path, optional
-        A model folder that was converted so before, to go on from: it is trained end to end, and neither grown nor
-        trained layer by layer.
+        A model folder that was converted so before, to go on from: its dead subtrees are revived, trees are added
+        where the recipe has more, and it is trained end to end, not layer by layer.
     keep_outputs : str or path, optional
         A folder that keeps the teacher's outputs of the end-to-end stage, for other conversions with the same teacher,
         corpus, seed and batches, such as controls; see `Outputs`.
@@ -128,11 +129,13 @@ def _started(folder: Path, recipe: Recipe, teacher: Teacher) -> Bert:
     shape = {name: getattr(config, name) for name in ("hidden_size", "num_hidden_layers", "vocab_size")}
     for name, wanted in (shape | recipe.feed_forward(config.hidden_size)).items():
         found = getattr(student.config, name)
-        if found != wanted:
+        if found != wanted and not (name == "num_trees" and found < wanted):
             raise InputError(
                 f"{folder}: expected a model with {name} = {wanted!r}, as teacher and recipe say, found {found!r}; "
-                "give trees, depth and control as they were when it was converted"
+                "give depth and control as they were when it was converted, and no fewer trees"
             )
+    if recipe.control is None and student.config.num_trees < recipe.num_trees:
+        add_trees(student, recipe.num_trees)
     return student
 
 

@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from ..torch import FastFeedForward
 
-__all__ = ["grow"]
+__all__ = ["fit_node", "grow", "whitening_of"]
 
 ITERATIONS = 8  # of the power method
 SHRINKAGE = 0.02  # of the inputs' covariance towards its mean variance
+NARROWEST = 0.1  # deviation of the scores of whitened inputs: tokens that are nearly the same are not pulled apart
 RIDGE = 1.0  # in tokens: keeps the rows of nodes with few tokens small
 
 
@@ -38,8 +39,7 @@ def grow(layer: FastFeedForward, x: Tensor, y: Tensor, scale: Tensor) -> float:
     float
         The share of the scaled outputs' variance that is left.
     """
-    eigenvalues, vectors = torch.linalg.eigh(torch.cov(x.t()))
-    whitening = (vectors * (eigenvalues + SHRINKAGE * eigenvalues.mean()).rsqrt()) @ vectors.t()
+    whitening = whitening_of(x)
     white = x @ whitening
     mean = y.mean(0)
     layer.linear_out.bias.copy_(mean)
@@ -55,14 +55,20 @@ def grow(layer: FastFeedForward, x: Tensor, y: Tensor, scale: Tensor) -> float:
             order = torch.argsort(node, stable=True)
             counts = torch.bincount(node - first, minlength=first + 1).tolist()
             for index, tokens in enumerate(order.split(counts), start=first):
-                direction, bias, row, scores = _fit(white[tokens], rest[tokens])
+                direction, bias, row, scores = fit_node(white[tokens], rest[tokens])
                 w_in[tree, index], b_in[tree, index], w_out[tree, index] = whitening @ direction, bias, row / scale
                 rest[tokens] -= functional.gelu(scores)[:, None] * row
                 node[tokens] = 2 * index + 1 + (scores > 0)
     return float(rest.square().mean() / before)
 
 
-def _fit(white: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def whitening_of(x: Tensor) -> Tensor:
+    """The symmetric (H, H) matrix that gives inputs (T, H) the covariance 1, but for some shrinkage."""
+    eigenvalues, vectors = torch.linalg.eigh(torch.cov(x.t()))
+    return (vectors * (eigenvalues + SHRINKAGE * eigenvalues.mean()).rsqrt()) @ vectors.t()
+
+
+def fit_node(white: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One node's whitened input direction (H,), bias (), scaled output row (H,), and its tokens' scores (T,)."""
     width = white.shape[1]
     if len(white) < 2:
@@ -74,7 +80,7 @@ def _fit(white: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         direction = functional.normalize(centred.t() @ (rest @ output), dim=0)
     scores = white @ direction
     middle = scores.median()
-    direction = direction / ((scores - middle).std() + 1e-6)
+    direction = direction / (scores - middle).std().clamp(min=NARROWEST)
     scores = white @ direction
     bias = -scores.median()
     best: tuple[float, int, Tensor] | None = None

@@ -12,17 +12,22 @@ from tqdm import tqdm
 from ..torch import Bert
 from .corpus import Corpus
 from .grow import grow
+from .revive import revive_layers
 from .teacher import Teacher
 from .training import State, adam, normalised_error, set_rates
 
 __all__ = ["start_layers", "train_layers"]
 
+REVIVAL = 100_000  # tokens that tell which parts of trees are dead
 LONGEST_GROWTH = 250_000  # tokens: their activations of all layers are held at once, as float16
 Pairs = list[tuple[Tensor, Tensor]]  # for each layer what its feed-forward layer reads, and what the layer gives
 
 
 def start_layers(state: State, student: Bert, teacher: Teacher, corpus: Corpus, grown: bool = False) -> None:
-    """Set scales, output biases and trees from the activations of the first chunks; scales alone if it is grown."""
+    """Set scales, output biases and trees from the activations of the first chunks.
+
+    Of a model that is `grown` already set scales, and revive its dead subtrees.
+    """
     recipe = state.recipe
     wanted = min(LONGEST_GROWTH, max(recipe.grow_tokens // recipe.num_trees, 20_000))
     collected: list[list[tuple[Tensor, Tensor]]] = []
@@ -49,6 +54,8 @@ def start_layers(state: State, student: Bert, teacher: Teacher, corpus: Corpus, 
             else:
                 _start_at_mean(layer, y.mean(0))
     state.scale = torch.stack(scales)
+    if grown and student.config.feed_forward == "fff" and recipe.grow_tokens:
+        revive_layers(student, teacher, corpus, state.scale, state.chunk, REVIVAL)
 
 
 def train_layers(

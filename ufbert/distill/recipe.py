@@ -23,7 +23,7 @@ class Recipe:
         Train a control instead, in the same way: no feed-forward layers but a bias, an affine map, or a dense layer
         with as many neurons as the FFF visits.
     grow_tokens : int
-        Tokens on whose activations trees are grown, times trees.
+        Tokens on whose activations trees are grown, times trees; 0: random trees, and none revived.
     local_tokens : int
         Tokens on which each layer is trained by itself, on the teacher's activations.
     local_passes : int
