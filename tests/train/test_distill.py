@@ -153,7 +153,8 @@ def test_a_converted_model_is_trained_on(teacher, corpus, tmp_path):
     stages = {entry["stage"] for entry in json.loads((tmp_path / "later.training" / "log.json").read_text())["log"]}
     assert stages == {"end_to_end"}
     assert "after all that fff was trained on, another 20,000 end to end" in (later / "README.md").read_text()
-    unchanged = distill(teacher, corpus, tmp_path / "same", dataclasses.replace(SMALL, tokens=0), start=student)
+    nothing = dataclasses.replace(SMALL, grow_tokens=0, tokens=0)
+    unchanged = distill(teacher, corpus, tmp_path / "same", nothing, start=student)
     first, second = weights(student), weights(unchanged)
     assert all(np.array_equal(first[name], second[name]) for name in first)
 

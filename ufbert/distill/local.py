@@ -41,12 +41,14 @@ def start_layers(state: State, student: Bert, teacher: Teacher, corpus: Corpus, 
     scales = []
     with tqdm(total=len(layers), desc="growing", unit="layer") as bar:
         for index, layer in enumerate(layers):
-            x, z = (torch.cat([pairs[index][part] for pairs in collected])[:wanted].float() for part in (0, 1))
-            deviation = z.std(0)  # nothing for coordinates that the norm's weight switches off
+            x, z = (torch.cat([pairs[index][part] for pairs in collected]).float() for part in (0, 1))
+            # Of whole chunks: single batches have texts of one length. Nothing where the norm's weight is nothing.
+            deviation = z.std(0)
             scales.append(deviation.clamp(min=float(deviation.mean()) / 10))
             bar.update()
             if grown:
                 continue
+            x = x[:wanted]
             y = _feed_forward_output(teacher, index, x)
             if layer.ffn is not None and recipe.grow_tokens:
                 weight = layer.output["LayerNorm"].weight.detach()
