@@ -155,7 +155,8 @@ def _distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("teacher", metavar="TEACHER", help="dense model folder")
     parser.add_argument("--corpus", required=True, metavar="TEXT", help="one text a line: plain, .xz or .gz")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
-    parser.add_argument("--start", metavar="FOLDER", help="go on from a model that was converted so, end to end only; may have fewer trees")
+    parser.add_argument("--start", metavar="FOLDER",
+                        help="go on from a model that was converted so, end to end only; may have fewer trees")  # fmt: skip
     parser.add_argument("--trees", dest="num_trees", type=_positive, metavar="P", help="of a layer (default: 16)")
     parser.add_argument("--depth", type=int, metavar="D", help="levels below the root (default: 7)")
     parser.add_argument("--control", choices=("none", "affine", "dense"), help="train this instead, in the same way")
@@ -167,9 +168,9 @@ def _distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-tokens", type=int, metavar="N", help="to train layer by layer (default: 2 million)")
     parser.add_argument("--tokens", type=int, metavar="N", help="to train end to end (default: 4 million)")
     parser.add_argument("--chunks", type=int, metavar="N",
-                        help="of 4,096 texts, gone through again and again end to end (default: ever new ones)")  # fmt: skip
+                        help="of 4,096 texts, gone through again and again (default: ever new ones)")  # fmt: skip
     parser.add_argument("--keep-outputs", metavar="FOLDER",
-                        help="keep the teacher's outputs here, for other runs with the same teacher, corpus and seed")  # fmt: skip
+                        help="keep the teacher's outputs here, for runs with the same seed and corpus")  # fmt: skip
     parser.add_argument("--batch-tokens", type=_positive, metavar="N", help="of a step (default: 4096)")
     parser.add_argument("--max-length", type=_positive, metavar="N", help="tokens of a text (default: 128)")
     parser.add_argument("--local-rate", type=float, metavar="RATE", help="layer by layer (default: 0.003)")

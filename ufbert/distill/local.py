@@ -26,17 +26,18 @@ Pairs = list[tuple[Tensor, Tensor]]  # for each layer what its feed-forward laye
 def start_layers(state: State, student: Bert, teacher: Teacher, corpus: Corpus, grown: bool = False) -> None:
     """Set scales, output biases and trees from the activations of the first chunks.
 
-    Of a model that is `grown` already set scales, and revive its dead subtrees.
+    Of a model that is `grown` already set scales, and revive its dead subtrees. `state.batch` counts the layers that
+    are done, so that a checkpoint keeps them.
     """
-    recipe = state.recipe
+    recipe, chunk = state.recipe, 0
     wanted = min(LONGEST_GROWTH, max(recipe.grow_tokens // recipe.num_trees, 20_000))
     collected: list[list[tuple[Tensor, Tensor]]] = []
     found = 0
     while found < wanted:
-        pairs = _activations(teacher, corpus, state.chunk)
+        pairs = _activations(teacher, corpus, chunk)
         collected.append([(x.half(), z.half()) for x, z in pairs])
         found += len(pairs[0][0])
-        state.chunk += 1
+        chunk += 1
     layers = student.encoder["layer"]
     scales = []
     with tqdm(total=len(layers), desc="growing", unit="layer") as bar:
@@ -46,7 +47,7 @@ def start_layers(state: State, student: Bert, teacher: Teacher, corpus: Corpus, 
             deviation = z.std(0)
             scales.append(deviation.clamp(min=float(deviation.mean()) / 10))
             bar.update()
-            if grown:
+            if grown or index < state.batch:
                 continue
             x = x[:wanted]
             y = _feed_forward_output(teacher, index, x)
@@ -55,9 +56,12 @@ def start_layers(state: State, student: Bert, teacher: Teacher, corpus: Corpus, 
                 grow(layer.ffn, x, y, weight.abs() / scales[-1] / (x + y).std(1).mean())
             else:
                 _start_at_mean(layer, y.mean(0))
+            _layer_done(state, student)
     state.scale = torch.stack(scales)
     if grown and student.config.feed_forward == "fff" and recipe.grow_tokens:
-        revive_layers(student, teacher, corpus, state.scale, state.chunk, REVIVAL)
+        for _ in revive_layers(student, teacher, corpus, state.scale, chunk, REVIVAL, state.batch):
+            _layer_done(state, student)
+    state.chunk = chunk
 
 
 def train_layers(
@@ -78,6 +82,12 @@ def train_layers(
             bar.set_postfix(loss=f"{errors.mean():.4f}", r2=f"{np.mean(r2):.4f}")
             if state.is_due():
                 state.save(student, optimizer)
+
+
+def _layer_done(state: State, student: Bert) -> None:
+    state.batch += 1
+    if state.is_due():
+        state.save(student, None)
 
 
 def is_feed_forward(name: str) -> bool:

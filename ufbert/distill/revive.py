@@ -6,7 +6,7 @@ the decision that `grow` would give it, and its dead side a copy of the living o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -38,8 +38,10 @@ def add_trees(student: Bert, num_trees: int) -> None:
 
 
 @torch.no_grad()
-def revive_layers(student: Bert, teacher: Teacher, corpus: Corpus, scale: Tensor, chunk: int, wanted: int) -> int:
-    """Revive dead subtrees of all layers, from the first to the last.
+def revive_layers(
+    student: Bert, teacher: Teacher, corpus: Corpus, scale: Tensor, chunk: int, wanted: int, first: int = 0
+) -> Iterator[int]:
+    """Revive dead subtrees of the layers from `first` to the last, one each time that this is asked to go on.
 
     Parameters
     ----------
@@ -53,11 +55,13 @@ def revive_layers(student: Bert, teacher: Teacher, corpus: Corpus, scale: Tensor
         First of the corpus's chunks to use.
     wanted : int
         Tokens to use; a chunk is used whole.
+    first : int
+        Layers before it are done.
 
-    Returns
-    -------
+    Yields
+    ------
     int
-        Nodes with a new decision.
+        Nodes of a layer with a new decision.
     """
     batches: list[TextBatch] = []
     while sum(batch.num_tokens for batch in batches) < wanted:
@@ -65,18 +69,17 @@ def revive_layers(student: Bert, teacher: Teacher, corpus: Corpus, scale: Tensor
         chunk += 1
     runs = [[torch.from_numpy(z) for z in teacher(batch.ragged).outputs] for batch in batches]
     hidden = [student.embed(batch.input_ids) for batch in batches]
-    changed = 0
     for index, layer in enumerate(tqdm(student.encoder["layer"], desc="reviving", unit="layer")):
         norm = layer.output["LayerNorm"]
         hidden = [layer.attend(h, batch.mask[:, None, None, :]) for h, batch in zip(hidden, batches, strict=True)]
-        x = torch.cat([h[batch.mask] for h, batch in zip(hidden, batches, strict=True)])
-        before = layer.ffn(x) + x
-        missing = (torch.cat([run[index] for run in runs]) - norm(before)) / scale[index]
-        factors = norm.weight / scale[index] / before.std(1).median()  # not the mean: a few tokens are huge
-        factors = torch.copysign(factors.abs().clamp(min=float(factors.abs().mean()) / 10), factors)
-        changed += revive(layer.ffn, x, missing, factors)
+        if index >= first:
+            x = torch.cat([h[batch.mask] for h, batch in zip(hidden, batches, strict=True)])
+            before = layer.ffn(x) + x
+            missing = (torch.cat([run[index] for run in runs]) - norm(before)) / scale[index]
+            factors = norm.weight / scale[index] / before.std(1).median()  # not the mean: a few tokens are huge
+            factors = torch.copysign(factors.abs().clamp(min=float(factors.abs().mean()) / 10), factors)
+            yield revive(layer.ffn, x, missing, factors)
         hidden = [norm(layer.ffn(h) + h) for h in hidden]
-    return changed
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ class State:
     chunk : int
         The corpus's next chunk.
     batch : int
-        Batches of it that are done.
+        Batches of it that are done; while trees are grown or revived, layers.
     tokens : int
         Tokens of the stage that are done.
     scale : (L, H) float32 tensor or None
