@@ -156,7 +156,7 @@ def _distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", required=True, metavar="TEXT", help="one text a line: plain, .xz or .gz")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
     parser.add_argument("--start", metavar="FOLDER",
-                        help="go on from a model that was converted so, end to end only; may have fewer trees")  # fmt: skip
+                        help="go on from a converted model, end to end only; it may have fewer trees")  # fmt: skip
     parser.add_argument("--trees", dest="num_trees", type=_positive, metavar="P", help="of a layer (default: 16)")
     parser.add_argument("--depth", type=int, metavar="D", help="levels below the root (default: 7)")
     parser.add_argument("--control", choices=("none", "affine", "dense"), help="train this instead, in the same way")
