@@ -11,6 +11,7 @@ enum {
     MOST_LEVELS = 32,
     BACKWARD_TOKENS = 64, /* of a block */
     TOKENS_AHEAD = 2,     /* whose rows are fetched */
+    VISITS_AHEAD = 8,     /* whose nodes and scores are: each tree reads them a line here, a line there */
 };
 
 INLINE void prefetch_token(const float *rows, ptrdiff_t token, ptrdiff_t width) {
@@ -86,49 +87,70 @@ static void backward_token(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_
              layer->width_in);
 }
 
-/* y += sum over visits of coefs[visit - above] * tokens[token of visit]; `above` levels above the given visits. */
-static void add_tokens(float *y, const float *tokens, ptrdiff_t width, const float *coefs, const int64_t *visits,
-                       ptrdiff_t above, ptrdiff_t count, ptrdiff_t visits_per_token) {
+/* y += sum over visits of coefs[visit - above] * inputs[token of visit]; `above` levels above the given visits. */
+static void add_tokens(float *y, const float *inputs, ptrdiff_t width, const float *coefs, const int64_t *visits,
+                       const ptrdiff_t *tokens, ptrdiff_t above, ptrdiff_t count) {
     const char *rows[BACKWARD_TOKENS];
     float chosen[BACKWARD_TOKENS];
     for (ptrdiff_t i = 0; i < count; i++) {
-        rows[i] = (const char *)(tokens + visits[i] / visits_per_token * width);
+        rows[i] = (const char *)(inputs + tokens[i] * width);
         chosen[i] = coefs[visits[i] - above];
     }
     mix_rows(0, START_AT_Y, y, rows, chosen, count, width);
 }
 
 /* What up to BACKWARD_TOKENS tokens that meet at a node add to the gradients of its rows and bias. */
-static void add_to_node(const ufbert_backward *pass, ptrdiff_t node, const int64_t *visits, ptrdiff_t above,
-                        ptrdiff_t count) {
+static void add_to_node(const ufbert_backward *pass, ptrdiff_t node, const int64_t *visits, const ptrdiff_t *tokens,
+                        ptrdiff_t above, ptrdiff_t count) {
     const ufbert_fff *layer = pass->layer;
-    const ptrdiff_t per_token = layer->num_trees * (layer->depth + 1);
     double bias = pass->db_in[node]; /* thousands of tokens meet at a root */
-    add_tokens(pass->dw_in + node * layer->width_in, pass->x, layer->width_in, pass->score_grads, visits, above, count,
-               per_token);
-    add_tokens(pass->dw_out + node * layer->width_out, pass->dy, layer->width_out, pass->activations, visits, above,
-               count, per_token);
+    add_tokens(pass->dw_in + node * layer->width_in, pass->x, layer->width_in, pass->score_grads, visits, tokens,
+               above, count);
+    add_tokens(pass->dw_out + node * layer->width_out, pass->dy, layer->width_out, pass->activations, visits, tokens,
+               above, count);
     for (ptrdiff_t i = 0; i < count; i++)
         bias += pass->score_grads[visits[i] - above];
     pass->db_in[node] = (float)bias;
+}
+
+/* A token's place in x, dy and dx. Divisions are slow: it is found once, not for each row. */
+static void find_tokens(const ufbert_backward *pass, const int64_t *visits, ptrdiff_t count, ptrdiff_t *tokens) {
+    const ptrdiff_t per_token = pass->layer->num_trees * (pass->layer->depth + 1);
+    for (ptrdiff_t i = 0; i < count; i++)
+        tokens[i] = visits[i] / per_token;
+}
+
+/* Inline: GCC drops calls of a function that only prefetches. */
+INLINE void prefetch_visits(const ufbert_backward *pass, ptrdiff_t leaf_visit) {
+    const ptrdiff_t first = leaf_visit - pass->layer->depth, bytes = (pass->layer->depth + 1) * (ptrdiff_t)sizeof(float);
+    prefetch_bytes((const char *)(pass->path + first), bytes);
+    prefetch_bytes((const char *)(pass->scores + first), bytes);
+    prefetch_bytes((const char *)(pass->activations + first), bytes);
+    prefetch_bytes((const char *)(pass->score_grads + first), bytes);
 }
 
 /* Tokens by their visits to leaves of one tree, in the order of the leaves; rows of nodes above level `top` are left. */
 static void backward_tokens(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t top, const int64_t *leaf_visits,
                             ptrdiff_t count) {
     const ufbert_fff *layer = pass->layer;
-    const ptrdiff_t per_token = layer->num_trees * (layer->depth + 1), root = tree * layer->num_nodes;
+    const ptrdiff_t root = tree * layer->num_nodes;
+    ptrdiff_t tokens[BACKWARD_TOKENS + TOKENS_AHEAD];
     for (ptrdiff_t first = 0, now; first < count; first += now) {
         const int64_t *block = leaf_visits + first;
-        now = count - first < BACKWARD_TOKENS ? count - first : BACKWARD_TOKENS;
+        const ptrdiff_t left = count - first;
+        const ptrdiff_t known = left < BACKWARD_TOKENS + TOKENS_AHEAD ? left : BACKWARD_TOKENS + TOKENS_AHEAD;
+        now = left < BACKWARD_TOKENS ? left : BACKWARD_TOKENS;
+        find_tokens(pass, block, known, tokens);
         for (ptrdiff_t i = 0; i < now; i++) {
-            if (first + i + TOKENS_AHEAD < count) {
-                const ptrdiff_t later = block[i + TOKENS_AHEAD] / per_token;
+            if (first + i + VISITS_AHEAD < count)
+                prefetch_visits(pass, block[i + VISITS_AHEAD]);
+            if (i + TOKENS_AHEAD < known) {
+                const ptrdiff_t later = tokens[i + TOKENS_AHEAD];
                 prefetch_token(pass->dy, later, layer->width_out);
                 prefetch_token(pass->dx, later, layer->width_in);
                 prefetch_token(pass->x, later, layer->width_in);
             }
-            backward_token(pass, tree, block[i] / per_token);
+            backward_token(pass, tree, tokens[i]);
         }
         for (ptrdiff_t level = top; level <= layer->depth; level++) {
             const ptrdiff_t above = layer->depth - level;
@@ -136,7 +158,7 @@ static void backward_tokens(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff
                 const int32_t node = pass->path[block[i] - above];
                 for (run = 1; i + run < now && pass->path[block[i + run] - above] == node;)
                     run++;
-                add_to_node(pass, root + node, block + i, above, run);
+                add_to_node(pass, root + node, block + i, tokens + i, above, run);
             }
         }
     }
@@ -145,13 +167,15 @@ static void backward_tokens(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff
 /* Gradients of one node's rows and bias, by all its visits. */
 static void backward_node(const ufbert_backward *pass, ptrdiff_t node, const int64_t *visits, ptrdiff_t count) {
     const ufbert_fff *layer = pass->layer;
-    const ptrdiff_t per_token = layer->num_trees * (layer->depth + 1);
+    ptrdiff_t tokens[2 * BACKWARD_TOKENS]; /* of this block and the next */
     for (ptrdiff_t first = 0, now; first < count; first += now) {
-        now = count - first < BACKWARD_TOKENS ? count - first : BACKWARD_TOKENS;
-        for (ptrdiff_t i = first + now; i < count && i < first + 2 * now; i++) {
-            prefetch_token(pass->x, visits[i] / per_token, layer->width_in);
-            prefetch_token(pass->dy, visits[i] / per_token, layer->width_out);
+        const ptrdiff_t known = count - first < 2 * BACKWARD_TOKENS ? count - first : 2 * BACKWARD_TOKENS;
+        now = known < BACKWARD_TOKENS ? known : BACKWARD_TOKENS;
+        find_tokens(pass, visits + first, known, tokens);
+        for (ptrdiff_t i = now; i < known; i++) {
+            prefetch_token(pass->x, tokens[i], layer->width_in);
+            prefetch_token(pass->dy, tokens[i], layer->width_out);
         }
-        add_to_node(pass, node, visits + first, 0, now);
+        add_to_node(pass, node, visits + first, tokens, 0, now);
     }
 }

@@ -37,8 +37,9 @@ typedef struct {
 
 /* A lone token waits for each row in turn, unless the beginnings of both children's rows, the rest of its own and the
  * output row are on their way while the node's score is computed. Whole rows of both children would take bandwidth
- * from the rest, and with more tokens in flight all of this would. */
-static void prefetch_for_one(const descent *d, ptrdiff_t node, int has_children) {
+ * from the rest, and with more tokens in flight all of this would. Inline, as GCC drops calls of functions that only
+ * prefetch. */
+INLINE void prefetch_for_one(const descent *d, ptrdiff_t node, int has_children) {
     const ufbert_fff *layer = d->layer;
     const ptrdiff_t child = layer->stride_in < CHILD_BYTES ? layer->stride_in : CHILD_BYTES;
     prefetch_bytes(d->rows_in + node * layer->stride_in + child, layer->stride_in - child);
