@@ -18,6 +18,7 @@ enum {
     AHEAD_NODES = 16,     /* of one level of the next subtree */
     AHEAD_TOKENS = 128,   /* of the next subtree */
     CHILD_BYTES = 3072,   /* of each row that a lone token may need next */
+    FIRST_BYTES = 256,    /* of the same where a few tokens walk side by side: half of it is fetched in vain */
     ROWS_AT_ONCE = 16,    /* visited nodes summed in one go: half a row each, they fit in the first cache */
 };
 
@@ -35,15 +36,16 @@ typedef struct {
     fetch_plan *ahead;
 } descent;
 
-/* A lone token waits for each row in turn, unless the beginnings of both children's rows, the rest of its own and the
- * output row are on their way while the node's score is computed. Whole rows of both children would take bandwidth
- * from the rest, and with more tokens in flight all of this would. Inline, as GCC drops calls of functions that only
- * prefetch. */
-INLINE void prefetch_for_one(const descent *d, ptrdiff_t node, int has_children) {
+/* Tokens that walk alone wait for each row in turn, unless it is on its way while the node's score is computed: the
+ * output row, and the beginnings of both children's rows where nothing else fetches ahead (with more tokens, those would
+ * take bandwidth from the rest). For a lone token, the rest of its own row too, and more of its children's. Inline, as
+ * GCC drops calls of functions that only prefetch. */
+INLINE void prefetch_for(const descent *d, ptrdiff_t node, int has_children, int lone) {
     const ufbert_fff *layer = d->layer;
-    const ptrdiff_t child = layer->stride_in < CHILD_BYTES ? layer->stride_in : CHILD_BYTES;
-    prefetch_bytes(d->rows_in + node * layer->stride_in + child, layer->stride_in - child);
-    if (has_children) {
+    const ptrdiff_t most = lone ? CHILD_BYTES : FIRST_BYTES, child = layer->stride_in < most ? layer->stride_in : most;
+    if (lone)
+        prefetch_bytes(d->rows_in + node * layer->stride_in + child, layer->stride_in - child);
+    if (has_children && d->ahead->count == 0) {
         prefetch_bytes(d->rows_in + (2 * node + 1) * layer->stride_in, child);
         prefetch_bytes(d->rows_in + (2 * node + 2) * layer->stride_in, child);
     }
@@ -125,8 +127,8 @@ static void descend_alone(const descent *d, const int32_t *tokens, int32_t *at, 
     }
     for (ptrdiff_t level = first; level < end; level++) {
         fetch_ahead(d->ahead, count);
-        if (count == 1)
-            prefetch_for_one(d, at[0], level < layer->depth);
+        for (int i = 0; i < count; i++)
+            prefetch_for(d, at[i], level < layer->depth, count == 1);
         dot_each(layer->bfloat16, rows, xs, count, layer->width_in, dots);
         for (int i = 0; i < count; i++) {
             const int32_t node = at[i];
