@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from ufbert.checkpoint.writing import new_folder
+
 
 def main() -> None:
     if len(sys.argv) < 4:
@@ -31,8 +33,9 @@ def main() -> None:
         name: sum(share / total * models[folder][name].astype(np.float32) for folder, share in shares.items())
         for name in first
     }
-    shutil.copytree(next(iter(shares)), out)  # refuses a folder that is there
-    save_file({name: tensor.astype(np.float16) for name, tensor in mean.items()}, out / "model.safetensors")
+    with new_folder(out) as complete:
+        shutil.copytree(next(iter(shares)), complete, dirs_exist_ok=True)
+        save_file({name: tensor.astype(np.float16) for name, tensor in mean.items()}, complete / "model.safetensors")
 
 
 if __name__ == "__main__":

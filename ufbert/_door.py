@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -145,11 +147,13 @@ def output_array(out: Any, x: np.ndarray, width: int) -> np.ndarray:
 
 
 def _new_output(shape: tuple[int, int]) -> np.ndarray:
-    size = shape[0] * shape[1]
-    if size <= ALIGNED_ABOVE:
-        return np.empty(shape, np.float32)
-    floats = CACHE_LINE // 4
-    memory = np.empty(size + floats, np.float32)
+    return np.empty(shape, np.float32) if shape[0] * shape[1] <= ALIGNED_ABOVE else on_cache_lines(np.empty, shape)
+
+
+def on_cache_lines(make: Callable[..., np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """New float32 memory from `np.empty` or `np.zeros` whose first element begins a cache line."""
+    size = math.prod(shape)
+    memory = make(size + CACHE_LINE // 4, np.float32)
     start = -memory.ctypes.data % CACHE_LINE // 4
     return memory[start : start + size].reshape(shape)
 

@@ -6,8 +6,7 @@ functions run in NumPy (`ufbert.reference.fff_walk`), slower and with the same r
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -174,9 +173,9 @@ def fff_backward(
             dy, x, w_in, b_in, w_out, depth, path, scores, activation, None, tried, switch_cost
         )
     num_threads = _door.num_threads_for(3 * scores.size * (x.shape[1] + dy.shape[1]), num_threads)
-    dx = _on_cache_lines(np.empty, x.shape)
+    dx = _door.on_cache_lines(np.empty, x.shape)
     # np.zeros leaves the clearing to the system, page by page as they are written.
-    dw_in, db_in, dw_out = (_on_cache_lines(np.zeros, array.shape) for array in (w_in, b_in, w_out))
+    dw_in, db_in, dw_out = (_door.on_cache_lines(np.zeros, array.shape) for array in (w_in, b_in, w_out))
     code = _cmm.ACTIVATIONS[activation]
     decisions: tuple[np.ndarray, ...] = ()
     if tried is not None:
@@ -186,14 +185,6 @@ def fff_backward(
         dy, x, w_in, b_in, w_out, depth, path, scores, code, num_threads, dx, dw_in, db_in, dw_out, *decisions
     )
     return dx, dw_in, db_in, dw_out
-
-
-def _on_cache_lines(make: Callable[..., np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """Make a float32 array at a multiple of 64 bytes: rows that straddle lines cost the kernels twice the loads."""
-    size = math.prod(shape)
-    whole = make(size + 15, np.float32)
-    first = -whole.ctypes.data // whole.itemsize % 16
-    return whole[first : first + size].reshape(shape)
 
 
 def node_visits(path: Any, num_nodes: int) -> np.ndarray:
