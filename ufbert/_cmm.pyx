@@ -4,7 +4,7 @@ from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, Py
 from cython.parallel cimport prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, strcmp
+from libc.string cimport memcpy, memset, strcmp
 
 from numpy import empty, float32, ndarray
 
@@ -34,8 +34,6 @@ cdef extern from "kernels/kernels.h" nogil:
         const float *x
         const int32_t *path
         const float *scores
-        float *activations
-        float *score_grads
         float *dx
         float *dw_in
         float *db_in
@@ -50,9 +48,11 @@ cdef extern from "kernels/kernels.h" nogil:
             const ufbert_fff *, const float *, ptrdiff_t, float *, int32_t *, float *, int, void *
         ) noexcept nogil
         void leaf_fff_forward(const ufbert_leaf_fff *, const float *, ptrdiff_t, float *, float *) noexcept nogil
-        void backward_tokens(const ufbert_backward *, ptrdiff_t, ptrdiff_t, const int64_t *, ptrdiff_t) noexcept nogil
-        void backward_node(const ufbert_backward *, ptrdiff_t, const int64_t *, ptrdiff_t) noexcept nogil
+        void backward_tokens(
+            const ufbert_backward *, ptrdiff_t, ptrdiff_t, const int32_t *, ptrdiff_t, float *
+        ) noexcept nogil
 
+    ptrdiff_t ufbert_floats_above(const ufbert_fff *) nogil
     size_t ufbert_scratch_bytes(const ufbert_fff *, ptrdiff_t)
     ptrdiff_t ufbert_supported(const ufbert_kernels **, ptrdiff_t)
     int ufbert_openmp_version()
@@ -71,7 +71,7 @@ cdef const ufbert_kernels *active = tables[num_tables - 1]
 cdef enum: STREAM_BYTES = 8 << 20
 # Token ranges handed to a thread begin at multiples of this, so that blocks of eight stay whole.
 cdef enum: SHARE_MULTIPLE = 8
-# Subtrees of this level are one thread's work in the backward pass: enough of them for the threads, whatever P is.
+# A subtree of this level is one thread's work in the backward pass: enough of them for the threads, whatever P is.
 cdef enum: TOP_LEVELS = 3
 
 ACTIVATIONS = {"gelu": UFBERT_GELU, "relu": UFBERT_RELU, "silu": UFBERT_SILU, "tanh": UFBERT_TANH}
@@ -276,63 +276,98 @@ def fff_backward(
         first_tried, first_square, first_cost = &tried[0, 0], &out_squares[0, 0], &switch_costs[0]
     cdef const ufbert_kernels *kernels = active
     cdef ufbert_fff layer = plain_layer(w_in, b_in, w_out, depth, activation)
-    cdef ptrdiff_t visits = layer.num_trees * (depth + 1), num_tokens = x.shape[0]
-    cdef ptrdiff_t nodes = layer.num_trees * layer.num_nodes, tree, i
-    cdef ptrdiff_t top = min(depth, TOP_LEVELS), subtrees = <ptrdiff_t> 1 << top, above = subtrees - 1
-    cdef ptrdiff_t leaves = <ptrdiff_t> 1 << (depth - top), first, node
-    cdef float *scratch = <float *> malloc(2 * num_tokens * visits * sizeof(float))
-    cdef int64_t *starts = <int64_t *> malloc((nodes + 1) * sizeof(int64_t))
-    cdef int64_t *by_node = <int64_t *> malloc(num_tokens * visits * sizeof(int64_t))
-    if scratch == NULL or starts == NULL or by_node == NULL:
-        free(scratch)
+    cdef ptrdiff_t num_tokens = x.shape[0], leaves = <ptrdiff_t> 1 << depth, tree, i
+    cdef ptrdiff_t top = min(depth, TOP_LEVELS), subtrees = <ptrdiff_t> 1 << top, per_subtree = leaves // subtrees
+    cdef ptrdiff_t floats = top * ufbert_floats_above(&layer)
+    cdef ptrdiff_t places = layer.num_trees * num_tokens
+    cdef int32_t *tokens = <int32_t *> malloc(2 * places * sizeof(int32_t))
+    cdef int64_t *starts = <int64_t *> malloc(layer.num_trees * (leaves + 1) * sizeof(int64_t))
+    cdef float *above = <float *> malloc(max(subtrees * floats, 1) * sizeof(float))
+    cdef int32_t *mine
+    cdef int64_t *begins
+    if tokens == NULL or starts == NULL or above == NULL:
+        free(tokens)
         free(starts)
-        free(by_node)
+        free(above)
         raise MemoryError(f"scratch of fff_backward for {num_tokens} tokens; split the batch")
     cdef ufbert_backward work = ufbert_backward(
-        &layer, &dy[0, 0], &x[0, 0], &path[0, 0, 0], &scores[0, 0, 0], scratch, scratch + num_tokens * visits,
-        &dx[0, 0], &dw_in[0, 0, 0], &db_in[0, 0], &dw_out[0, 0, 0], first_tried, first_square, first_cost,
+        &layer, &dy[0, 0], &x[0, 0], &path[0, 0, 0], &scores[0, 0, 0], &dx[0, 0], &dw_in[0, 0, 0], &db_in[0, 0],
+        &dw_out[0, 0, 0], first_tried, first_square, first_cost,
     )
     with nogil:
-        sort_visits(&work, num_tokens, starts, by_node)
+        for tree in prange(layer.num_trees, schedule="static", num_threads=num_threads):
+            mine = tokens + tree * num_tokens
+            sort_tokens(&work, tree, num_tokens, starts + tree * (leaves + 1), mine, mine + places)
         for tree in range(layer.num_trees):
+            mine, begins = tokens + tree * num_tokens, starts + tree * (leaves + 1)
+            memset(above, 0, subtrees * floats * sizeof(float))
             for i in prange(subtrees, schedule="dynamic", num_threads=num_threads):
-                first = tree * layer.num_nodes + subtrees * leaves - 1 + i * leaves
                 kernels.backward_tokens(
-                    &work, tree, top, by_node + starts[first], starts[first + leaves] - starts[first]
+                    &work, tree, top, mine + begins[i * per_subtree],
+                    begins[(i + 1) * per_subtree] - begins[i * per_subtree], above + i * floats,
                 )
-        # The largest nodes first, level by level, for the dynamic schedule.
-        for i in prange(layer.num_trees * above, schedule="dynamic", num_threads=num_threads):
-            node = i % layer.num_trees * layer.num_nodes + i // layer.num_trees
-            kernels.backward_node(&work, node, by_node + starts[node], starts[node + 1] - starts[node])
-    free(scratch)
+            add_above(&work, tree, top, above)
+    free(tokens)
     free(starts)
-    free(by_node)
+    free(above)
 
 
-cdef void sort_visits(const ufbert_backward *work, ptrdiff_t num_tokens, int64_t *starts, int64_t *by_node) noexcept nogil:
-    """Counting sort of all visits by node; a node's visits stay in the order of the tokens."""
+cdef void sort_tokens(
+    const ufbert_backward *work, ptrdiff_t tree, ptrdiff_t num_tokens, int64_t *starts, int32_t *tokens, int32_t *spare
+) noexcept nogil:
+    """Order the tokens by their leaves of one tree; starts (leaves + 1,) tells where each leaf's begin.
+
+    Those of a leaf come by the level tried: where levels are alike, so are the first nodes of the paths not taken.
+    """
     cdef const ufbert_fff *layer = work.layer
-    cdef ptrdiff_t levels = layer.depth + 1, visits = layer.num_trees * levels, nodes = layer.num_trees * layer.num_nodes
-    cdef ptrdiff_t token, tree, level, node, visit
-    cdef int64_t place
-    for node in range(nodes + 1):
-        starts[node] = 0
+    cdef ptrdiff_t visits = layer.num_trees * (layer.depth + 1), leaves = (layer.num_nodes + 1) // 2, token
+    cdef const int32_t *nodes = work.path + tree * (layer.depth + 1) + layer.depth  # of the last level
     for token in range(num_tokens):
-        for tree in range(layer.num_trees):
-            for level in range(levels):
-                starts[tree * layer.num_nodes + work.path[token * visits + tree * levels + level]] += 1
-    place = 0
-    for node in range(nodes + 1):
-        place += starts[node]
-        starts[node] = place
-    # Backwards, so that each start ends up at its node's first visit.
-    for token in range(num_tokens - 1, -1, -1):
-        for tree in range(layer.num_trees):
-            for level in range(levels):
-                visit = token * visits + tree * levels + level
-                node = tree * layer.num_nodes + work.path[visit]
-                starts[node] -= 1
-                by_node[starts[node]] = visit
+        spare[token] = tokens[token] = <int32_t> token
+    if work.tried != NULL:
+        counting_sort(tokens, num_tokens, work.tried + tree, layer.num_trees, 0, layer.depth, starts, spare)
+    counting_sort(spare, num_tokens, nodes, visits, leaves - 1, leaves, starts, tokens)
+
+
+cdef void counting_sort(
+    const int32_t *tokens, ptrdiff_t num_tokens, const int32_t *keys, ptrdiff_t stride, ptrdiff_t first,
+    ptrdiff_t num_keys, int64_t *starts, int32_t *sorted_tokens
+) noexcept nogil:
+    """Stable; a token's key is keys[token * stride] - first. starts (num_keys + 1,): where each key's tokens begin."""
+    cdef ptrdiff_t i, key
+    cdef int64_t before = 0, count
+    memset(starts, 0, (num_keys + 1) * sizeof(int64_t))
+    for i in range(num_tokens):
+        starts[keys[tokens[i] * stride] - first] += 1
+    for key in range(num_keys):
+        count, starts[key] = starts[key], before
+        before += count
+    for i in range(num_tokens):
+        key = keys[tokens[i] * stride] - first
+        sorted_tokens[starts[key]] = tokens[i]
+        starts[key] += 1
+    for key in range(num_keys, 0, -1):  # each ran ahead to where the next one begins
+        starts[key] = starts[key - 1]
+    starts[0] = 0
+
+
+cdef void add_above(const ufbert_backward *work, ptrdiff_t tree, ptrdiff_t top, const float *above) noexcept nogil:
+    """Gradients of the nodes above level `top`: sums of their subtrees' sums, in the order of the subtrees."""
+    cdef const ufbert_fff *layer = work.layer
+    cdef ptrdiff_t stride = ufbert_floats_above(layer), subtrees = <ptrdiff_t> 1 << top, i, k, level, node
+    cdef const float *sums
+    cdef float *dw_in
+    cdef float *dw_out
+    for i in range(subtrees):
+        for level in range(top):
+            node = tree * layer.num_nodes + ((subtrees + i) >> (top - level)) - 1
+            sums = above + (i * top + level) * stride
+            dw_in, dw_out = work.dw_in + node * layer.width_in, work.dw_out + node * layer.width_out
+            for k in range(layer.width_in):
+                dw_in[k] += sums[k]
+            for k in range(layer.width_out):
+                dw_out[k] += sums[layer.width_in + k]
+            work.db_in[node] += sums[layer.width_in + layer.width_out]
 
 
 def leaf_fff_forward(

@@ -155,8 +155,8 @@ def fff_backward(
     ``switch_cost * |dy| / sqrt(H_out) * |change|``, where squared lengths of rows are summed as if orthogonal, is
     added to the path not taken for it. Rows of the paths not taken are read, and get no gradient of their own.
 
-    Each node's gradients are summed in the order of the tokens, so the result is the same bits for every number of
-    threads. arXiv 2311.10770, section 2.
+    Each node's gradients are summed in one order, by leaf, so the result is the same bits for every number of threads.
+    arXiv 2311.10770, section 2.
     """
     depth = _door.checked_depth(depth)
     w_in, b_in, w_out = _door.layer_arrays(w_in, b_in, w_out, depth)

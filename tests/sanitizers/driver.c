@@ -14,13 +14,14 @@
 
 enum { THREADS = 4, TOKENS = 333, TREES = 2, DEPTH = 5, NODES = (2 << DEPTH) - 1, WIDTH = 77, OUT = 45 };
 enum { VISITS = TREES * (DEPTH + 1), SHARE = (TOKENS + THREADS - 1) / THREADS };
+enum { TOP = 3, SUBTREES = 1 << TOP, ABOVE = (WIDTH + OUT + 1 + 15) / 16 * 16 };
 
 static float x[TOKENS * WIDTH], dy[TOKENS * OUT], w_in[TREES * NODES * WIDTH], b_in[TREES * NODES];
 static float w_out[TREES * NODES * OUT], out_squares[TREES * NODES], switch_costs[TOKENS];
 static int32_t tried[TOKENS * TREES];
 
 typedef struct {
-    float y[TOKENS * OUT], scores[TOKENS * VISITS], activations[TOKENS * VISITS], score_grads[TOKENS * VISITS];
+    float y[TOKENS * OUT], scores[TOKENS * VISITS], above[TREES * SUBTREES * TOP * ABOVE];
     float dx[TOKENS * WIDTH], dw_in[TREES * NODES * WIDTH], db_in[TREES * NODES], dw_out[TREES * NODES * OUT];
     int32_t path[TOKENS * VISITS];
 } results;
@@ -41,37 +42,27 @@ static void fill(float *values, size_t count, float scale) {
     }
 }
 
-static void run_backward(const job *j) {
+/* One tree, whose subtrees the threads share. */
+static void run_backward(const job *j, int tree) {
     results *r = j->out;
-    ufbert_backward pass = {j->layer, dy, x, r->path, r->scores, r->activations, r->score_grads,
-                            r->dx, r->dw_in, r->db_in, r->dw_out, tried, out_squares, switch_costs};
-    if (j->phase == 1) {
-        const int share = (TOKENS + j->threads - 1) / j->threads, first = j->index * share;
-        for (int64_t token = first; token < first + share && token < TOKENS; token++) {
-            for (int tree = 0; tree < TREES; tree++) {
-                const int64_t visit = token * VISITS + tree * (DEPTH + 1) + DEPTH;
-                j->kernels->backward_tokens(&pass, tree, DEPTH + 1, &visit, 1); /* dx alone: tokens share nodes */
-            }
-        }
-        return;
-    }
-    int64_t *visits = malloc(TOKENS * VISITS * sizeof *visits);
-    for (int node = j->index; node < TREES * NODES; node += j->threads) {
+    ufbert_backward pass = {j->layer, dy, x, r->path, r->scores, r->dx, r->dw_in, r->db_in, r->dw_out,
+                            tried, out_squares, switch_costs};
+    for (int subtree = j->index; subtree < SUBTREES; subtree += j->threads) {
+        int32_t tokens[TOKENS];
         ptrdiff_t count = 0;
-        for (int v = 0; v < TOKENS * VISITS; v++)
-            if (v % VISITS / (DEPTH + 1) * NODES + r->path[v] == node)
-                visits[count++] = v;
-        if (count)
-            j->kernels->backward_node(&pass, node, visits, count);
+        for (int leaf = subtree << (DEPTH - TOP); leaf < (subtree + 1) << (DEPTH - TOP); leaf++)
+            for (int token = 0; token < TOKENS; token++)
+                if (r->path[token * VISITS + tree * (DEPTH + 1) + DEPTH] == NODES / 2 + leaf)
+                    tokens[count++] = token;
+        j->kernels->backward_tokens(&pass, tree, TOP, tokens, count, r->above + (tree * SUBTREES + subtree) * TOP * ABOVE);
     }
-    free(visits);
 }
 
 static void *run(void *argument) {
     const job *j = argument;
     const int share = (TOKENS + j->threads - 1) / j->threads, first = j->index * share;
     if (j->phase > 0) {
-        run_backward(j);
+        run_backward(j, j->phase - 1);
     } else if (first < TOKENS) {
         const int tokens = first + share < TOKENS ? share : TOKENS - first;
         void *scratch = malloc(ufbert_scratch_bytes(j->layer, tokens));
@@ -228,7 +219,7 @@ int main(void) {
         const ufbert_fff half = {TREES, NODES, DEPTH, WIDTH, OUT, activation, 1, (const char *)packed, b_in,
                                  (const char *)(packed + TREES * NODES * ROW_IN), ROW_IN * 2, ROW_OUT * 2};
         for (ptrdiff_t i = 0; i < count; i++)
-            failures += compare(tables[i], &plain, 2) + compare(tables[i], &half, 0);
+            failures += compare(tables[i], &plain, TREES) + compare(tables[i], &half, 0);
     }
     ufbert_free_pages(packed, bytes);
     for (ptrdiff_t i = 0; i < count; i++)

@@ -142,6 +142,43 @@ def test_decisions_learn_in_both_stages(teacher, corpus, tmp_path, stage):
     assert not np.array_equal(with_[name], weights(costly)[name])
 
 
+@pytest.mark.parametrize("control", [None, "none"])
+def test_embedding_tables_learn_unless_told_otherwise(teacher, corpus, tmp_path, control):
+    quick = dataclasses.replace(SMALL, control=control, grow_tokens=0, local_tokens=0, tokens=4_000)
+    tables = {name: array.astype(np.float16) for name, array in weights(teacher).items() if "embeddings." in name}
+    assert len(tables) == 5
+    learnt = weights(distill(teacher, corpus, tmp_path / "learnt", quick))
+    kept = weights(distill(teacher, corpus, tmp_path / "kept", dataclasses.replace(quick, embedding_rate=0.0)))
+    for name, table in tables.items():
+        name = name.removeprefix("bert.")
+        np.testing.assert_array_equal(kept[name], table.astype(np.float32))
+        if "token_type" not in name:  # all texts are of one type: whose row learns, another's does not
+            assert not np.array_equal(learnt[name], kept[name])
+
+
+def test_kept_tables_survive_a_kill(teacher, corpus, student, tmp_path):
+    """Checkpoints leave them out: they come from where the conversion began."""
+    later = dataclasses.replace(SMALL, grow_tokens=0, tokens=4_000, embedding_rate=0.0)
+    whole = weights(distill(teacher, corpus, tmp_path / "whole", later, start=student))
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from ufbert.distill import Recipe, distill, training; training.SAVE_EVERY = 0.0\n"
+        "from ufbert.distill.training import State; save = State.save\n"
+        "def once(self, *arguments):\n"
+        "    save(self, *arguments)\n"
+        "    if self.stage == 'end_to_end' and self.tokens: import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
+        "State.save = once\n"
+        f"distill({str(teacher)!r}, {str(corpus)!r}, {str(tmp_path / 'killed')!r}, "
+        f"Recipe(**{dataclasses.asdict(later)!r}), start={str(student)!r})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    again = weights(distill(teacher, corpus, tmp_path / "killed", later, start=student))
+    assert all(np.array_equal(whole[name], again[name]) for name in whole)
+    name = "embeddings.word_embeddings.weight"
+    np.testing.assert_array_equal(again[name], weights(student)[name])
+
+
 def test_a_converted_model_is_trained_on(teacher, corpus, tmp_path):
     student = distill(
         teacher, corpus, tmp_path / "fff", dataclasses.replace(SMALL, grow_tokens=0, local_tokens=0, tokens=0)
@@ -259,7 +296,7 @@ def test_which_parameters_are_feed_forward(teacher):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"depth": 25}, {"num_trees": 0}, {"chunks": -1}, {"control": "big"}, {"rate": float("nan")}, {"seed": 1.5}],
+    [{"depth": 25}, {"num_trees": 0}, {"chunks": -1}, {"control": "big"}, {"rate": float("nan")}, {"seed": 1.5}, {"embedding_rate": -1.0}],
 )
 def test_faulty_recipes_are_refused(changes):
     with pytest.raises(InputError, match=next(iter(changes))):

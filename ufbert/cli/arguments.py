@@ -176,6 +176,9 @@ def _distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-rate", type=float, metavar="RATE", help="layer by layer (default: 0.003)")
     parser.add_argument("--rate", type=float, metavar="RATE", help="end to end, of the trees (default: 0.001)")
     parser.add_argument("--other-rate", type=float, metavar="RATE", help="of attention and norms (default: 0.0005)")
+    parser.add_argument(
+        "--embedding-rate", type=float, metavar="RATE", help="of embedding tables (default: 0.0002; 0: the teacher's)"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="default: 0")
     parser.add_argument("--teacher-dtype", choices=PRECISIONS, default="float32", help="default: float32")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads of PyTorch and the kernels")

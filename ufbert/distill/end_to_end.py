@@ -24,14 +24,16 @@ LOG_EVERY = 20  # steps
 def train_model(
     state: State, student: Bert, outputs: Outputs, optimizer_state: dict[str, Any] | None
 ) -> None:
-    """Train on one chunk of texts after another; embedding tables stay as they are."""
+    """Train on one chunk of texts after another."""
     recipe = state.recipe
-    trained = [(name, p) for name, p in student.named_parameters() if not name.startswith("embeddings.")]
-    student.embeddings.requires_grad_(False)
+    rest = list(student.encoder.named_parameters())
     groups = [
-        ([p for name, p in trained if is_feed_forward(name)], recipe.rate),
-        ([p for name, p in trained if not is_feed_forward(name)], recipe.other_rate),
+        ([p for name, p in rest if is_feed_forward(name)], recipe.rate),
+        ([p for name, p in rest if not is_feed_forward(name)], recipe.other_rate),
     ]
+    student.embeddings.requires_grad_(recipe.embedding_rate > 0)
+    if recipe.embedding_rate:
+        groups.append((list(student.embeddings.parameters()), recipe.embedding_rate))
     optimizer = adam(groups, optimizer_state)
     recent: list[list[float]] = []
     with tqdm(total=recipe.tokens, initial=state.tokens, desc="end to end", unit="tok", unit_scale=True) as bar:

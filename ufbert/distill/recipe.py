@@ -41,7 +41,9 @@ class Recipe:
     local_rate, rate : float
         Adam's largest learning rate for the feed-forward layers, layer by layer and end to end.
     other_rate : float
-        That of attention and norms, end to end. Embedding tables stay the teacher's.
+        That of attention and norms, end to end.
+    embedding_rate : float
+        That of the embeddings' tables and norm, end to end; 0: they stay the teacher's.
     decision_gradient : bool
         Let decisions learn from the paths that tokens do not take, see `ufbert.cmm.fff_backward`. Otherwise deciding
         nodes learn as the authors' do, from their activation alone.
@@ -69,6 +71,7 @@ class Recipe:
     local_rate: float = 3e-3
     rate: float = 1e-3
     other_rate: float = 5e-4
+    embedding_rate: float = 2e-4
     decision_gradient: bool = True
     switch_cost: float = 0.2
     cosine_weight: float = 1.0
@@ -91,7 +94,8 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise InputError(f"{name}: expected an integer from {low} to {high}, got {value!r}")
-        for name in ("joined", "local_rate", "rate", "other_rate", "switch_cost", "cosine_weight", "layer_weight"):
+        rates = ("local_rate", "rate", "other_rate", "embedding_rate")
+        for name in (*rates, "joined", "switch_cost", "cosine_weight", "layer_weight"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
                 raise InputError(f"{name}: expected a number from 0, got {value!r}")

@@ -81,7 +81,9 @@ class State:
         now = time.monotonic()
         self.seconds += now - self._saved
         self._saved = now
-        trained = {name: tensor for name, tensor in student.state_dict().items() if not name.startswith("embeddings.")}
+        trained = student.state_dict()
+        if not self.recipe.embedding_rate:  # the teacher's, or those of the model that this one goes on from
+            trained = {name: tensor for name, tensor in trained.items() if not name.startswith("embeddings.")}
         places = ("stage", "chunk", "batch", "tokens", "scale", "seconds", "log")
         data = {name: getattr(self, name) for name in places}
         data |= {"recipe": asdict(self.recipe), "source": self.source, "student": trained}

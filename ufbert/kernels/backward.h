@@ -1,181 +1,236 @@
 /* Gradients through the visited nodes and, where asked for, through one decision of each token in each tree.
  *
- * A tree's tokens go through it in the order of their leaves, a block at a time, so that neighbours share rows and a
- * block's x and dy stay in the second cache: the gradient that reaches each visited node, dx, and what the block adds to
- * its nodes' rows. Trees take turns, as each adds to dx. Rows of the top levels, where all tokens meet, are summed node
- * by node afterwards, in the order of the tokens. A row's sums are all made by one thread, in one order. */
+ * A tree's tokens go through it in the order of their leaves, a block at a time: neighbours share most of their rows, so
+ * each product or sum below reads a node's row once for several tokens, from the first cache, while the next block's
+ * inputs are fetched to the second. Trees take turns, as each adds to dx. Subtrees of one tree may run at once: what
+ * they have in common, the nodes above them, each sums by itself. */
 
 #include <math.h>
 
 enum {
-    MOST_LEVELS = 32,
-    BACKWARD_TOKENS = 64, /* of a block */
-    TOKENS_AHEAD = 2,     /* whose rows are fetched */
-    VISITS_AHEAD = 8,     /* whose nodes and scores are: each tree reads them a line here, a line there */
+    MOST_LEVELS = 25,
+    BLOCK_TOKENS = 16, /* of 384 floats: 24 KB of the first cache for dy, x or dx */
 };
 
-INLINE void prefetch_token(const float *rows, ptrdiff_t token, ptrdiff_t width) {
-    prefetch_bytes((const char *)(rows + token * width), width * (ptrdiff_t)sizeof(float));
-}
+typedef struct {
+    const ufbert_backward *pass;
+    ptrdiff_t root; /* of the tree, among all nodes */
+    ptrdiff_t tree, count;
+    const int32_t *tokens;
+    const float *xs[BLOCK_TOKENS], *dys[BLOCK_TOKENS];
+    int32_t nodes[MOST_LEVELS][BLOCK_TOKENS];
+    float scores[MOST_LEVELS][BLOCK_TOKENS], values[MOST_LEVELS][BLOCK_TOKENS]; /* before and after the activation */
+    float dots[MOST_LEVELS][BLOCK_TOKENS], grads[MOST_LEVELS][BLOCK_TOKENS];   /* gradients of values and scores */
+    fetch_plan ahead;
+} backward_block;
 
-/* Rows that a token visits in one tree, in one matrix. */
-INLINE void visited_rows(const char *tree_rows, ptrdiff_t stride, const int32_t *path, ptrdiff_t levels,
-                         const char **rows) {
-    for (ptrdiff_t level = 0; level < levels; level++)
-        rows[level] = tree_rows + path[level] * stride;
-}
-
-/* Gradient of the score that decides at one level of a token's path. The token is walked down the path that it did not
- * take; `values` and `dots` are the activations of its own visits and the products of dy with their output rows. */
-static float decision_gradient(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t token, const float *values,
-                               const float *dots) {
+/* What the block after these tokens will read: rows of dy, x and dx, and visits. */
+static void plan_tokens(backward_block *b, ptrdiff_t following) {
+    const ufbert_backward *pass = b->pass;
     const ufbert_fff *layer = pass->layer;
-    const ptrdiff_t levels = layer->depth + 1, root = tree * layer->num_nodes;
-    const ptrdiff_t level = pass->tried[token * layer->num_trees + tree], below = layer->depth - level;
-    const int32_t *path = pass->path + (token * layer->num_trees + tree) * levels;
-    const float score = pass->scores[(token * layer->num_trees + tree) * levels + level];
-    const float *x = pass->x + token * layer->width_in, *squares = pass->out_squares + root;
-    const char *rows[MOST_LEVELS] = {0};
-    const float *dys[MOST_LEVELS] = {0};
-    float others[MOST_LEVELS], other_dots[MOST_LEVELS], bells[LANES], taken = 0.0f, other = 0.0f, square = 0.0f;
-    ptrdiff_t node = path[level], nodes[MOST_LEVELS];
-    int right = !(score > 0.0f);
-    for (ptrdiff_t i = 0; i < below; i++) {
-        nodes[i] = node = 2 * node + 1 + right;
-        rows[i] = layer->w_out + (root + node) * layer->stride_out;
-        dys[i] = pass->dy + token * layer->width_out;
-        prefetch_bytes(rows[i], layer->stride_out);
-        dot_rows(0, layer->w_in + (root + node) * layer->stride_in, &x, 1, layer->width_in, others + i);
-        others[i] += layer->b_in[root + node];
-        right = others[i] > 0.0f;
+    const ptrdiff_t levels = layer->depth + 1, in = layer->width_in, out = layer->width_out, item = sizeof(float);
+    plan_nothing(&b->ahead);
+    for (ptrdiff_t i = b->count; i < b->count + following && i < 2 * BLOCK_TOKENS; i++) {
+        const ptrdiff_t token = b->tokens[i], visit = (token * layer->num_trees + b->tree) * levels;
+        plan_fetch(&b->ahead, pass->path + visit, levels * item);
+        plan_fetch(&b->ahead, pass->scores + visit, levels * item);
+        plan_fetch(&b->ahead, pass->dy + token * out, out * item);
+        plan_fetch(&b->ahead, pass->x + token * in, in * item);
+        plan_fetch(&b->ahead, pass->dx + token * in, in * item);
     }
-    dot_each(0, rows, dys, (int)below, layer->width_out, other_dots);
-    activate(layer->activation, others, below);
-    for (ptrdiff_t i = 0; i < below; i++) {
-        const float own = values[level + 1 + i];
-        taken += own * dots[level + 1 + i];
-        other += others[i] * other_dots[i];
-        square += own * own * squares[path[level + 1 + i]] + others[i] * others[i] * squares[nodes[i]];
-    }
-    vec bell;
-    v_normal_cdf(v_set(score), &bell);
-    v_store(bells, bell);
-    const float loss = other + pass->switch_costs[token] * sqrtf(square) - taken; /* of going the other way */
-    return 0.3989422804f * bells[0] * (float)layer->depth * (score > 0.0f ? -loss : loss);
+    /* At least so many products, sums of rows and sums of inputs are to come, the last two in panels. */
+    const ptrdiff_t panel = PANEL_BLOCKS * UFBERT_BLOCK;
+    const ptrdiff_t panels_in = (in + panel - 1) / panel, panels_out = (out + panel - 1) / panel;
+    spread_over(&b->ahead, (b->count / TOKENS_AT_ONCE + panels_in + panels_out) * levels + b->count * panels_in);
 }
 
-/* One token in one tree: the gradients of its scores, its activations, and what the tree adds to dx. */
-static void backward_token(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t token) {
-    const ufbert_fff *layer = pass->layer;
-    const ptrdiff_t levels = layer->depth + 1, visit = (token * layer->num_trees + tree) * levels;
-    const ptrdiff_t root = tree * layer->num_nodes;
-    float *values = pass->activations + visit, *grads = pass->score_grads + visit;
-    const char *rows[MOST_LEVELS] = {0};
-    const float *dys[MOST_LEVELS] = {0};
-    float dots[MOST_LEVELS];
-    for (ptrdiff_t level = 0; level < levels; level++)
-        dys[level] = pass->dy + token * layer->width_out;
-    visited_rows(layer->w_out + root * layer->stride_out, layer->stride_out, pass->path + visit, levels, rows);
-    dot_each(0, rows, dys, (int)levels, layer->width_out, grads);
-    memcpy(values, pass->scores + visit, (size_t)levels * sizeof(float));
-    memcpy(dots, grads, (size_t)levels * sizeof(float));
-    activate_backward(layer->activation, values, grads, levels);
-    if (pass->tried)
-        grads[pass->tried[token * layer->num_trees + tree]] += decision_gradient(pass, tree, token, values, dots);
-    visited_rows(layer->w_in + root * layer->stride_in, layer->stride_in, pass->path + visit, levels, rows);
-    mix_rows(0, tree == 0 ? START_AT_ZERO : START_AT_Y, pass->dx + token * layer->width_in, rows, grads, levels,
-             layer->width_in);
+static void read_visits(backward_block *b) {
+    const ufbert_fff *layer = b->pass->layer;
+    const ptrdiff_t levels = layer->depth + 1;
+    for (ptrdiff_t i = 0; i < b->count; i++) {
+        const ptrdiff_t token = b->tokens[i], visit = (token * layer->num_trees + b->tree) * levels;
+        b->xs[i] = b->pass->x + token * layer->width_in;
+        b->dys[i] = b->pass->dy + token * layer->width_out;
+        for (ptrdiff_t level = 0; level < levels; level++) {
+            b->nodes[level][i] = b->pass->path[visit + level];
+            b->scores[level][i] = b->pass->scores[visit + level];
+        }
+    }
 }
 
-/* y += sum over visits of coefs[visit - above] * inputs[token of visit]; `above` levels above the given visits. */
-static void add_tokens(float *y, const float *inputs, ptrdiff_t width, const float *coefs, const int64_t *visits,
-                       const ptrdiff_t *tokens, ptrdiff_t above, ptrdiff_t count) {
-    const char *rows[BACKWARD_TOKENS];
-    float chosen[BACKWARD_TOKENS];
+/* How many tokens from `first` on, and before `end`, stand at one node of a level. */
+INLINE ptrdiff_t tokens_at_node(const backward_block *b, ptrdiff_t level, ptrdiff_t first, ptrdiff_t end) {
+    const int32_t *nodes = b->nodes[level];
+    ptrdiff_t behind = first + 1;
+    while (behind < end && nodes[behind] == nodes[first])
+        behind++;
+    return behind - first;
+}
+
+/* Products of dy with output rows: the gradients of the activations. A few tokens take all levels before the next few. */
+static void output_products(backward_block *b) {
+    const ufbert_fff *layer = b->pass->layer;
+    const char *tree_rows = layer->w_out + b->root * layer->stride_out, *rows[TOKENS_AT_ONCE];
+    for (ptrdiff_t first = 0, end; first < b->count; first = end) {
+        end = first + TOKENS_AT_ONCE < b->count ? first + TOKENS_AT_ONCE : b->count;
+        for (ptrdiff_t level = 0; level <= layer->depth; level++) {
+            const ptrdiff_t run = tokens_at_node(b, level, first, end);
+            fetch_ahead(&b->ahead, 1);
+            for (ptrdiff_t i = first; i < end; i++)
+                rows[i - first] = tree_rows + b->nodes[level][i] * layer->stride_out;
+            if (run == end - first)
+                dot_rows(0, rows[0], b->dys + first, (int)run, layer->width_out, b->dots[level] + first);
+            else
+                dot_each(0, rows, b->dys + first, (int)(end - first), layer->width_out, b->dots[level] + first);
+        }
+    }
+}
+
+static void score_gradients(backward_block *b) {
+    const ufbert_fff *layer = b->pass->layer;
+    for (ptrdiff_t level = 0; level <= layer->depth; level++) {
+        memcpy(b->values[level], b->scores[level], (size_t)b->count * sizeof(float));
+        memcpy(b->grads[level], b->dots[level], (size_t)b->count * sizeof(float));
+        activate_backward(layer->activation, b->values[level], b->grads[level], b->count);
+    }
+}
+
+/* Walks tokens down the paths that they did not take, from the levels tried on, side by side. What those paths would
+ * add: `losses`, the products with dy; `squares`, the squared lengths as if rows were orthogonal. */
+static void walk_others(const backward_block *b, const ptrdiff_t *tried, float *losses, float *squares) {
+    const ufbert_fff *layer = b->pass->layer;
+    const char *rows_in[BLOCK_TOKENS], *rows_out[BLOCK_TOKENS];
+    const float *xs[BLOCK_TOKENS], *dys[BLOCK_TOKENS];
+    float scores[BLOCK_TOKENS], dots[BLOCK_TOKENS];
+    ptrdiff_t nodes[BLOCK_TOKENS], walking[BLOCK_TOKENS], count = b->count;
     for (ptrdiff_t i = 0; i < count; i++) {
-        rows[i] = (const char *)(inputs + tokens[i] * width);
-        chosen[i] = coefs[visits[i] - above];
+        const ptrdiff_t node = b->nodes[tried[i]][i];
+        nodes[i] = b->root + 2 * node + 1 + !(b->scores[tried[i]][i] > 0.0f);
+        walking[i] = i;
+        losses[i] = squares[i] = 0.0f;
     }
-    mix_rows(0, START_AT_Y, y, rows, chosen, count, width);
+    for (ptrdiff_t step = 1; count > 0; step++) {
+        for (ptrdiff_t i = 0; i < count; i++) {
+            xs[i] = b->xs[walking[i]];
+            dys[i] = b->dys[walking[i]];
+            rows_in[i] = layer->w_in + nodes[i] * layer->stride_in;
+            rows_out[i] = layer->w_out + nodes[i] * layer->stride_out;
+            prefetch_bytes(rows_out[i], layer->stride_out);
+        }
+        dot_each(0, rows_in, xs, (int)count, layer->width_in, scores);
+        dot_each(0, rows_out, dys, (int)count, layer->width_out, dots);
+        ptrdiff_t left = 0;
+        float values[BLOCK_TOKENS];
+        for (ptrdiff_t i = 0; i < count; i++)
+            values[i] = scores[i] += layer->b_in[nodes[i]];
+        activate(layer->activation, values, count);
+        for (ptrdiff_t i = 0; i < count; i++) {
+            const ptrdiff_t token = walking[i];
+            losses[token] += values[i] * dots[i];
+            squares[token] += values[i] * values[i] * b->pass->out_squares[nodes[i]];
+            if (tried[token] + step < layer->depth) {
+                walking[left] = token;
+                nodes[left++] = 2 * nodes[i] - b->root + 1 + (scores[i] > 0.0f);
+            }
+        }
+        count = left;
+    }
 }
 
-/* What up to BACKWARD_TOKENS tokens that meet at a node add to the gradients of its rows and bias. */
-static void add_to_node(const ufbert_backward *pass, ptrdiff_t node, const int64_t *visits, const ptrdiff_t *tokens,
-                        ptrdiff_t above, ptrdiff_t count) {
+/* Adds the gradients of the scores that decide at the levels tried. */
+static void decision_gradients(backward_block *b) {
+    const ufbert_backward *pass = b->pass;
     const ufbert_fff *layer = pass->layer;
-    double bias = pass->db_in[node]; /* thousands of tokens meet at a root */
-    add_tokens(pass->dw_in + node * layer->width_in, pass->x, layer->width_in, pass->score_grads, visits, tokens,
-               above, count);
-    add_tokens(pass->dw_out + node * layer->width_out, pass->dy, layer->width_out, pass->activations, visits, tokens,
-               above, count);
-    for (ptrdiff_t i = 0; i < count; i++)
-        bias += pass->score_grads[visits[i] - above];
-    pass->db_in[node] = (float)bias;
+    float losses[BLOCK_TOKENS], squares[BLOCK_TOKENS], scores[BLOCK_TOKENS], bells[BLOCK_TOKENS];
+    ptrdiff_t tried[BLOCK_TOKENS];
+    for (ptrdiff_t i = 0; i < b->count; i++) {
+        tried[i] = pass->tried[b->tokens[i] * layer->num_trees + b->tree];
+        scores[i] = b->scores[tried[i]][i];
+    }
+    walk_others(b, tried, losses, squares);
+    for (ptrdiff_t i = 0; i < b->count; i += LANES) {
+        vec bell;
+        v_normal_cdf(v_load_part(scores + i, b->count - i), &bell);
+        v_store_part(bells + i, bell, b->count - i);
+    }
+    for (ptrdiff_t i = 0; i < b->count; i++) {
+        float taken = 0.0f, square = squares[i];
+        for (ptrdiff_t level = tried[i] + 1; level <= layer->depth; level++) {
+            const float value = b->values[level][i];
+            taken += value * b->dots[level][i];
+            square += value * value * pass->out_squares[b->root + b->nodes[level][i]];
+        }
+        const float loss = losses[i] + pass->switch_costs[b->tokens[i]] * sqrtf(square) - taken; /* of going otherwise */
+        b->grads[tried[i]][i] += 0.3989422804f * bells[i] * (float)layer->depth * (scores[i] > 0.0f ? -loss : loss);
+    }
 }
 
-/* A token's place in x, dy and dx. Divisions are slow: it is found once, not for each row. */
-static void find_tokens(const ufbert_backward *pass, const int64_t *visits, ptrdiff_t count, ptrdiff_t *tokens) {
-    const ptrdiff_t per_token = pass->layer->num_trees * (pass->layer->depth + 1);
-    for (ptrdiff_t i = 0; i < count; i++)
-        tokens[i] = visits[i] / per_token;
-}
-
-/* Inline: GCC drops calls of a function that only prefetches. */
-INLINE void prefetch_visits(const ufbert_backward *pass, ptrdiff_t leaf_visit) {
-    const ptrdiff_t first = leaf_visit - pass->layer->depth, bytes = (pass->layer->depth + 1) * (ptrdiff_t)sizeof(float);
-    prefetch_bytes((const char *)(pass->path + first), bytes);
-    prefetch_bytes((const char *)(pass->scores + first), bytes);
-    prefetch_bytes((const char *)(pass->activations + first), bytes);
-    prefetch_bytes((const char *)(pass->score_grads + first), bytes);
-}
-
-/* Tokens by their visits to leaves of one tree, in the order of the leaves; rows of nodes above level `top` are left. */
-static void backward_tokens(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t top, const int64_t *leaf_visits,
-                            ptrdiff_t count) {
+/* What the tree adds to dx. */
+static void input_gradients(backward_block *b) {
+    const ufbert_backward *pass = b->pass;
     const ufbert_fff *layer = pass->layer;
-    const ptrdiff_t root = tree * layer->num_nodes;
-    ptrdiff_t tokens[BACKWARD_TOKENS + TOKENS_AHEAD];
-    for (ptrdiff_t first = 0, now; first < count; first += now) {
-        const int64_t *block = leaf_visits + first;
+    const ptrdiff_t levels = layer->depth + 1, n = layer->width_in;
+    const int start = b->tree == 0 ? START_AT_ZERO : START_AT_Y;
+    const char *rows[BLOCK_TOKENS][MOST_LEVELS];
+    float coefs[BLOCK_TOKENS][MOST_LEVELS];
+    for (ptrdiff_t i = 0; i < b->count; i++)
+        for (ptrdiff_t level = 0; level < levels; level++) {
+            rows[i][level] = layer->w_in + (b->root + b->nodes[level][i]) * layer->stride_in;
+            coefs[i][level] = b->grads[level][i];
+        }
+    for (ptrdiff_t block = 0, next = 0; block * UFBERT_BLOCK < n; block = next)
+        for (ptrdiff_t i = 0; i < b->count; i++) {
+            fetch_ahead(&b->ahead, 1);
+            next = mix_columns(0, start, THROUGH_CACHES, pass->dx + b->tokens[i] * n, rows[i], coefs[i], levels, block, n);
+        }
+}
+
+/* Adds to the gradients of rows: of each node that tokens meet at, the sum of coefs * inputs. Rows of levels above `top`
+ * are those of `above`. */
+static void row_gradients(backward_block *b, const float *const *inputs, float (*coefs)[BLOCK_TOKENS], ptrdiff_t n,
+                          float *rows, ptrdiff_t top, float *above) {
+    const ufbert_fff *layer = b->pass->layer;
+    const ptrdiff_t stride_above = ufbert_floats_above(layer);
+    for (ptrdiff_t block = 0, next = 0; block * UFBERT_BLOCK < n; block = next)
+        for (ptrdiff_t level = 0; level <= layer->depth; level++)
+            for (ptrdiff_t i = 0, run; i < b->count; i += run) {
+                float *row = level < top ? above + level * stride_above : rows + (b->root + b->nodes[level][i]) * n;
+                run = tokens_at_node(b, level, i, b->count);
+                fetch_ahead(&b->ahead, 1);
+                next = mix_columns(0, START_AT_Y, THROUGH_CACHES, row, (const char *const *)(inputs + i),
+                                   coefs[level] + i, run, block, n);
+            }
+}
+
+static void bias_gradients(const backward_block *b, ptrdiff_t top, float *above) {
+    const ufbert_fff *layer = b->pass->layer;
+    above += layer->width_in + layer->width_out;
+    for (ptrdiff_t level = 0; level <= layer->depth; level++)
+        for (ptrdiff_t i = 0; i < b->count; i++)
+            *(level < top ? above + level * ufbert_floats_above(layer) : b->pass->db_in + b->root + b->nodes[level][i]) +=
+                b->grads[level][i];
+}
+
+static void backward_tokens(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t top, const int32_t *tokens,
+                            ptrdiff_t count, float *above) {
+    const ufbert_fff *layer = pass->layer;
+    backward_block b;
+    b.pass = pass;
+    b.tree = tree;
+    b.root = tree * layer->num_nodes;
+    for (ptrdiff_t first = 0; first < count; first += b.count) {
         const ptrdiff_t left = count - first;
-        const ptrdiff_t known = left < BACKWARD_TOKENS + TOKENS_AHEAD ? left : BACKWARD_TOKENS + TOKENS_AHEAD;
-        now = left < BACKWARD_TOKENS ? left : BACKWARD_TOKENS;
-        find_tokens(pass, block, known, tokens);
-        for (ptrdiff_t i = 0; i < now; i++) {
-            if (first + i + VISITS_AHEAD < count)
-                prefetch_visits(pass, block[i + VISITS_AHEAD]);
-            if (i + TOKENS_AHEAD < known) {
-                const ptrdiff_t later = tokens[i + TOKENS_AHEAD];
-                prefetch_token(pass->dy, later, layer->width_out);
-                prefetch_token(pass->dx, later, layer->width_in);
-                prefetch_token(pass->x, later, layer->width_in);
-            }
-            backward_token(pass, tree, tokens[i]);
-        }
-        for (ptrdiff_t level = top; level <= layer->depth; level++) {
-            const ptrdiff_t above = layer->depth - level;
-            for (ptrdiff_t i = 0, run; i < now; i += run) {
-                const int32_t node = pass->path[block[i] - above];
-                for (run = 1; i + run < now && pass->path[block[i + run] - above] == node;)
-                    run++;
-                add_to_node(pass, root + node, block + i, tokens + i, above, run);
-            }
-        }
-    }
-}
-
-/* Gradients of one node's rows and bias, by all its visits. */
-static void backward_node(const ufbert_backward *pass, ptrdiff_t node, const int64_t *visits, ptrdiff_t count) {
-    const ufbert_fff *layer = pass->layer;
-    ptrdiff_t tokens[2 * BACKWARD_TOKENS]; /* of this block and the next */
-    for (ptrdiff_t first = 0, now; first < count; first += now) {
-        const ptrdiff_t known = count - first < 2 * BACKWARD_TOKENS ? count - first : 2 * BACKWARD_TOKENS;
-        now = known < BACKWARD_TOKENS ? known : BACKWARD_TOKENS;
-        find_tokens(pass, visits + first, known, tokens);
-        for (ptrdiff_t i = now; i < known; i++) {
-            prefetch_token(pass->x, tokens[i], layer->width_in);
-            prefetch_token(pass->dy, tokens[i], layer->width_out);
-        }
-        add_to_node(pass, node, visits + first, tokens, 0, now);
+        b.tokens = tokens + first;
+        b.count = left < BLOCK_TOKENS ? left : BLOCK_TOKENS;
+        plan_tokens(&b, left - b.count);
+        read_visits(&b);
+        output_products(&b);
+        score_gradients(&b);
+        if (pass->tried)
+            decision_gradients(&b);
+        row_gradients(&b, b.dys, b.values, layer->width_out, pass->dw_out, top, above + layer->width_in);
+        row_gradients(&b, b.xs, b.grads, layer->width_in, pass->dw_in, top, above);
+        bias_gradients(&b, top, above);
+        input_gradients(&b);
     }
 }

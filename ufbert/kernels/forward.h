@@ -2,9 +2,10 @@
  *
  * A tile of tokens goes down one tree in two parts. The top levels are passed in the tokens' own order, a slice at a
  * time, so that inputs are read from memory in order; their few rows stay in the second cache. Then all tokens are
- * sorted by subtree, and each subtree's tokens go to the leaves together, where their outputs are summed in registers
- * over all visited nodes, in the order of trees and levels. While one slice or subtree is computed, the next one's
- * inputs and rows are fetched.
+ * sorted by subtree, and each subtree's tokens go to the leaves together. There outputs are summed, in the order of
+ * trees and levels: where tokens share leaves, tree by tree, as neighbours then read the same rows (of bfloat16 rows,
+ * half as long, that is no gain); else in registers over all visited nodes, at the last tree. While one slice or subtree is computed, the next one's inputs and rows are
+ * fetched.
  *
  * Within a part, tokens go in passes of a few levels: blocks of up to eight keep their inputs in the first cache, and
  * tokens at the same node share each load of its row. Between passes they are sorted by node. */
@@ -20,6 +21,7 @@ enum {
     CHILD_BYTES = 3072,   /* of each row that a lone token may need next */
     FIRST_BYTES = 256,    /* of the same where a few tokens walk side by side: half of it is fetched in vain */
     ROWS_AT_ONCE = 16,    /* visited nodes summed in one go: half a row each, they fit in the first cache */
+    SHARING = 2,          /* tokens a leaf, from which on float32 outputs are summed tree by tree */
 };
 
 typedef struct {
@@ -29,6 +31,7 @@ typedef struct {
     int32_t *nodes; /* (tokens, visits) */
     float *scores;  /* (tokens, visits) */
     int stream;
+    int by_tree; /* outputs are summed after each tree, not after the last one */
     ptrdiff_t visits, tree, first_visit;
     const char *rows_in, *rows_out; /* of this tree */
     int32_t *order, *at; /* the tokens in the order of their nodes, and those nodes */
@@ -185,15 +188,16 @@ INLINE void prefetch_panel(const ufbert_fff *layer, const char *const *rows, ptr
         prefetch_bytes(rows[r] + block * UFBERT_BLOCK * item, panel * item);
 }
 
-/* Outputs of up to TOKENS_IN_BLOCK tokens. Column panels are the outer loop: half rows of all visited nodes fit in
- * the first cache, and neighbours in the order share most of them. */
+/* Outputs of up to TOKENS_IN_BLOCK tokens, or what this tree adds to them. Column panels are the outer loop: half rows of
+ * all visited nodes fit in the first cache, and neighbours in the order share most of them. */
 static void write_outputs(const descent *d, const int32_t *tokens, int count) {
     const ufbert_fff *layer = d->layer;
     const ptrdiff_t tree_visits = layer->depth + 1, n = layer->width_out;
+    const ptrdiff_t begin = d->by_tree ? d->first_visit : 0, end = d->by_tree ? begin + tree_visits : d->visits;
     float coefs[TOKENS_IN_BLOCK * ROWS_AT_ONCE];
     const char *rows[TOKENS_IN_BLOCK * ROWS_AT_ONCE];
-    for (ptrdiff_t first = 0; first < d->visits; first += ROWS_AT_ONCE) {
-        const ptrdiff_t now = d->visits - first < ROWS_AT_ONCE ? d->visits - first : ROWS_AT_ONCE;
+    for (ptrdiff_t first = begin; first < end; first += ROWS_AT_ONCE) {
+        const ptrdiff_t now = end - first < ROWS_AT_ONCE ? end - first : ROWS_AT_ONCE;
         const int start = first == 0 ? START_AT_ZERO : START_AT_Y;
         const int past = d->stream && now == d->visits ? PAST_THE_CACHES : THROUGH_CACHES;
         for (int t = 0; t < count; t++) {
@@ -298,11 +302,12 @@ static void descend_slices(const descent *d, ptrdiff_t tokens, ptrdiff_t top) {
     }
 }
 
-/* Subtree by subtree of level `top` to the leaves; the outputs too, if this is the last tree. */
+/* Subtree by subtree of level `top` to the leaves; the outputs too, if it is time for them. */
 static void descend_subtrees(const descent *d, const ptrdiff_t *starts, ptrdiff_t top) {
     const ufbert_fff *layer = d->layer;
     const ptrdiff_t levels = layer->depth + 1, subtrees = (ptrdiff_t)1 << top, bytes = layer->width_in * sizeof(float);
-    const int last = d->tree + 1 == layer->num_trees;
+    const int writes = d->by_tree || d->tree + 1 == layer->num_trees;
+    const ptrdiff_t sums = d->by_tree ? levels : d->visits;
     for (ptrdiff_t i = 0; i < subtrees; i++) {
         const ptrdiff_t lo = starts[i], hi = starts[i + 1], next = starts[i + 2 < subtrees ? i + 2 : subtrees];
         plan_nothing(d->ahead);
@@ -310,12 +315,12 @@ static void descend_subtrees(const descent *d, const ptrdiff_t *starts, ptrdiff_
             plan_subtree(d, d->rows_in, layer->stride_in, subtrees + i, top);
             for (ptrdiff_t token = hi; token < next && token < hi + AHEAD_TOKENS; token++)
                 plan_fetch(d->ahead, d->x + d->order[token] * layer->width_in, bytes);
-            if (last)
+            if (writes)
                 plan_subtree(d, d->rows_out, layer->stride_out, subtrees + i, top);
         }
-        spread_over(d->ahead, (hi - lo) * (levels - top + (last ? d->visits : 0)));
+        spread_over(d->ahead, (hi - lo) * (levels - top + (writes ? sums : 0)));
         descend(d, lo, hi, top, levels);
-        if (last)
+        if (writes)
             write_segment(d, lo, hi);
     }
 }
@@ -324,6 +329,7 @@ static void forward_tile(descent *d, ptrdiff_t tokens) {
     const ufbert_fff *layer = d->layer;
     const ptrdiff_t top = top_levels(layer, tokens), levels = layer->depth + 1;
     ptrdiff_t starts[(1 << MOST_TOP_LEVELS) + 1] = {0, tokens};
+    d->by_tree = layer->num_trees > 1 && !layer->bfloat16 && tokens >> layer->depth >= SHARING;
     for (d->tree = 0; d->tree < layer->num_trees; d->tree++) {
         d->first_visit = d->tree * levels;
         d->rows_in = layer->w_in + d->tree * layer->num_nodes * layer->stride_in;

@@ -36,14 +36,13 @@ typedef struct {
     const float *b2s;          /* (2^depth, width_out) or NULL */
 } ufbert_leaf_fff;
 
-/* What the backward pass works on; rows are plain float32. V = num_trees * (depth + 1) visits a token. */
+/* What the backward pass works on; rows are plain float32. V = num_trees * (depth + 1) visits a token. Gradients of
+ * rows and biases are added to what is there. */
 typedef struct {
     const ufbert_fff *layer;
     const float *dy, *x;   /* (T, width_out), (T, width_in) */
     const int32_t *path;   /* (T, V) */
     const float *scores;   /* (T, V) */
-    float *activations;    /* (T, V), filled by backward_tokens */
-    float *score_grads;    /* (T, V), filled by backward_tokens */
     float *dx;             /* (T, width_in) */
     float *dw_in, *db_in, *dw_out;
     /* What decisions need; `tried` is NULL where they carry no gradient. */
@@ -60,12 +59,16 @@ typedef struct {
                         float *scores, int stream, void *scratch);
     /* hidden: scratch of leaf_width floats. */
     void (*leaf_fff_forward)(const ufbert_leaf_fff *layer, const float *x, ptrdiff_t tokens, float *y, float *hidden);
-    /* activations, score_grads and dx of some tokens, each given by one of its visits, an index into (T, V). */
-    void (*backward_tokens)(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t top, const int64_t *leaf_visits,
-                            ptrdiff_t count);
-    /* One node's gradient rows, from its visits in the order of the tokens. */
-    void (*backward_node)(const ufbert_backward *pass, ptrdiff_t node, const int64_t *visits, ptrdiff_t count);
+    /* Tokens of one subtree of level `top`, in the order of their leaves: dx, and the gradients of the subtree's rows.
+     * Those of its `top` ancestors are added to `above`: (top, ufbert_floats_above()), each the gradient of an input
+     * row, of an output row, of a bias. */
+    void (*backward_tokens)(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t top, const int32_t *tokens,
+                            ptrdiff_t count, float *above);
 } ufbert_kernels;
+
+static inline ptrdiff_t ufbert_floats_above(const ufbert_fff *layer) {
+    return (layer->width_in + layer->width_out + 1 + 15) / 16 * 16; /* whole cache lines */
+}
 
 /* Most tokens that one pass down the trees handles together, for layers of this many visits a token. */
 ptrdiff_t ufbert_tile_tokens(const ufbert_fff *layer);

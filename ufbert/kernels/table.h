@@ -14,5 +14,5 @@
 #define UFBERT_TABLE(isa) UFBERT_TABLE_(isa)
 
 const ufbert_kernels UFBERT_TABLE(ISA) = {
-    UFBERT_STRING(ISA), fff_forward, leaf_fff_forward, backward_tokens, backward_node,
+    UFBERT_STRING(ISA), fff_forward, leaf_fff_forward, backward_tokens,
 };
