@@ -168,11 +168,11 @@ INLINE void mix_panel(const int panel, const int bfloat16, const int start, cons
     }
     for (ptrdiff_t r = 0; r < count; r++) {
         const vec coef = v_set(coefs[r]);
-        const char *row = rows[r];
+        const char *row = rows[r] + block * UFBERT_BLOCK * (bfloat16 ? 2 : 4); /* the rest of each address is constant */
 #pragma GCC unroll 32
         for (int i = 0; i < panel * STEPS; i++) {
             vec first, second;
-            load_row(bfloat16, row, block + i / STEPS, i % STEPS * LANES, &first, &second);
+            load_row(bfloat16, row, i / STEPS, i % STEPS * LANES, &first, &second);
             low[i] = v_fma(coef, first, low[i]);
             high[i] = v_fma(coef, second, high[i]);
         }
