@@ -1,9 +1,10 @@
-"""The weighted mean of models of one shape: neighbouring ends of one training lie in one basin.
+"""The weighted mean of models: neighbouring ends of one training lie in one basin.
 
     python bench/average.py OUT WEIGHT=FOLDER WEIGHT=FOLDER ...
 
 Copies the first folder, with the mean of all folders' weights as float16. Weights are relative. Only models that were
-trained from one another make sense: trees of other beginnings do not match.
+trained from one another make sense: trees of other beginnings do not match. One with fewer trees than the first, which
+were added later, counts for the trees that it has.
 """
 
 from __future__ import annotations
@@ -18,6 +19,18 @@ from safetensors.numpy import load_file, save_file
 from ufbert.checkpoint.writing import new_folder
 
 
+def fits(name: str, tensor: np.ndarray, like: np.ndarray) -> bool:
+    smaller = tensor.ndim == like.ndim and all(a <= b for a, b in zip(tensor.shape, like.shape, strict=True))
+    return tensor.shape == like.shape or (".ffn." in name and smaller)
+
+
+def widened(tensor: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """The tensor as float32, with what `like` has beyond its shape: trees follow one another."""
+    wide = like.astype(np.float32)
+    wide[tuple(slice(size) for size in tensor.shape)] = tensor
+    return wide
+
+
 def main() -> None:
     if len(sys.argv) < 4:
         raise SystemExit(__doc__)
@@ -26,11 +39,10 @@ def main() -> None:
     models = {folder: load_file(folder / "model.safetensors") for folder in shares}
     first, total = next(iter(models.values())), sum(shares.values())
     for folder, model in models.items():
-        shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (first, model)]
-        if shapes[0] != shapes[1]:
+        if model.keys() != first.keys() or not all(fits(name, model[name], first[name]) for name in first):
             raise SystemExit(f"{folder}: expected tensors with the first model's names and shapes, found others")
     mean = {
-        name: sum(share / total * models[folder][name].astype(np.float32) for folder, share in shares.items())
+        name: sum(share / total * widened(models[folder][name], first[name]) for folder, share in shares.items())
         for name in first
     }
     with new_folder(out) as complete:

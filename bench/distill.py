@@ -89,7 +89,7 @@ def log_of(folder: Path, earlier: dict[str, Any]) -> dict[str, Any]:
         known = [row for row in earlier.values() if row.get("folder") == start]
         if not known:
             raise SystemExit(f"{folder}: expected the log of {start}, which it went on from, or its row in --earlier")
-        before = {"curve": []} | known[0]
+        before = {"curve": []} | known[-1]  # folders are named anew, rows are in the order of their making
     steps = [entry for entry in log["log"] if entry["stage"] == "end_to_end"]
     curve = [[entry["tokens"] + before["tokens"], entry["cosine"]] for entry in steps[:: len(steps) // POINTS + 1]]
     return {
@@ -128,7 +128,8 @@ def render(rows: dict[str, Any], control: str, texts: int, pairs: dict[str, int]
         cells.append(f"{100 * row['error_removed']:.0f} %" if "error_removed" in row and name != control else "")
         cells += [f"{100 * row['neighbours']:.1f} %", f"{row['reciprocal_rank']:.3f}"]
         cells += [f"{row['spearman'][task]:.4f} ({100 * row['spearman_ratio'][task]:.1f} %)" for task in pairs]
-        cells += [f"{row['tokens'] / 1e6:g}", f"{row['seconds'] / 60:.0f}"] if "seconds" in row else ["", ""]
+        cells.append(f"{row['tokens'] / 1e6:g}" if "tokens" in row else "")
+        cells.append(f"{row['seconds'] / 60:.0f}" if "seconds" in row else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", "![cosine while training](distill.png)", ""])
 
