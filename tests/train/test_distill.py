@@ -296,7 +296,10 @@ def test_which_parameters_are_feed_forward(teacher):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"depth": 25}, {"num_trees": 0}, {"chunks": -1}, {"control": "big"}, {"rate": float("nan")}, {"seed": 1.5}, {"embedding_rate": -1.0}],
+    [
+        {"depth": 25}, {"num_trees": 0}, {"chunks": -1}, {"control": "big"}, {"rate": float("nan")}, {"seed": 1.5},
+        {"embedding_rate": -1.0},
+    ],
 )
 def test_faulty_recipes_are_refused(changes):
     with pytest.raises(InputError, match=next(iter(changes))):
