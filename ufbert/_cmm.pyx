@@ -278,8 +278,7 @@ def fff_backward(
     cdef ufbert_fff layer = plain_layer(w_in, b_in, w_out, depth, activation)
     cdef ptrdiff_t num_tokens = x.shape[0], leaves = <ptrdiff_t> 1 << depth, tree, i
     cdef ptrdiff_t top = min(depth, TOP_LEVELS), subtrees = <ptrdiff_t> 1 << top, per_subtree = leaves // subtrees
-    cdef ptrdiff_t floats = top * ufbert_floats_above(&layer)
-    cdef ptrdiff_t places = layer.num_trees * num_tokens
+    cdef ptrdiff_t floats = top * ufbert_floats_above(&layer), places = layer.num_trees * num_tokens
     cdef int32_t *tokens = <int32_t *> malloc(2 * places * sizeof(int32_t))
     cdef int64_t *starts = <int64_t *> malloc(layer.num_trees * (leaves + 1) * sizeof(int64_t))
     cdef float *above = <float *> malloc(max(subtrees * floats, 1) * sizeof(float))
@@ -344,8 +343,7 @@ cdef void counting_sort(
         before += count
     for i in range(num_tokens):
         key = keys[tokens[i] * stride] - first
-        sorted_tokens[starts[key]] = tokens[i]
-        starts[key] += 1
+        sorted_tokens[starts[key]], starts[key] = tokens[i], starts[key] + 1
     for key in range(num_keys, 0, -1):  # each ran ahead to where the next one begins
         starts[key] = starts[key - 1]
     starts[0] = 0
