@@ -8,7 +8,7 @@
 #include <math.h>
 
 enum {
-    MOST_LEVELS = 25,
+    MOST_LEVELS = 32,
     BLOCK_TOKENS = 16, /* of 384 floats: 24 KB of the first cache for dy, x or dx */
 };
 

@@ -4,8 +4,8 @@
  * time, so that inputs are read from memory in order; their few rows stay in the second cache. Then all tokens are
  * sorted by subtree, and each subtree's tokens go to the leaves together. There outputs are summed, in the order of
  * trees and levels: where tokens share leaves, tree by tree, as neighbours then read the same rows (of bfloat16 rows,
- * half as long, that is no gain); else in registers over all visited nodes, at the last tree. While one slice or subtree is computed, the next one's inputs and rows are
- * fetched.
+ * half as long, that is no gain); else in registers over all visited nodes, at the last tree. While one slice or subtree
+ * is computed, the next one's inputs and rows are fetched.
  *
  * Within a part, tokens go in passes of a few levels: blocks of up to eight keep their inputs in the first cache, and
  * tokens at the same node share each load of its row. Between passes they are sorted by node. */
