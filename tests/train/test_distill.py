@@ -269,6 +269,17 @@ def test_grown_trees_split_evenly_and_explain(teacher):
     assert leaves.min() > 0.5 * len(x) / 16
 
 
+def test_outputs_that_count_nothing_get_rows_of_0():
+    """A norm's weight may be exactly 0: three of MiniLM's last norm are."""
+    torch.manual_seed(0)
+    layer, x = FastFeedForward(12, 1, 3, output_bias=True), torch.randn(500, 12)
+    y, scale = torch.relu(x @ torch.randn(12, 12)), torch.ones(12)
+    scale[[2, 7]] = 0
+    grow(layer, x, y, scale)
+    assert torch.equal(layer.linear_out.weight.abs().sum(1) == 0, scale == 0)
+    assert all(torch.isfinite(parameter).all() for parameter in layer.parameters())
+
+
 def test_the_teacher_s_taps_are_what_its_layers_compute(teacher):
     master = Teacher(str(teacher))
     encodings, _ = master.tokenizer.encode(some_texts(5))

@@ -32,7 +32,7 @@ def grow(layer: FastFeedForward, x: Tensor, y: Tensor, scale: Tensor) -> float:
     x, y : (T, H) float32 tensors
         Inputs and wanted outputs.
     scale : (H,) float32 tensor
-        What an error of each output coordinate counts.
+        What an error of each output coordinate counts; what counts nothing gets rows of 0.
 
     Returns
     -------
@@ -44,6 +44,7 @@ def grow(layer: FastFeedForward, x: Tensor, y: Tensor, scale: Tensor) -> float:
     mean = y.mean(0)
     layer.linear_out.bias.copy_(mean)
     rest = (y - mean) * scale
+    scale = scale.clamp(min=torch.finfo(scale.dtype).tiny)  # where it is 0, so are the scaled rows
     before = rest.square().mean()
     shape = (layer.num_trees, layer.num_nodes, -1)
     w_in, b_in = layer.linear_in.weight.view(shape), layer.linear_in.bias.view(shape[:2])
