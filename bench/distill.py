@@ -136,10 +136,12 @@ def render(rows: dict[str, Any], control: str, texts: int, pairs: dict[str, int]
 
 def draw(file: Path, curves: dict[str, list[list[float]]]) -> None:
     """Cosine to the teacher over tokens, end to end."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(color=colormaps["tab20"].colors)
     for name, curve in curves.items():
         axes.plot([tokens / 1e6 for tokens, _ in curve], [cosine for _, cosine in curve], label=name)
     axes.set(xlabel="million tokens, end to end", ylabel="cosine to the teacher while training", ylim=(0.5, 1))
