@@ -16,7 +16,7 @@ import ufbert
 from ufbert import SentenceEncoder
 from ufbert.checkpoint.files import ModelFolder
 from ufbert.checkpoint.tensors import Tensors
-from ufbert.distill import Recipe, distill
+from ufbert.distill import Recipe, distill, training
 from ufbert.distill.corpus import Corpus
 from ufbert.distill.grow import grow
 from ufbert.distill.local import is_feed_forward
@@ -116,6 +116,17 @@ def test_going_on_with_another_recipe_is_refused(teacher, corpus, tmp_path):
     distill(teacher, corpus, tmp_path / "fff", quick).rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="depth"):
         distill(teacher, corpus, tmp_path / "fff", dataclasses.replace(quick, depth=2))
+
+
+@pytest.mark.parametrize("rates", [{"local_rate": 1e30}, {"rate": 1e30, "other_rate": 1e30}])
+def test_training_that_diverges_stops_and_leaves_a_sound_checkpoint(teacher, corpus, tmp_path, monkeypatch, rates):
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    with pytest.raises(InputError, match="finite loss, found (nan|inf).*smaller rates"):
+        distill(teacher, corpus, tmp_path / "fff", dataclasses.replace(SMALL, grow_tokens=0, **rates))
+    assert not (tmp_path / "fff").exists()
+    saved = torch.load(tmp_path / "fff.training" / "state.pt", weights_only=True)
+    assert all(tensor.isfinite().all() for tensor in saved["student"].values())
+    assert all(np.isfinite(entry["loss"]) for entry in saved["log"])
 
 
 @pytest.mark.parametrize(("control", "width"), [("none", 0), ("affine", 12), ("dense", 12)])

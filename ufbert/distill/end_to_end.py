@@ -75,10 +75,11 @@ def _step(
     loss = errors[-1] + recipe.cosine_weight * (1 - cosine)
     if len(errors) > 1:
         loss = loss + recipe.layer_weight * torch.stack(errors[:-1]).mean()
+    means = [state.checked(loss.item()), errors[-1].item(), cosine.item()]
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    return [loss.item(), errors[-1].item(), cosine.item()]
+    return means
 
 
 def _hidden_states(student: Bert, batch: TextBatch) -> list[Tensor]:

@@ -108,8 +108,8 @@ def _one_pass(state: State, student: Bert, optimizer: torch.optim.Optimizer, pai
             x_now = x[tokens]
             output = layer.output["LayerNorm"](layer.feed_forward(x_now) + x_now)
             error = normalised_error(output, z[tokens], state.scale[index])
+            sums[index] += state.checked(error.item())
             error.backward()
-            sums[index] += error.item()
         optimizer.step()
         optimizer.zero_grad()
         state.tokens += len(tokens)

@@ -72,6 +72,21 @@ class State:
         """Let what the next step draws depend on nothing but the recipe and where the stage stands."""
         torch.manual_seed(self.recipe.seed + self.tokens)
 
+    def checked(self, loss: float) -> float:
+        """Return the loss of a step that is about to be made.
+
+        Raises
+        ------
+        InputError
+            If it is not finite: what is saved so far is sound, and no step is made that would spoil it.
+        """
+        if not math.isfinite(loss):
+            raise InputError(
+                f"{self.folder}: expected a finite loss, found {loss} after {self.tokens:,} tokens of stage {self.stage}; "
+                "training has diverged: give smaller rates and another --out (the last checkpoint is from before)"
+            )
+        return loss
+
     def is_due(self) -> bool:
         """Tell whether it is time to save."""
         return time.monotonic() - self._saved > SAVE_EVERY
