@@ -82,7 +82,7 @@ class State:
         """
         if not math.isfinite(loss):
             raise InputError(
-                f"{self.folder}: expected a finite loss, found {loss} after {self.tokens:,} tokens of stage {self.stage}; "
+                f"{self.folder}: expected a finite loss, found {loss} after {self.tokens:,} tokens of {self.stage}; "
                 "training has diverged: give smaller rates and another --out (the last checkpoint is from before)"
             )
         return loss
