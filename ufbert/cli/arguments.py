@@ -62,7 +62,7 @@ def _check_streams(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 
 
 def _embed(parser: argparse.ArgumentParser) -> None:
-    _texts(parser, default_model="the bundled all-MiniLM-L6-v2-fff-28x7", formats=("plain", "jsonl", "npy"))
+    _texts(parser, default_model="the bundled all-MiniLM-L6-v2-fff-30x7", formats=("plain", "jsonl", "npy"))
     parser.add_argument("--query", help="print the texts ranked by similarity to this one, instead of embeddings")
     parser.add_argument("--top", type=_positive, metavar="N", help="with --query: only the N most similar texts")
     parser.add_argument("--normalize", action="store_true", help="scale embeddings to length 1")

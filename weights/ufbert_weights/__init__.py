@@ -4,7 +4,7 @@ from pathlib import Path
 
 __all__ = ["DEFAULT", "names", "path"]
 
-DEFAULT = "all-MiniLM-L6-v2-fff-28x7"
+DEFAULT = "all-MiniLM-L6-v2-fff-30x7"
 _ROOT = Path(__file__).parent
 
 
