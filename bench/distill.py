@@ -37,7 +37,7 @@ def main() -> None:
     scored = {name: read_pairs(arguments.data, name) for name in TASKS}
     texts = list(Corpus(arguments.texts))
     teacher, *found = compare(arguments.teacher, list(folders.values()), texts, scored)
-    logs = {name: log_of(Path(folder), earlier["rows"]) for name, folder in folders.items()}
+    logs = {name: log_of(Path(folder), earlier) for name, folder in folders.items()}
     rows = {TEACHER: row_of(teacher, teacher)} | {k: row for k, row in earlier["rows"].items() if k != TEACHER}
     for name, nearness in zip(folders, found, strict=True):
         facts = {key: logs[name][key] for key in ("tokens", "seconds", "recipe")}
@@ -46,6 +46,7 @@ def main() -> None:
         if name != TEACHER:
             row["error_removed"] = 1 - (1 - row["cosine"]) / (1 - rows[control]["cosine"])
     curves = earlier["curves"] | {name: log["curve"] for name, log in logs.items()}
+    curves = {name: curve for name, curve in curves.items() if not any(begins(curve, c) for c in curves.values())}
     shown = [f"{name}={Path(folder).name}" for name, folder in folders.items()]
     shown = ["--control", *shown] if given else ["--earlier", "EARLIER", "--control", control, *shown]
     command = f"python bench/distill.py TEACHER --texts HELDOUT --data GLUE_DIR {shlex.join(shown)}"
@@ -86,10 +87,11 @@ def log_of(folder: Path, earlier: dict[str, Any]) -> dict[str, Any]:
     elif Path(f"{folder.parent / start}.training").exists():
         before = log_of(folder.parent / start, earlier)
     else:
-        known = [row for row in earlier.values() if row.get("folder") == start]
+        known = [name for name, row in earlier["rows"].items() if row.get("folder") == start]
         if not known:
             raise SystemExit(f"{folder}: expected the log of {start}, which it went on from, or its row in --earlier")
-        before = {"curve": []} | known[-1]  # folders are named anew, rows are in the order of their making
+        name = known[-1]  # folders are named anew, rows are in the order of their making
+        before = earlier["rows"][name] | {"curve": earlier["curves"].get(name, [])}
     steps = [entry for entry in log["log"] if entry["stage"] == "end_to_end"]
     curve = [[entry["tokens"] + before["tokens"], entry["cosine"]] for entry in steps[:: len(steps) // POINTS + 1]]
     return {
@@ -98,6 +100,11 @@ def log_of(folder: Path, earlier: dict[str, Any]) -> dict[str, Any]:
         "seconds": log["seconds"] + before["seconds"],
         "curve": before["curve"] + curve,
     }
+
+
+def begins(curve: list[list[float]], other: list[list[float]]) -> bool:
+    """Whether the other is longer and begins with the curve: that of a model which went on from there."""
+    return len(other) > len(curve) and other[: len(curve)] == curve
 
 
 def row_of(model: Nearness, teacher: Nearness) -> dict[str, Any]:
