@@ -119,7 +119,9 @@ def _onnxruntime(graph: Path, with_workers: bool = False) -> dict[str, Any]:
             def run(ids: Any = None, session: Any = session, **batch: np.ndarray) -> np.ndarray:
                 return session.run(None, batch if ids is None else {"input_ids": ids})[0]
 
-            found[f"ONNX Runtime {label}" + (", two at once" if workers > 1 else "")] = (run, workers) if workers > 1 else run
+            found[f"ONNX Runtime {label}" + (", two at once" if workers > 1 else "")] = (
+                (run, workers) if workers > 1 else run
+            )
     return found
 
 
@@ -130,7 +132,11 @@ def _openvino(graph: Path) -> dict[str, Run]:
 
     found = {}
     for label, precision in (("float32", "f32"), ("bfloat16", "bf16")):
-        settings = {"INFERENCE_NUM_THREADS": THREADS, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        settings = {
+            "INFERENCE_NUM_THREADS": THREADS,
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
         compiled = openvino.Core().compile_model(str(graph), "CPU", settings)
 
         def run(ids: Any = None, compiled: Any = compiled, **batch: np.ndarray) -> np.ndarray:

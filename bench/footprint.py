@@ -1,6 +1,6 @@
 """What an engine costs besides time: size on disk, seconds from `python` to a first embedding, resident memory then.
 
-    python bench/footprint.py ENGINE MODEL TOKENIZER_FOLDER     (what `measure` runs in a process of its own)
+python bench/footprint.py ENGINE MODEL TOKENIZER_FOLDER     (what `measure` runs in a process of its own)
 """
 
 from __future__ import annotations

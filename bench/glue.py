@@ -156,9 +156,7 @@ def summarise(results: Results, tasks: list[str]) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def render(
-    results: Results, summary: dict[str, dict[str, Any]], tasks: list[str], recipe: Recipe, command: str
-) -> str:
+def render(results: Results, summary: dict[str, dict[str, Any]], tasks: list[str], recipe: Recipe, command: str) -> str:
     any_seed = next(iter(next(iter(results.values())).values()))
     count = len(next(iter(results.values())))
     columns = [column for column in next(iter(summary.values())) if column != "hours"]

@@ -25,7 +25,20 @@ from ufbert import cmm, reference, testing
 
 RESULTS = Path(__file__).parent / "results"
 HIDDEN = 768
-PAPER_SWEEP = [(1, 11), (2, 10), (4, 9), (8, 8), (16, 7), (32, 6), (64, 5), (128, 4), (256, 3), (512, 2), (1536, 1), (3072, 0)]
+PAPER_SWEEP = [
+    (1, 11),
+    (2, 10),
+    (4, 9),
+    (8, 8),
+    (16, 7),
+    (32, 6),
+    (64, 5),
+    (128, 4),
+    (256, 3),
+    (512, 2),
+    (1536, 1),
+    (3072, 0),
+]
 SETTLE = 0.1  # seconds between candidates
 STACK = 16  # layers of the model whose weights a single token goes through
 GPT3_WIDTH, GPT3_NEURONS, GPT3_DEPTH = 12_288, 49_152, 15
@@ -37,7 +50,12 @@ def machine():
     if Path("/proc/cpuinfo").exists():
         names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
         facts["cpu"] = names[0] if names else platform.machine()
-    facts |= {"cpus": os.cpu_count(), "isa": cmm.active_isa(), "load_before": os.getloadavg(), "ufbert": ufbert.__version__}
+    facts |= {
+        "cpus": os.cpu_count(),
+        "isa": cmm.active_isa(),
+        "load_before": os.getloadavg(),
+        "ufbert": ufbert.__version__,
+    }
     for path, name in (("/sys/kernel/mm/transparent_hugepage/enabled", "huge_pages"),):
         if Path(path).exists():
             facts[name] = Path(path).read_text().strip()
@@ -73,7 +91,13 @@ def in_turns(candidates, rounds, seconds=0.02):
 
 def summary(values):
     quarters = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
-    return {"ms": statistics.median(values), "low": quarters[0], "high": quarters[2], "best": min(values), "n": len(values)}
+    return {
+        "ms": statistics.median(values),
+        "low": quarters[0],
+        "high": quarters[2],
+        "best": min(values),
+        "n": len(values),
+    }
 
 
 def weights(trees, depth, width=HIDDEN, seed=0):
@@ -173,7 +197,9 @@ def headline(batch, threads, rounds, limit):
     """768 -> 4095 -> 768, 1x11."""
     arrays = weights(1, 11)
     x, out = tokens(batch), np.empty((batch, HIDDEN), np.float32)
-    dense = verify_dense({n: make(arrays[0][0], arrays[1][0], arrays[2][0], threads) for n, make in installed().items()}, x)
+    dense = verify_dense(
+        {n: make(arrays[0][0], arrays[1][0], arrays[2][0], threads) for n, make in installed().items()}, x
+    )
     runs = {name: (lambda run=run: run(x)) for name, run in dense.items()}
     names, bounds = [], {}
     for dtype in ("float32", "bfloat16"):
@@ -186,7 +212,11 @@ def headline(batch, threads, rounds, limit):
         runs[name] = lambda layer=layer, out=out: layer(x, threads, out=out)
     return report(
         f"768 -> 4095 -> 768, 1x11, batch {batch}, {threads} thread(s)",
-        in_turns(runs, rounds, 0.2 if batch > 1000 else 0.02), names, 4095 / 12, spread, bounds,
+        in_turns(runs, rounds, 0.2 if batch > 1000 else 0.02),
+        names,
+        4095 / 12,
+        spread,
+        bounds,
     )
 
 
@@ -203,7 +233,9 @@ def single_token(threads, rounds):
     dense = {}
     for name, make in installed().items():
         layers = [make(w_in[0], b_in[0], w_out[0], threads) for w_in, b_in, w_out in stack]
-        verify_dense({"NumPy": installed()["NumPy"](stack[0][0][0], stack[0][1][0], stack[0][2][0], threads), name: layers[0]}, x)
+        verify_dense(
+            {"NumPy": installed()["NumPy"](stack[0][0][0], stack[0][1][0], stack[0][2][0], threads), name: layers[0]}, x
+        )
         dense[name] = layers
     ours = {f"ufbert {t}": [cmm.PackedFFF(*arrays, 11, t) for arrays in stack] for t in ("float32", "bfloat16")}
     spread = verify(ours["ufbert float32"][0], stack[0], x)
@@ -216,11 +248,15 @@ def single_token(threads, rounds):
             layer(x[token : token + 1], **options)
 
     runs = {name: (lambda layers=layers: through(layers)) for name, layers in dense.items()}
-    runs |= {name: (lambda layers=layers: through(layers, num_threads=threads, out=out)) for name, layers in ours.items()}
+    runs |= {
+        name: (lambda layers=layers: through(layers, num_threads=threads, out=out)) for name, layers in ours.items()
+    }
     times = in_turns(runs, rounds, seconds=0.05)
     for t in times.values():
         t.update({key: t[key] / STACK for key in ("ms", "low", "high", "best")})
-    return report(f"768 -> 4095 -> 768, 1x11, batch 1, a stack of 16, {threads} thread(s)", times, list(ours), 4095 / 12, spread)
+    return report(
+        f"768 -> 4095 -> 768, 1x11, batch 1, a stack of 16, {threads} thread(s)", times, list(ours), 4095 / 12, spread
+    )
 
 
 def sweep(threads, rounds, batch=2048):
@@ -237,7 +273,11 @@ def sweep(threads, rounds, batch=2048):
         out, name = aligned(batch), f"ufbert {trees}x{depth}"
         runs = {best: lambda: dense(x), name: lambda layer=layer, out=out: layer(x, threads, out=out)}
         theory = 4095 / (trees * (depth + 1))
-        rows.append(report(f"{trees}x{depth}, batch {batch}, {threads} thread(s)", in_turns(runs, rounds), [name], theory, spread))
+        rows.append(
+            report(
+                f"{trees}x{depth}, batch {batch}, {threads} thread(s)", in_turns(runs, rounds), [name], theory, spread
+            )
+        )
     return rows
 
 
@@ -252,7 +292,9 @@ def depth_cost(threads, rounds, depths, batch=4096):
         times = in_turns({d: (lambda layer=layer: layer(x, threads, out=out)) for d, layer in layers.items()}, rounds)
         nanoseconds = {dtype: 1e6 * t["ms"] / batch for dtype, t in times.items()}
         rows.append({"neurons": 2 ** (depth + 1) - 1, "ns": nanoseconds, "diversity": spread})
-        print(f"  {rows[-1]['neurons']:6d}  {nanoseconds['float32']:8.1f}  {nanoseconds['bfloat16']:8.1f}   leaves {spread['leaves']}")
+        print(
+            f"  {rows[-1]['neurons']:6d}  {nanoseconds['float32']:8.1f}  {nanoseconds['bfloat16']:8.1f}   leaves {spread['leaves']}"
+        )
     return rows
 
 
@@ -317,7 +359,13 @@ def training_step(threads, rounds, batch=4096):
     for result, expected in zip(ours(), dense(), strict=True):
         assert np.abs(np.squeeze(result) - expected).max() < 1e-3 * np.abs(expected).max(), "the gradients differ"
     times = in_turns({"NumPy, dense and masked": dense, "ufbert float32": ours}, rounds, 0.2)
-    return report(f"forward and backward, 1x11, batch {batch}, {threads} thread(s)", times, ["ufbert float32"], 4095 / 12, diversity(path, 11))
+    return report(
+        f"forward and backward, 1x11, batch {batch}, {threads} thread(s)",
+        times,
+        ["ufbert float32"],
+        4095 / 12,
+        diversity(path, 11),
+    )
 
 
 def plot(results, file):
@@ -338,7 +386,9 @@ def plot(results, file):
     left.set_title("768 to 4095 to 768, one tree of depth 11, 2 threads")
     left.legend()
     for dtype in ("float32", "bfloat16"):
-        right.plot([r["neurons"] for r in results["depth"]], [r["ns"][dtype] for r in results["depth"]], "o-", label=dtype)
+        right.plot(
+            [r["neurons"] for r in results["depth"]], [r["ns"][dtype] for r in results["depth"]], "o-", label=dtype
+        )
     right.set_xscale("log", base=2)
     right.set_ylim(bottom=0)
     right.set_xlabel("neurons in the tree")
@@ -352,7 +402,11 @@ def plot(results, file):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer shapes and rounds, no files written")
-    parser.add_argument("--skip", default="", help="sections to leave as the file has them: headline, single_token, sweep, depth, gpt3, training")
+    parser.add_argument(
+        "--skip",
+        default="",
+        help="sections to leave as the file has them: headline, single_token, sweep, depth, gpt3, training",
+    )
     options = parser.parse_args()
     quick, skip, start = options.quick, options.skip.split(","), time.time()
     pairs = [(128, 2)] if quick else [(16384, 2), (128, 2), (128, 1), (16384, 1)]
@@ -374,7 +428,10 @@ def main():
             continue
         load = os.getloadavg()
         results[name] = run()
-        results.setdefault("when", {})[name] = {"utc": time.strftime("%F %T", time.gmtime()), "load": [load, os.getloadavg()]}
+        results.setdefault("when", {})[name] = {
+            "utc": time.strftime("%F %T", time.gmtime()),
+            "load": [load, os.getloadavg()],
+        }
         if not quick:  # after each section: an interrupted run keeps what it has
             RESULTS.mkdir(exist_ok=True)
             file.write_text(json.dumps(results, indent=1) + "\n")

@@ -92,6 +92,4 @@ def write_classifier(folder, labels, **changes):
     tensors["classifier.weight"] = rng.standard_normal((len(labels), 12)).astype(np.float32)
     tensors["classifier.bias"] = np.zeros(len(labels), np.float32)
     id2label = {str(index): label for index, label in enumerate(labels)}
-    return write_bert(
-        folder, tensors, architectures=["BertForSequenceClassification"], id2label=id2label, **changes
-    )
+    return write_bert(folder, tensors, architectures=["BertForSequenceClassification"], id2label=id2label, **changes)

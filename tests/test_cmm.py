@@ -75,7 +75,13 @@ def test_a_token_has_the_same_bits_in_any_company(case, data):
 
         def part(tokens, num_threads):
             return cmm.fff_forward(
-                tokens, *weights, case.depth, num_threads, True, case.activation, return_scores=True  # noqa: B023
+                tokens,
+                *weights,
+                case.depth,
+                num_threads,
+                True,
+                case.activation,
+                return_scores=True,  # noqa: B023
             )
 
         for result, expected in zip(part(x[order], 3), whole, strict=True):

@@ -1,9 +1,9 @@
 """BERT encoders and UltraFastBERT on a CPU, without a deep-learning framework.
 
-    >>> import ufbert
-    >>> encoder = ufbert.SentenceEncoder()            # the bundled default, or a model folder
-    >>> embeddings = encoder.encode(["one text", "another"])
-    >>> model = ufbert.load("path/to/ultrafastbert")  # padded integer arrays in, hidden states and logits out
+>>> import ufbert
+>>> encoder = ufbert.SentenceEncoder()            # the bundled default, or a model folder
+>>> embeddings = encoder.encode(["one text", "another"])
+>>> model = ufbert.load("path/to/ultrafastbert")  # padded integer arrays in, hidden states and logits out
 """
 
 from importlib import import_module
@@ -45,6 +45,7 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(".tasks", __name__), name)
+
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

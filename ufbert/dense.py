@@ -146,9 +146,7 @@ class CompiledLayer:
         return y
 
 
-def _texts(
-    cu_seqlens: np.ndarray, attended: np.ndarray | None, tokens: int
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _texts(cu_seqlens: np.ndarray, attended: np.ndarray | None, tokens: int) -> tuple[np.ndarray, np.ndarray | None]:
     """The two as the kernels take them, checked."""
     cu_seqlens = np.ascontiguousarray(cu_seqlens, np.int64)
     if cu_seqlens[0] != 0 or cu_seqlens[-1] != tokens or (cu_seqlens[1:] < cu_seqlens[:-1]).any():
@@ -176,9 +174,7 @@ def attention(
         cu_seqlens, attended = _texts(cu_seqlens, attended, len(qkv))
         lengths = np.diff(cu_seqlens)
         work = int(2 * lengths @ lengths) * context.shape[1] // CHEAPER["float32"]
-        _cmm.attention(
-            qkv, cu_seqlens, num_heads, scale, attended, _door.num_threads_for(work, num_threads), context
-        )
+        _cmm.attention(qkv, cu_seqlens, num_heads, scale, attended, _door.num_threads_for(work, num_threads), context)
     return context
 
 

@@ -121,9 +121,7 @@ def fff_forward(
     return _chosen(y, (path, return_path), (visited_scores, return_scores))
 
 
-def fff_walk(
-    x, w_in, b_in, w_out, depth, num_threads=None, return_path=False, activation="gelu", return_scores=False
-):
+def fff_walk(x, w_in, b_in, w_out, depth, num_threads=None, return_path=False, activation="gelu", return_scores=False):
     """Fast feedforward layer, sparse: gathers the rows of the visited nodes, level by level.
 
     Parameters and results are `fff_forward`'s. Memory: T x max(H, H_out) floats at a time.

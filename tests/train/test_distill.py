@@ -319,7 +319,12 @@ def test_which_parameters_are_feed_forward(teacher):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"depth": 25}, {"num_trees": 0}, {"chunks": -1}, {"control": "big"}, {"rate": float("nan")}, {"seed": 1.5},
+        {"depth": 25},
+        {"num_trees": 0},
+        {"chunks": -1},
+        {"control": "big"},
+        {"rate": float("nan")},
+        {"seed": 1.5},
         {"embedding_rate": -1.0},
     ],
 )

@@ -68,9 +68,7 @@ class SentenceModel:
         return len(dense[-1].linear.weight) if dense else self.model.config.hidden_size * len(self.pooling.modes)
 
 
-def load_sentence_model(
-    folder: ModelFolder, pooling: str | None = None, dtype: str = "float32"
-) -> SentenceModel:
+def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: str = "float32") -> SentenceModel:
     """Load a sentence-transformers folder, or a plain BERT folder if `pooling` says how to pool.
 
     Raises

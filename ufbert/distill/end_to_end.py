@@ -21,9 +21,7 @@ __all__ = ["train_model"]
 LOG_EVERY = 20  # steps
 
 
-def train_model(
-    state: State, student: Bert, outputs: Outputs, optimizer_state: dict[str, Any] | None
-) -> None:
+def train_model(state: State, student: Bert, outputs: Outputs, optimizer_state: dict[str, Any] | None) -> None:
     """Train on one chunk of texts after another."""
     recipe = state.recipe
     rest = list(student.encoder.named_parameters())
@@ -69,9 +67,7 @@ def _step(
     with mixed_precision():
         outputs = [hidden.float() for hidden in _hidden_states(student, batch)]
     errors = [normalised_error(output, z, scale) for output, z, scale in zip(outputs, wanted, state.scale, strict=True)]
-    cosine = functional.cosine_similarity(
-        _pool(outputs[-1], batch, pooling), _pool(wanted[-1], batch, pooling)
-    ).mean()
+    cosine = functional.cosine_similarity(_pool(outputs[-1], batch, pooling), _pool(wanted[-1], batch, pooling)).mean()
     loss = errors[-1] + recipe.cosine_weight * (1 - cosine)
     if len(errors) > 1:
         loss = loss + recipe.layer_weight * torch.stack(errors[:-1]).mean()

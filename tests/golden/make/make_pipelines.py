@@ -8,6 +8,7 @@ Run it twice, in two environments (Python 3.11, torch 2.13.0 on a CPU):
 
 Each folder is what save_pretrained writes, plus expected.json: a list of {"call": keyword arguments, "result": ...}.
 """
+
 import json
 import sys
 from collections import Counter
@@ -78,7 +79,7 @@ def make_vocab(lowercase=True, size=400):
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     split = pre_tokenizers.BertPreTokenizer()
     words = [w for s in SENTENCES for w, _ in split.pre_tokenize_str(normalizer.normalize_str(s))]
-    characters = sorted(set("".join(words)) | set("0123456789!?()-\"€éüß中文я"))
+    characters = sorted(set("".join(words)) | set('0123456789!?()-"€éüß中文я'))
     continuing = sorted({c for w in words for c in w[1:]})
     counts = Counter()
     for word in words:
@@ -110,8 +111,19 @@ def save_tokenizer(folder, lowercase=True, size=400, **options):
 
 
 def bert_config(vocab_size, **options):
-    return BertConfig(**{**dict(vocab_size=vocab_size, hidden_size=24, num_hidden_layers=2, num_attention_heads=3,
-                                intermediate_size=40, max_position_embeddings=64), **options})
+    return BertConfig(
+        **{
+            **dict(
+                vocab_size=vocab_size,
+                hidden_size=24,
+                num_hidden_layers=2,
+                num_attention_heads=3,
+                intermediate_size=40,
+                max_position_embeddings=64,
+            ),
+            **options,
+        }
+    )
 
 
 def randomize(model, seed, std=0.3, head_std=1.0, head_bias=None):
@@ -178,8 +190,11 @@ PAIR = {"text": "The soup was too salty.", "text_pair": "The fish was cold, and 
 TEXT_CLASSIFICATION = [
     {"inputs": text, **options}
     for options in ({}, {"top_k": 1}, {"top_k": 2}, {"top_k": None})
-    for text in ("This film is wonderful: the story is moving.",
-                 ["The soup was too salty.", "", "Émile's café — 中文 🙂 isn't cheap!"], PAIR)
+    for text in (
+        "This film is wonderful: the story is moving.",
+        ["The soup was too salty.", "", "Émile's café — 中文 🙂 isn't cheap!"],
+        PAIR,
+    )
 ] + [
     {"inputs": ["One text in a list."]},
     {"inputs": [PAIR, {"text": "Nobody knows why.", "text_pair": ""}, {"text": "One alone."}]},
@@ -193,54 +208,82 @@ NER_TEXTS = [
     "Dr. Meyer's company (founded in 1987) isn't in New York, but in Edinburgh-Leith!",
     "Unbelievably, Wolfgang Rosenthal-Schmidt misunderstood Elizabeth's photographers.",
     "José visited the café in Zürich; Émile didn't. São Paulo?",
-    "Jose\u0301 ate cre\u0300me bru\u0302le\u0301e in Malmo\u0308.",          # decomposed accents
-    "東京 and Москва and 한국 and 🙂 smile.",                                # unknown words
+    "Jose\u0301 ate cre\u0300me bru\u0302le\u0301e in Malmo\u0308.",  # decomposed accents
+    "東京 and Москва and 한국 and 🙂 smile.",  # unknown words
     "  Two  spaces\tand a\nnew line in Prague  ",
-    "Straße ﬁle İstanbul ½ kg x² ＬＯＮＤＯＮ",                                 # characters that change length
+    "Straße ﬁle İstanbul ½ kg x² ＬＯＮＤＯＮ",  # characters that change length
     "John",
     "",
 ]
-TOKEN_CLASSIFICATION = [
-    {"inputs": text, "aggregation_strategy": strategy}
-    for strategy in ("none", "simple", "first", "average", "max") for text in NER_TEXTS
-] + [
-    {"inputs": NER_TEXTS[0]},
-    {"inputs": NER_TEXTS[:3], "aggregation_strategy": "simple"},
-    {"inputs": NER_TEXTS[:1], "aggregation_strategy": "max"},
-    {"inputs": NER_TEXTS[1], "aggregation_strategy": "simple", "ignore_labels": []},
-    {"inputs": NER_TEXTS[1], "aggregation_strategy": "none", "ignore_labels": ["O", "B-LOC"]},
-    {"inputs": NER_TEXTS[1], "aggregation_strategy": "simple", "ignore_labels": ["LOC"]},
-    {"inputs": " ".join(SENTENCES[:8]), "aggregation_strategy": "simple"},                  # silently truncated
-    {"inputs": " ".join(SENTENCES[:8]), "aggregation_strategy": "first", "stride": 8},      # in windows
-]
+TOKEN_CLASSIFICATION = (
+    [
+        {"inputs": text, "aggregation_strategy": strategy}
+        for strategy in ("none", "simple", "first", "average", "max")
+        for text in NER_TEXTS
+    ]
+    + [
+        {"inputs": NER_TEXTS[0]},
+        {"inputs": NER_TEXTS[:3], "aggregation_strategy": "simple"},
+        {"inputs": NER_TEXTS[:1], "aggregation_strategy": "max"},
+        {"inputs": NER_TEXTS[1], "aggregation_strategy": "simple", "ignore_labels": []},
+        {"inputs": NER_TEXTS[1], "aggregation_strategy": "none", "ignore_labels": ["O", "B-LOC"]},
+        {"inputs": NER_TEXTS[1], "aggregation_strategy": "simple", "ignore_labels": ["LOC"]},
+        {"inputs": " ".join(SENTENCES[:8]), "aggregation_strategy": "simple"},  # silently truncated
+        {"inputs": " ".join(SENTENCES[:8]), "aggregation_strategy": "first", "stride": 8},  # in windows
+    ]
+)
 
 CONTEXT = "John Smith works for a bank in New York and lives in a quiet street in Brooklyn."
 LONG = " ".join(SENTENCES[:9])
-QUESTION_ANSWERING = [
-    {"question": "Where does John live?", "context": CONTEXT},
-    {"question": "Where does John live?", "context": CONTEXT, "top_k": 3},
-    {"question": "Where does John live?", "context": CONTEXT, "top_k": 30, "handle_impossible_answer": True},
-    {"question": "Where does John live?", "context": CONTEXT, "max_answer_len": 1},
-    {"question": "Where does John live?", "context": CONTEXT, "max_answer_len": 3, "top_k": 3},
-    {"question": "Where does John live?", "context": CONTEXT, "align_to_words": False, "top_k": 3},
-    {"question": "Who?", "context": "Émile Zürcher, the naïve photographer — 東京!", "top_k": 3},
-    {"question": "What? What did the unexpectedly misunderstanding photographer say?", "context": CONTEXT,
-     "max_question_len": 4},
-    {"question": "What is the capital of Portugal?", "context": LONG, "max_seq_len": 40, "doc_stride": 12},
-    {"question": "What is the capital of Portugal?", "context": LONG, "max_seq_len": 40, "doc_stride": 12, "top_k": 3},
-    {"question": "What is the capital of Portugal?", "context": LONG, "max_seq_len": 40, "doc_stride": 12, "top_k": 3,
-     "handle_impossible_answer": True},
-    {"question": "What is the capital of Portugal?", "context": LONG, "max_seq_len": 40, "doc_stride": 12, "top_k": 3,
-     "max_answer_len": 4},
-    {"question": "What is the capital of Portugal?", "context": LONG, "top_k": 2},          # split at model_max_length
-    {"question": ["Who?", "Where does he live?"], "context": [CONTEXT, CONTEXT]},
-    {"question": ["Who?", "Where does he live?"], "context": CONTEXT, "top_k": 2},
-    {"question": "Who?", "context": "John"},
-] + [
-    {"question": question, "context": context, "handle_impossible_answer": True, "top_k": 2}
-    for question in ("Who?", "What is the capital of Portugal?", "Where did Anna and Peter walk their dogs?")
-    for context in SENTENCES[1:4]
-]
+QUESTION_ANSWERING = (
+    [
+        {"question": "Where does John live?", "context": CONTEXT},
+        {"question": "Where does John live?", "context": CONTEXT, "top_k": 3},
+        {"question": "Where does John live?", "context": CONTEXT, "top_k": 30, "handle_impossible_answer": True},
+        {"question": "Where does John live?", "context": CONTEXT, "max_answer_len": 1},
+        {"question": "Where does John live?", "context": CONTEXT, "max_answer_len": 3, "top_k": 3},
+        {"question": "Where does John live?", "context": CONTEXT, "align_to_words": False, "top_k": 3},
+        {"question": "Who?", "context": "Émile Zürcher, the naïve photographer — 東京!", "top_k": 3},
+        {
+            "question": "What? What did the unexpectedly misunderstanding photographer say?",
+            "context": CONTEXT,
+            "max_question_len": 4,
+        },
+        {"question": "What is the capital of Portugal?", "context": LONG, "max_seq_len": 40, "doc_stride": 12},
+        {
+            "question": "What is the capital of Portugal?",
+            "context": LONG,
+            "max_seq_len": 40,
+            "doc_stride": 12,
+            "top_k": 3,
+        },
+        {
+            "question": "What is the capital of Portugal?",
+            "context": LONG,
+            "max_seq_len": 40,
+            "doc_stride": 12,
+            "top_k": 3,
+            "handle_impossible_answer": True,
+        },
+        {
+            "question": "What is the capital of Portugal?",
+            "context": LONG,
+            "max_seq_len": 40,
+            "doc_stride": 12,
+            "top_k": 3,
+            "max_answer_len": 4,
+        },
+        {"question": "What is the capital of Portugal?", "context": LONG, "top_k": 2},  # split at model_max_length
+        {"question": ["Who?", "Where does he live?"], "context": [CONTEXT, CONTEXT]},
+        {"question": ["Who?", "Where does he live?"], "context": CONTEXT, "top_k": 2},
+        {"question": "Who?", "context": "John"},
+    ]
+    + [
+        {"question": question, "context": context, "handle_impossible_answer": True, "top_k": 2}
+        for question in ("Who?", "What is the capital of Portugal?", "Where did Anna and Peter walk their dogs?")
+        for context in SENTENCES[1:4]
+    ]
+)
 
 TOKENIZER_TEXTS = NER_TEXTS + [
     "Hello, WORLD! It's 3.14 (or 2,718)... #hash @name a_b_c don't",
@@ -261,8 +304,11 @@ TOKENIZER_OPTIONS = [
 
 
 def tokenizer_ids(folder, cls):
-    return [{"options": options, "text": text, "ids": load_tokenizer(cls, folder, **options)(text)["input_ids"]}
-            for options in TOKENIZER_OPTIONS for text in TOKENIZER_TEXTS]
+    return [
+        {"options": options, "text": text, "ids": load_tokenizer(cls, folder, **options)(text)["input_ids"]}
+        for options in TOKENIZER_OPTIONS
+        for text in TOKENIZER_TEXTS
+    ]
 
 
 def main(out):
@@ -270,38 +316,58 @@ def main(out):
         folder = out / "question-answering"
         tokenizer = save_tokenizer(folder, model_max_length=128)
         config = bert_config(len(tokenizer), max_position_embeddings=128)
-        run("question-answering", folder, randomize(BertForQuestionAnswering(config), seed=4), tokenizer,
-            QUESTION_ANSWERING)
+        run(
+            "question-answering",
+            folder,
+            randomize(BertForQuestionAnswering(config), seed=4),
+            tokenizer,
+            QUESTION_ANSWERING,
+        )
         return
 
     folder = out / "fill-mask"
     tokenizer = save_tokenizer(folder, model_max_length=64)
     run("fill-mask", folder, randomize(BertForMaskedLM(bert_config(len(tokenizer))), seed=0), tokenizer, FILL_MASK)
-    folder = out / "fill-mask-clean-up"         # as transformers 4 saved most of its tokenizers
+    folder = out / "fill-mask-clean-up"  # as transformers 4 saved most of its tokenizers
     tokenizer = save_tokenizer(folder, size=200, model_max_length=64, clean_up_tokenization_spaces=True)
     config = bert_config(len(tokenizer), num_hidden_layers=1)
     run("fill-mask", folder, randomize(BertForMaskedLM(config), seed=7), tokenizer, FILL_MASK)
 
     small = dict(num_hidden_layers=1, intermediate_size=28)
     for name, seed, size, options in [
-            ("text-classification", 1, 400, dict(id2label={0: "negative", 1: "neutral", 2: "positive"},
-                                                 label2id={"negative": 0, "neutral": 1, "positive": 2})),
-            ("text-classification-multi-label", 2, 130,
-             dict(small, num_labels=4, problem_type="multi_label_classification")),
-            ("text-classification-regression", 3, 130, dict(small, num_labels=1, problem_type="regression")),
-            ("text-classification-one-label", 4, 130, dict(small, num_labels=1))]:
+        (
+            "text-classification",
+            1,
+            400,
+            dict(
+                id2label={0: "negative", 1: "neutral", 2: "positive"},
+                label2id={"negative": 0, "neutral": 1, "positive": 2},
+            ),
+        ),
+        (
+            "text-classification-multi-label",
+            2,
+            130,
+            dict(small, num_labels=4, problem_type="multi_label_classification"),
+        ),
+        ("text-classification-regression", 3, 130, dict(small, num_labels=1, problem_type="regression")),
+        ("text-classification-one-label", 4, 130, dict(small, num_labels=1)),
+    ]:
         folder = out / name
         tokenizer = save_tokenizer(folder, size=size, model_max_length=64)
         model = BertForSequenceClassification(bert_config(len(tokenizer), **options))
         run("text-classification", folder, randomize(model, seed), tokenizer, TEXT_CLASSIFICATION)
 
-    for name, seed, std, lowercase in [("token-classification", 28, 0.15, True),
-                                       ("token-classification-cased", 34, 0.15, False)]:
+    for name, seed, std, lowercase in [
+        ("token-classification", 28, 0.15, True),
+        ("token-classification-cased", 34, 0.15, False),
+    ]:
         folder = out / name
         tokenizer = save_tokenizer(folder, lowercase, model_max_length=64)
         labels = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
-        config = bert_config(len(tokenizer), id2label=dict(enumerate(labels)),
-                             label2id={label: i for i, label in enumerate(labels)})
+        config = bert_config(
+            len(tokenizer), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}
+        )
         model = randomize(BertForTokenClassification(config), seed, std, head_bias=[2.0, 0.0, 1.0, 0.0, 1.0])
         run("token-classification", folder, model, tokenizer, TOKEN_CLASSIFICATION)
 

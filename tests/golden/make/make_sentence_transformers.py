@@ -9,6 +9,7 @@ Run it twice, in two environments (Python 3.11, torch 2.13.0 on a CPU):
 Each folder is what save() writes, plus texts.txt (one text a line, an empty line is an empty text) and
 expected.safetensors: `embeddings` of encode(texts), other arrays for other arguments of encode, max_seq_length.
 """
+
 import json
 import shutil
 import sys
@@ -44,8 +45,12 @@ def transformer(seed, lowercase=True, tokenizer_options={}, config_options={}, *
     """The first module, over a random BERT and its tokenizer in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = save_tokenizer(Path(folder), lowercase, size=130, **{"model_max_length": 24, **tokenizer_options})
-        config = bert_config(len(tokenizer), num_hidden_layers=1, intermediate_size=20,
-                             **{"max_position_embeddings": 32, **config_options})
+        config = bert_config(
+            len(tokenizer),
+            num_hidden_layers=1,
+            intermediate_size=20,
+            **{"max_position_embeddings": 32, **config_options},
+        )
         randomize(BertModel(config), seed).save_pretrained(folder)
         return Transformer(folder, **options)
 
@@ -62,8 +67,10 @@ def encode(folder, **calls):
     """Load the folder again and store encode(texts, **arguments) for every named set of arguments."""
     (folder / "texts.txt").write_text("".join(text + "\n" for text in TEXTS), encoding="utf-8")
     model = SentenceTransformer(str(folder), device="cpu")
-    result = {name: torch.from_numpy(model.encode(TEXTS, show_progress_bar=False, **arguments)).contiguous()
-              for name, arguments in {"embeddings": {}, **calls}.items()}
+    result = {
+        name: torch.from_numpy(model.encode(TEXTS, show_progress_bar=False, **arguments)).contiguous()
+        for name, arguments in {"embeddings": {}, **calls}.items()
+    }
     result["max_seq_length"] = torch.tensor(model.max_seq_length)
     save_file(result, folder / "expected.safetensors")
 
@@ -71,7 +78,7 @@ def encode(folder, **calls):
 def make(folder, *modules, options={}, **calls):
     SentenceTransformer(modules=list(modules), device="cpu", **options).save(str(folder), create_model_card=False)
     for path in folder.glob("*_Normalize"):
-        if not any(path.iterdir()):             # as old versions leave it; git keeps no empty folders
+        if not any(path.iterdir()):  # as old versions leave it; git keeps no empty folders
             path.rmdir()
     encode(folder, **calls)
 
@@ -80,39 +87,70 @@ def edit_json(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}, indent=2) + "\n", encoding="utf-8")
 
 
-TRUNCATED = dict(truncate_8=dict(truncate_dim=8),
-                 truncate_8_normalized=dict(truncate_dim=8, normalize_embeddings=True),
-                 normalized=dict(normalize_embeddings=True))
-PROMPTS = dict(prompt_name_query=dict(prompt_name="query"), prompt_name_document=dict(prompt_name="document"),
-               prompt_custom=dict(prompt="Who knows the answer: "), prompt_empty=dict(prompt=""))
+TRUNCATED = dict(
+    truncate_8=dict(truncate_dim=8),
+    truncate_8_normalized=dict(truncate_dim=8, normalize_embeddings=True),
+    normalized=dict(normalize_embeddings=True),
+)
+PROMPTS = dict(
+    prompt_name_query=dict(prompt_name="query"),
+    prompt_name_document=dict(prompt_name="document"),
+    prompt_custom=dict(prompt="Who knows the answer: "),
+    prompt_empty=dict(prompt=""),
+)
 
 
 def main(out):
     out.mkdir(parents=True, exist_ok=True)
     if OLD:
-        make(out / "old-format", transformer(50, max_seq_length=10),
-             Pooling(24, pooling_mode_cls_token=True, pooling_mode_max_tokens=True, pooling_mode_mean_tokens=True,
-                     pooling_mode_mean_sqrt_len_tokens=True), Normalize(),
-             options=dict(prompts={"query": "what "}), prompt_name_query=dict(prompt_name="query"))
+        make(
+            out / "old-format",
+            transformer(50, max_seq_length=10),
+            Pooling(
+                24,
+                pooling_mode_cls_token=True,
+                pooling_mode_max_tokens=True,
+                pooling_mode_mean_tokens=True,
+                pooling_mode_mean_sqrt_len_tokens=True,
+            ),
+            Normalize(),
+            options=dict(prompts={"query": "what "}),
+            prompt_name_query=dict(prompt_name="query"),
+        )
         return
 
-    for i, (name, mode) in enumerate([("cls", "cls"), ("mean", "mean"), ("max", "max"),
-                                      ("mean-sqrt-len", "mean_sqrt_len_tokens")]):
+    for i, (name, mode) in enumerate(
+        [("cls", "cls"), ("mean", "mean"), ("max", "max"), ("mean-sqrt-len", "mean_sqrt_len_tokens")]
+    ):
         make(out / f"pooling-{name}", transformer(i), Pooling(24, mode), **TRUNCATED)
-    make(out / "pooling-mean-cls", transformer(10), Pooling(24, ("mean", "cls")))       # in the order of the list
+    make(out / "pooling-mean-cls", transformer(10), Pooling(24, ("mean", "cls")))  # in the order of the list
     make(out / "dense-normalize", transformer(11), Pooling(24, "mean"), dense(12, 24, 16), Normalize(), **TRUNCATED)
-    make(out / "dense-twice", transformer(13), Pooling(24, "mean"),
-         dense(14, 24, 32, bias=False, activation_function=torch.nn.Identity()),
-         dense(15, 32, 10, activation_function=torch.nn.ReLU()))
+    make(
+        out / "dense-twice",
+        transformer(13),
+        Pooling(24, "mean"),
+        dense(14, 24, 32, bias=False, activation_function=torch.nn.Identity()),
+        dense(15, 32, 10, activation_function=torch.nn.ReLU()),
+    )
     prompts = {"query": "query: ", "document": "The passage is: "}
-    make(out / "prompts", transformer(16), Pooling(24, "mean"),
-         options=dict(prompts=prompts, default_prompt_name="query"), **PROMPTS)
-    make(out / "prompts-excluded", transformer(17), Pooling(24, ("cls", "mean"), include_prompt=False),
-         options=dict(prompts=prompts), **PROMPTS)
+    make(
+        out / "prompts",
+        transformer(16),
+        Pooling(24, "mean"),
+        options=dict(prompts=prompts, default_prompt_name="query"),
+        **PROMPTS,
+    )
+    make(
+        out / "prompts-excluded",
+        transformer(17),
+        Pooling(24, ("cls", "mean"), include_prompt=False),
+        options=dict(prompts=prompts),
+        **PROMPTS,
+    )
     make(out / "truncate-dim-in-config", transformer(20), Pooling(24, "mean"), options=dict(truncate_dim=6))
 
     # What saving hides: the library writes the effective values. Edited by hand, read by the library again.
-    folder = out / "do-lower-case"              # the cased tokenizer gets a Lowercase in front, accents stay
+    folder = out / "do-lower-case"  # the cased tokenizer gets a Lowercase in front, accents stay
     make(folder, transformer(18, lowercase=False), Pooling(24, "mean"))
     edit_json(folder / "sentence_bert_config.json", do_lower_case=True)
     encode(folder)
@@ -135,7 +173,9 @@ def main(out):
     for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         shutil.move(folder / name, folder / "0_Transformer" / name)
     (folder / "sentence_bert_config.json").unlink()
-    (folder / "0_Transformer" / "sentence_bert_config.json").write_text('{"max_seq_length": 9, "do_lower_case": false}\n')
+    (folder / "0_Transformer" / "sentence_bert_config.json").write_text(
+        '{"max_seq_length": 9, "do_lower_case": false}\n'
+    )
     encode(folder)
 
 
