@@ -10,6 +10,7 @@ import ufbert
 PACKAGE = Path(ufbert.__file__).parent
 RANKS = [
     {"errors", "_cmm", "reference"},
+    {"checks"},
     {"config", "threads", "batch"},
     {"_door"},
     {"packed"},

@@ -1,0 +1,135 @@
+"""One validator of each kind: it returns the value as the code behind it takes it, or raises with what is wrong.
+
+``error`` is the exception: `InputError` for what a caller passed, `CheckpointError` for what a file says. ``advice``
+ends the message: what to do.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError, UfbertError, shown
+
+__all__ = ["MAX_DEPTH", "array", "choice", "depth", "integer", "integers", "number", "path", "refusal", "shape"]
+
+MAX_DEPTH = 24
+"""Levels of a tree below its root, at most."""
+
+
+def refusal(
+    name: str, expected: str, value: object, advice: str = "", error: type[UfbertError] = InputError
+) -> UfbertError:
+    """Build the exception: ``name: expected ..., got ...; advice``, with "found" for what a file says."""
+    verb = "got" if issubclass(error, InputError) else "found"
+    return error(f"{name}: expected {expected}, {verb} {shown(value)}" + (f"; {advice}" if advice else ""))
+
+
+def integer(
+    value: object,
+    name: str,
+    low: int,
+    high: int | None = None,
+    *,
+    advice: str = "",
+    error: type[UfbertError] = InputError,
+) -> int:
+    """Return an integer from `low` to `high`, of Python's type. True and 2.0 are none."""
+    try:
+        found = None if isinstance(value, (bool, np.bool_)) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        found = None
+    if found is None or found < low or (high is not None and found > high):
+        expected = f"an integer from {low}" if high is None else f"an integer from {low} to {high}"
+        raise refusal(name, "a positive integer" if (low, high) == (1, None) else expected, value, advice, error)
+    return found
+
+
+def depth(value: object) -> int:
+    """Return the levels of a tree below its root."""
+    return integer(value, "depth", 0, MAX_DEPTH, advice="count levels below the root")
+
+
+def number(
+    value: object,
+    name: str,
+    low: float = 0.0,
+    high: float = math.inf,
+    *,
+    advice: str = "",
+    error: type[UfbertError] = InputError,
+) -> float:
+    """Return a finite number from `low` to `high`. True is none."""
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high or math.isinf(value):  # type: ignore[operator, arg-type]
+        expected = f"a number from {low:g}" + (f" to {high:g}" if math.isfinite(high) else "")
+        raise refusal(name, expected, value, advice, error)
+    return float(value)  # type: ignore[arg-type]
+
+
+def choice(
+    value: object,
+    name: str,
+    choices: Collection[str],
+    *,
+    advice: str = "choose one of these",
+    error: type[UfbertError] = InputError,
+) -> str:
+    """Return a string that is one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise refusal(name, "one of " + ", ".join(choices), value, advice, error)
+    return value
+
+
+def path(value: object, name: str, *, error: type[UfbertError] = InputError) -> Path:
+    """Return a path that the system can look up, whether or not something is there."""
+    try:
+        found = Path(value)  # type: ignore[arg-type]
+        found.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return found
+    except (TypeError, ValueError, OSError):  # not a path at all, or one with a NUL, or too long
+        raise refusal(name, "a path", value, error=error) from None
+    return found
+
+
+def array(value: Any, name: str, ndim: int) -> NDArray[np.float32]:
+    """Return C-contiguous float32 of `ndim` dimensions, without a copy where it is that already."""
+    found = _converted(value, name, "float32")
+    if found.dtype.kind not in "fiub":
+        raise InputError(f"{name}: expected an array of float32, got dtype {found.dtype}; convert it first")
+    if found.ndim != ndim:
+        raise InputError(f"{name}: expected {ndim} dimensions, got shape {found.shape}; reshape it first")
+    return np.ascontiguousarray(found, np.float32)
+
+
+def integers(
+    value: Any, name: str, expected: tuple[int, ...], meaning: str, high: int, advice: str
+) -> NDArray[np.int32]:
+    """Return C-contiguous int32 of the shape `expected`, all of it from 0 to `high`."""
+    found = _converted(value, name, "integers")
+    if found.dtype.kind not in "iu":
+        raise InputError(f"{name}: expected an integer array, got dtype {found.dtype}; {advice}")
+    shape(found, name, expected, meaning)
+    if found.size and not (found.min() >= 0 and found.max() <= high):
+        raise InputError(f"{name}: expected integers from 0 to {high}, got {found.min()} to {found.max()}; {advice}")
+    return np.ascontiguousarray(found, np.int32)
+
+
+def shape(found: NDArray[Any], name: str, expected: tuple[int, ...], meaning: str) -> None:
+    """Refuse an array of another shape; `meaning` says in symbols what is expected."""
+    if found.shape != expected:
+        raise InputError(f"{name}: expected shape {expected}, {meaning}, got {found.shape}; check the layer's weights")
+
+
+def _converted(value: Any, name: str, kind: str) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, OverflowError) as error:  # such as rows of different lengths
+        raise InputError(f"{name}: expected an array of {kind}, could not convert it: {error}") from None
