@@ -61,3 +61,56 @@ def test_split_by_budget_covers_everything_once(lengths, budget, max_texts):
         assert stop > start
         assert sum(lengths[start:stop]) <= budget or stop - start == 1
         assert max_texts is None or stop - start <= max_texts
+
+
+@pytest.mark.parametrize(
+    ("cu_seqlens", "message"),
+    [([0, 3], "cut 4 tokens"), ([1, 4], "cut 4"), ([0, 3, 2, 4], "cut 4"), ([0, 5, 4], "cut 4"), ([], "int64")],
+)
+def test_a_batch_that_does_not_cut_its_tokens_is_refused(cu_seqlens, message):
+    zeros = np.zeros(4, np.int32)
+    with pytest.raises(InputError, match=f"cu_seqlens: expected .*{message}"):
+        Batch(zeros, zeros, zeros, np.array(cu_seqlens, np.int64))
+    with pytest.raises(InputError, match="int64"):
+        Batch(zeros, zeros, zeros, np.array([0, 4], np.int32))
+    with pytest.raises(InputError, match="attended"):
+        Batch(zeros, zeros, zeros, np.array([0, 4]), np.ones(3, bool))
+
+
+@given(st.lists(st.integers(0, 200), max_size=40), st.integers(1, 8))
+def test_a_plan_covers_all_texts_in_groups_that_fit(lengths, threads):
+    batch = Batch.from_sequences([[0] * length for length in lengths], [[0] * length for length in lengths])
+    groups, largest, by_columns = batch.plan(threads)
+    assert groups[0] == 0 and groups[-1] == len(batch) and (np.diff(groups) > 0).all()
+    tokens = np.diff(batch.cu_seqlens[groups])
+    assert largest == max(tokens, default=0) and all(
+        t <= 128 or b - a == 1 for t, a, b in zip(tokens, groups, groups[1:])
+    )
+    assert by_columns == (threads > 1 and len(tokens) < 4 * threads)
+    assert batch.plan(threads) is batch.plan(threads) and batch.max_length == max(lengths, default=0)
+
+
+def test_positions_after_padding():
+    """As transformers' create_position_ids_from_input_ids: padding (id 1) stands at 1, others count from 2."""
+    ids = np.array([[0, 5, 1, 6, 2], [0, 2, 1, 1, 1]])
+    batch, _ = from_padded(ids, keep="all", first_position=2)
+    np.testing.assert_array_equal(batch.position_ids.reshape(2, 5), [[2, 3, 1, 4, 5], [2, 3, 1, 1, 1]])
+    flat = Batch.from_sequences([[0, 5, 1, 6, 2], [], [0, 2]], [[0] * 5, [], [0] * 2], first_position=2)
+    np.testing.assert_array_equal(flat.position_ids, [2, 3, 1, 4, 5, 2, 3])
+
+
+def test_padded_is_the_inverse_of_from_padded():
+    batch = Batch.from_sequences([[5, 6], [], [7, 8, 9]], [[0, 1], [], [0, 1, 1]])
+    ids, types, mask = batch.padded(4)
+    np.testing.assert_array_equal(ids, [[5, 6, 4], [4, 4, 4], [7, 8, 9]])
+    back, _ = from_padded(ids, mask, types)
+    for name in ("input_ids", "token_type_ids", "position_ids", "cu_seqlens"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(batch, name))
+
+
+def test_parts_are_the_batch():
+    batch = Batch.from_sequences([[i] * i for i in range(9)], [[0] * i for i in range(9)])
+    parts = list(batch.parts(10, 3))
+    assert [start for start, _ in parts] == [0, 3, 5, 6, 7, 8]
+    np.testing.assert_array_equal(np.concatenate([part.input_ids for _, part in parts]), batch.input_ids)
+    assert [part for _, part in batch.parts(10**6)] == [batch]

@@ -71,7 +71,7 @@ def test_dense_layers(isa, lengths, heads, size, inner, dtype, position, masked,
     x = rng.standard_normal((batch.num_tokens, heads * size)).astype(np.float32)
     expected = layer.in_parts(x, batch)
     for threads in (None, 1, 2, 3, 5):
-        found = layer.compiled(x, batch.cu_seqlens, batch.attended, num_threads=threads)
+        found = layer.compiled(x, batch, num_threads=threads)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -95,7 +95,7 @@ def test_layers_with_trees(isa, lengths, heads, size, trees, depth, position, bi
     x = rng.standard_normal((batch.num_tokens, heads * size)).astype(np.float32)
     expected = layer.in_parts(x, batch)
     for threads in (None, 1, 2, 3, 5):
-        np.testing.assert_array_equal(layer.compiled(x, batch.cu_seqlens, num_threads=threads), expected)
+        np.testing.assert_array_equal(layer.compiled(x, batch, num_threads=threads), expected)
 
 
 @each_isa
@@ -109,12 +109,12 @@ def test_large_batches_by_groups_and_by_columns(isa, dtype, lengths):
     x = rng.standard_normal((batch.num_tokens, 64)).astype(np.float32)
     expected = layer.in_parts(x, batch)
     for threads in (1, 2, 4):
-        np.testing.assert_array_equal(layer.compiled(x, batch.cu_seqlens, num_threads=threads), expected)
+        np.testing.assert_array_equal(layer.compiled(x, batch, num_threads=threads), expected)
 
 
 def test_no_rows():
     layer = random_layer(np.random.default_rng(0), 2, 8, 10, "float32", "post")
-    assert layer.compiled(np.zeros((0, 16), np.float32), np.zeros(1, int)).shape == (0, 16)
+    assert layer.compiled(np.zeros((0, 16), np.float32), random_batch(None, [])).shape == (0, 16)
 
 
 def test_what_cannot_be_compiled_runs_in_parts():
@@ -127,8 +127,7 @@ def test_what_cannot_be_compiled_runs_in_parts():
     np.testing.assert_array_equal(other(x, batch), other.in_parts(x, batch))
 
 
-@pytest.mark.parametrize("cu_seqlens", [[0, 3], [1, 4], [0, 3, 2, 4], [0, 5, 4]])
-def test_texts_that_do_not_cut_the_tokens_are_refused(cu_seqlens):
+def test_rows_of_another_batch_are_refused():
     layer = random_layer(np.random.default_rng(0), 2, 8, 10, "float32", "post")
-    with pytest.raises(InputError, match="expected to cut 4 tokens"):
-        layer.compiled(np.zeros((4, 16), np.float32), np.array(cu_seqlens))
+    with pytest.raises(InputError, match="a row for each of the batch's 7 tokens, got 4"):
+        layer.compiled(np.zeros((4, 16), np.float32), random_batch(None, [3, 4]))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import ufbert
 from ufbert import InputError, encoder
+from ufbert.batch import from_padded
 
 MODELS = {"bert": GOLDEN / "bert-mlm", "ultrafastbert": GOLDEN / "ultrafastbert-3x2"}
 
@@ -122,3 +123,22 @@ def test_a_text_is_the_same_bits_alone_and_in_any_batch(monkeypatch, name, dtype
     for threads in ("1", "3"):
         monkeypatch.setenv("UFBERT_NUM_THREADS", threads)
         np.testing.assert_array_equal(model(ids, mask).last_hidden_state, whole)
+
+
+@pytest.mark.parametrize("name", ["bert-mlm", "ultrafastbert-3x2", "crammedbert-glu"])
+def test_a_trace_is_the_run(name):
+    model = ufbert.load(GOLDEN / name)
+    batch, _ = from_padded(np.random.default_rng(0).integers(0, 100, (5, 11)))
+    traces = list(model.encoder.trace(batch))
+    assert len(traces) == len(model.encoder.layers)
+    for layer, trace, other in zip(model.encoder.layers, traces, model.encoder.trace(batch, inputs=False), strict=True):
+        np.testing.assert_array_equal(trace.output, other.output)
+        assert other.feed_forward_input is None
+        zero = np.zeros_like(trace.output)
+        given = layer.feed_forward(trace.feed_forward_input, residual=zero)
+        if layer.norm_position == "post":
+            given = layer.norm2(given + trace.feed_forward_input)
+            np.testing.assert_allclose(given, trace.output, atol=1e-5)
+    last = traces[-1].output
+    final = last if model.encoder.final_norm is None else model.encoder.final_norm(last)
+    np.testing.assert_array_equal(model.encoder(batch), final)

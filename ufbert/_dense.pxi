@@ -208,13 +208,6 @@ def layer_norm(
         )
 
 
-# Tokens that a member of a team takes through a layer at a time: its share, but no more than stays in its L2, and no
-# fewer than a panel of weights is worth fetching for.
-cdef enum: LEAST_ROWS = 32, MOST_ROWS = 128
-# Groups for each member below which they would not keep all members busy to the end: then columns are shared out.
-cdef enum: GROUPS_A_MEMBER = 4
-
-
 cdef class CompiledLayer:
     """An encoder layer of packed parts, run in one parallel region. Keeps the parts alive."""
 
@@ -244,35 +237,20 @@ cdef class CompiledLayer:
             self.layer.dense_in, self.layer.dense_out = &dense_in.layer, &dense_out.layer
 
     def forward(
-        self, const float[:, ::1] x, const int64_t[::1] cu_seqlens, const uint8_t[::1] attended, int num_threads,
-        float[:, ::1] y,
+        self, const float[:, ::1] x, const int64_t[::1] cu_seqlens, const uint8_t[::1] attended, ptrdiff_t longest,
+        const int64_t[::1] groups, ptrdiff_t largest, bint by_columns, int num_threads, float[:, ::1] y,
     ):
-        """Fill y (T, H); attended may be None. No axis may be empty."""
+        """Fill y (T, H) by the plan of `ufbert.batch.Batch`; attended may be None. No axis may be empty."""
         cdef const ufbert_dense *kernels = ufbert_dense_for(active.name)
-        cdef ptrdiff_t texts = cu_seqlens.shape[0] - 1, tokens = x.shape[0], longest = 0, largest = 0, count = 0, i
-        cdef ptrdiff_t most = max(LEAST_ROWS, min(MOST_ROWS, tokens // (2 * GROUPS_A_MEMBER * num_threads)))
-        cdef int64_t *groups = <int64_t *> malloc((texts + 1) * sizeof(int64_t))
+        cdef ptrdiff_t tokens = x.shape[0]
         cdef ufbert_pass work
         cdef int failed
-        if groups == NULL:
-            raise MemoryError(f"scratch of {texts} texts; split the batch")
-        groups[0] = 0
-        for i in range(texts):
-            longest = max(longest, cu_seqlens[i + 1] - cu_seqlens[i])
-            if cu_seqlens[i + 1] - cu_seqlens[groups[count]] > most and i > groups[count]:
-                largest = max(largest, cu_seqlens[i] - cu_seqlens[groups[count]])
-                count += 1
-                groups[count] = i
-        largest = max(largest, tokens - cu_seqlens[groups[count]])
-        count += 1
-        groups[count] = texts
-        work.x, work.y, work.cu_seqlens, work.groups = &x[0, 0], &y[0, 0], &cu_seqlens[0], groups
+        work.x, work.y, work.cu_seqlens, work.groups = &x[0, 0], &y[0, 0], &cu_seqlens[0], &groups[0]
         work.attended = &attended[0] if attended is not None else NULL
-        work.num_texts, work.num_groups, work.longest, work.largest = texts, count, longest, largest
-        work.by_columns = num_threads > 1 and count < GROUPS_A_MEMBER * num_threads
+        work.num_texts, work.num_groups = cu_seqlens.shape[0] - 1, groups.shape[0] - 1
+        work.longest, work.largest, work.by_columns = longest, largest, by_columns
         with nogil:
             failed = ufbert_run_layer(kernels, &self.layer, &work, num_threads)
-        free(groups)
         if not failed and self.trees is not None:
             failed = self.visit_trees(kernels, tokens, num_threads, &y[0, 0])
         if failed:

@@ -7,19 +7,46 @@ takes them apart and `pad` puts results back.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .errors import InputError
 
-__all__ = ["Batch", "from_padded", "pad", "split_by_budget"]
+__all__ = ["Batch", "Plan", "from_padded", "pad", "split_by_budget"]
+
+# A thread takes whole texts through an encoder layer, this many tokens at a time: at least what a panel of weights is
+# worth fetching for, at most what stays in its L2 cache.
+LEAST_ROWS, MOST_ROWS = 32, 128
+# With fewer groups than this for each thread, some threads would wait at the end: threads share out columns instead.
+GROUPS_A_THREAD = 4
 
 
-@dataclass(frozen=True)
+class Plan(NamedTuple):
+    """How threads share a batch out in an encoder layer.
+
+    Attributes
+    ----------
+    groups : (G + 1,) int64 array
+        Group g has the texts ``groups[g]:groups[g + 1]``.
+    largest : int
+        Tokens of the largest group.
+    by_columns : bool
+        Whether threads share out columns and heads, for lack of groups.
+    """
+
+    groups: np.ndarray
+    largest: int
+    by_columns: bool
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
-    """N texts of T tokens in all.
+    """N texts of T tokens in all; checked when it is made, planned once for all layers.
 
     Attributes
     ----------
@@ -28,6 +55,11 @@ class Batch:
         Text i has the tokens ``cu_seqlens[i]:cu_seqlens[i + 1]``.
     attended : (T,) bool array or None
         False where a token is computed but no token may attend to it; None where there is no such token.
+
+    Raises
+    ------
+    InputError
+        If the arrays do not fit together.
     """
 
     input_ids: np.ndarray
@@ -35,19 +67,27 @@ class Batch:
     position_ids: np.ndarray
     cu_seqlens: np.ndarray
     attended: np.ndarray | None = None
+    _plans: dict[int, Plan] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ends, tokens = self.cu_seqlens, len(self.input_ids)
+        if ends.dtype != np.int64 or ends.ndim != 1 or not ends.flags.c_contiguous or not len(ends):
+            raise InputError(f"cu_seqlens: expected a contiguous (N + 1,) int64 array, got {ends.dtype} {ends.shape}")
+        if ends[0] != 0 or ends[-1] != tokens or (ends[1:] < ends[:-1]).any():
+            raise InputError(f"cu_seqlens: expected to cut {tokens} tokens into texts, got {ends}")
+        if self.attended is not None and (self.attended.shape, self.attended.dtype) != ((tokens,), np.bool_):
+            raise InputError(f"attended: expected ({tokens},) bool, got {self.attended.shape} {self.attended.dtype}")
 
     @classmethod
-    def from_sequences(cls, ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]]) -> Batch:
-        """Join token sequences, as a tokenizer gives them."""
-        lengths = [len(sequence) for sequence in ids]
-        total = sum(lengths)
-        cu_seqlens = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-        return cls(
-            np.fromiter(chain.from_iterable(ids), np.int32, total),
-            np.fromiter(chain.from_iterable(type_ids), np.int32, total),
-            (np.arange(total) - np.repeat(cu_seqlens[:-1], lengths)).astype(np.int32),
-            cu_seqlens,
-        )
+    def from_sequences(
+        cls, ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]], first_position: int = 0
+    ) -> Batch:
+        """Join token sequences, as a tokenizer gives them; see `from_padded` for `first_position`."""
+        cu_seqlens = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+        total = cu_seqlens[-1]
+        input_ids = np.fromiter(chain.from_iterable(ids), np.int32, total)
+        type_ids = np.fromiter(chain.from_iterable(type_ids), np.int32, total)
+        return cls(input_ids, type_ids, _positions(input_ids, cu_seqlens, first_position), cu_seqlens)
 
     def __len__(self) -> int:
         """Number of texts."""
@@ -63,6 +103,38 @@ class Batch:
         """Tokens of each text, (N,) int64."""
         return np.diff(self.cu_seqlens)
 
+    @cached_property
+    def max_length(self) -> int:
+        """Tokens of the longest text."""
+        return int(self.lengths.max(initial=0))
+
+    def plan(self, num_threads: int) -> Plan:
+        """Plan an encoder layer for a number of threads, once."""
+        if num_threads not in self._plans:
+            rows = self.num_tokens // (2 * GROUPS_A_THREAD * num_threads)
+            runs = split_by_budget(self.lengths.tolist(), max(LEAST_ROWS, min(MOST_ROWS, rows)))
+            groups = np.array([0, *(stop for _, stop in runs)], np.int64)
+            largest = int(np.diff(self.cu_seqlens[groups]).max(initial=0))
+            by_columns = num_threads > 1 and len(groups) - 1 < GROUPS_A_THREAD * num_threads
+            self._plans[num_threads] = Plan(groups, largest, by_columns)
+        return self._plans[num_threads]
+
+    def parts(self, budget: int, max_texts: int | None = None) -> Iterator[tuple[int, Batch]]:
+        """Cut the batch as `split_by_budget` does: the number of the first text, and a batch of views."""
+        if self.num_tokens <= budget and (max_texts is None or len(self) <= max_texts):
+            yield 0, self
+            return
+        for start, stop in split_by_budget(self.lengths.tolist(), budget, max_texts):
+            yield start, self.select(start, stop)
+
+    def padded(self, padding: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pad to the longest text, with the id `padding`: input_ids, token_type_ids, attention_mask (N, S) int64."""
+        kept = np.arange(self.max_length) < self.lengths[:, None]
+        arrays = np.full(kept.shape, padding, np.int64), np.zeros(kept.shape, np.int64)
+        for array, values in zip(arrays, (self.input_ids, self.token_type_ids), strict=True):
+            array[kept] = values
+        return *arrays, kept.astype(np.int64)
+
     def select(self, start: int, stop: int) -> Batch:
         """Return the texts `start` to `stop` as a batch of views."""
         first, last = self.cu_seqlens[start], self.cu_seqlens[stop]
@@ -75,7 +147,13 @@ class Batch:
         )
 
 
-def from_padded(input_ids, attention_mask=None, token_type_ids=None, keep="attended") -> tuple[Batch, np.ndarray]:
+def from_padded(
+    input_ids: ArrayLike,
+    attention_mask: ArrayLike | None = None,
+    token_type_ids: ArrayLike | None = None,
+    keep: str = "attended",
+    first_position: int = 0,
+) -> tuple[Batch, np.ndarray]:
     """Take padded arrays apart.
 
     Parameters
@@ -88,11 +166,14 @@ def from_padded(input_ids, attention_mask=None, token_type_ids=None, keep="atten
     keep : {"attended", "first", "all"}
         Which masked tokens to keep in the batch although nothing attends to them: none, the first of each text
         (a pooler reads it), or all (a pooler averages over them).
+    first_position : int
+        Position of a text's first token. Above 0, as in RoBERTa, the id ``first_position - 1`` is padding: it stands
+        at that position itself and is not counted.
 
     Returns
     -------
     batch : Batch
-        Positions count from the start of the row, masked tokens included, as Hugging Face's BERT counts.
+        Positions count from the start of the row, masked tokens included, as Hugging Face's models count.
     kept : (N, S) bool array
         Which elements became tokens; the argument of `pad`.
 
@@ -120,13 +201,14 @@ def from_padded(input_ids, attention_mask=None, token_type_ids=None, keep="atten
         kept[:] = True
     elif keep == "first":
         kept[:, :1] = True
-    position_ids = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
+    rows = np.arange(0, input_ids.size + 1, shape[1]) if shape[0] else np.zeros(1, np.int64)
+    position_ids = _positions(input_ids.ravel(), rows, first_position).reshape(shape)
     attended = mask[kept]
     batch = Batch(
         input_ids[kept].astype(np.int32),
         type_ids[kept].astype(np.int32),
         position_ids[kept],
-        np.concatenate(([0], np.cumsum(kept.sum(axis=1, dtype=np.int64)))),
+        np.cumsum([0, *kept.sum(axis=1)], dtype=np.int64),
         None if attended.all() else attended,
     )
     return batch, kept
@@ -172,7 +254,15 @@ def split_by_budget(lengths: Sequence[int], budget: int, max_texts: int | None =
         yield start, len(lengths)
 
 
-def _integers(array, name: str, shape: tuple[int, ...] | None) -> np.ndarray:
+def _positions(input_ids: np.ndarray, cu_seqlens: np.ndarray, first: int) -> np.ndarray:
+    """Position of each token in its text, (T,) int32; see `from_padded`."""
+    counted = np.ones(len(input_ids), np.int64) if first == 0 else (input_ids != first - 1).astype(np.int64)
+    counts = np.concatenate(([0], np.cumsum(counted)))
+    before = np.repeat(counts[cu_seqlens[:-1]], np.diff(cu_seqlens))
+    return (counted * (counts[1:] - before) + (first - 1)).astype(np.int32)
+
+
+def _integers(array: ArrayLike, name: str, shape: tuple[int, ...] | None) -> np.ndarray:
     try:
         array = np.asarray(array)
     except (ValueError, TypeError, OverflowError) as error:  # such as rows of different lengths

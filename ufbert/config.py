@@ -51,6 +51,8 @@ class ModelConfig:
     task : {"base", "masked-lm", "sequence-classification", "token-classification", "question-answering"}
         Which head the checkpoint has.
     position_embedding : {"learned", "sinusoidal", "scaled-sinusoidal", "none"}
+    first_position : int
+        Position of a text's first token: 0, or as in RoBERTa the padding index + 1; see `ufbert.batch.from_padded`.
     norm_position : {"post", "pre"}
         Layer norm after each residual sum (BERT), or before each sublayer (crammed).
     norm : {"layer_norm", "rms_norm", "scale_norm"}
@@ -77,6 +79,7 @@ class ModelConfig:
     max_position_embeddings: int
     type_vocab_size: int = 0
     position_embedding: str = "learned"
+    first_position: int = 0
     embedding_norm: bool = True
     norm: str = "layer_norm"
     norm_position: str = "post"

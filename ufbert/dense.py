@@ -12,6 +12,7 @@ import numpy as np
 
 from . import _door
 from ._door import _cmm
+from .batch import Batch
 from .errors import InputError
 from .packed import PackedFFF
 
@@ -132,17 +133,18 @@ class CompiledLayer:
     def __call__(
         self,
         x: np.ndarray,
-        cu_seqlens: np.ndarray,
-        attended: np.ndarray | None = None,
+        batch: Batch,
         num_threads: int | None = None,
     ) -> np.ndarray:
-        """Apply the layer: (T, H) float32 -> (T, H) float32; `cu_seqlens` and `attended` as in `attention`."""
+        """Apply the layer to the tokens of a batch: (T, H) float32 -> (T, H) float32."""
         x = _door.tokens_array(x, self.width)
+        if len(x) != batch.num_tokens:
+            raise InputError(f"x: expected a row for each of the batch's {batch.num_tokens} tokens, got {len(x)}")
         y = np.empty_like(x)
         if len(x):
-            cu_seqlens, attended = _texts(cu_seqlens, attended, len(x))
             threads = _door.num_threads_for(int(len(x) * self._row_work), num_threads)
-            self._kernel.forward(x, cu_seqlens, attended, threads, y)
+            attended = None if batch.attended is None else np.ascontiguousarray(batch.attended).view(np.uint8)
+            self._kernel.forward(x, batch.cu_seqlens, attended, batch.max_length, *batch.plan(threads), threads, y)
         return y
 
 

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .batch import Batch, from_padded, pad, split_by_budget
+from .batch import Batch, from_padded, pad
 from .config import ModelConfig
 from .errors import InputError
 from .heads import CrammedClassifier, MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
 from .layers import Embeddings, EncoderLayer, Norm
 
-__all__ = ["Encoder", "Model", "ModelOutput"]
+__all__ = ["TOKEN_BUDGET", "Encoder", "LayerTrace", "Model", "ModelOutput"]
 
 TOKEN_BUDGET = 4_096
 """Tokens that run through the layers at a time: what bounds the memory of a call."""
+
+
+class LayerTrace(NamedTuple):
+    """What flows through one encoder layer, of T tokens.
+
+    Attributes
+    ----------
+    feed_forward_input : (T, H) float32 array or None
+        What its feed-forward layer reads: attention, residual sum and norm are done.
+    output : (T, H) float32 array
+        What the layer gives.
+    """
+
+    feed_forward_input: np.ndarray | None
+    output: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -28,20 +44,31 @@ class Encoder:
     final_norm: Norm | None
 
     def __call__(self, batch: Batch) -> np.ndarray:
-        """Run a ragged batch: T tokens -> (T, H) float32."""
+        """Run a ragged batch, which `TOKEN_BUDGET` should bound: T tokens -> (T, H) float32."""
         if batch.num_tokens == 0:
             return np.zeros((0, self.embeddings.word.shape[1]), np.float32)
-        if batch.num_tokens <= TOKEN_BUDGET:
-            return self._forward(batch)
-        runs = split_by_budget(batch.lengths.tolist(), TOKEN_BUDGET)
-        hidden = [self._forward(batch.select(start, stop)) for start, stop in runs]
-        return np.concatenate(hidden)
+        for trace in self.trace(batch, inputs=False):
+            x = trace.output
+        return x if self.final_norm is None else self.final_norm(x)
 
-    def _forward(self, batch: Batch) -> np.ndarray:
+    def trace(self, batch: Batch, inputs: bool = True) -> Iterator[LayerTrace]:
+        """Run a ragged batch layer by layer; a final norm is left out.
+
+        Parameters
+        ----------
+        batch : Batch
+        inputs : bool
+            Also yield what the feed-forward layers read, for which each layer runs in parts: the same bits, slower.
+
+        Yields
+        ------
+        LayerTrace
+            One for each layer, when it has run.
+        """
         x = self.embeddings(batch)  # (T,) -> (T, H)
         for layer in self.layers:
-            x = layer(x, batch)  # (T, H) -> (T, H)
-        return x if self.final_norm is None else self.final_norm(x)
+            read, x = layer.traced(x, batch) if inputs else (None, layer(x, batch))  # (T, H) -> (T, H)
+            yield LayerTrace(read, x)
 
 
 @dataclass(frozen=True)
@@ -94,9 +121,9 @@ class Model:
             If a shape, a dtype or an id does not fit the model.
         """
         keep = self.head.keep if self.head else "first" if self.pooler else "attended"
-        batch, kept = from_padded(input_ids, attention_mask, token_type_ids, keep)
+        batch, kept = from_padded(input_ids, attention_mask, token_type_ids, keep, self.config.first_position)
         self.check(batch, kept.shape[1])
-        hidden = self.encoder(batch)  # (T, H)
+        hidden = np.concatenate([self.encoder(part) for _, part in batch.parts(TOKEN_BUDGET)])  # (T, H)
         pooled = None if self.pooler is None else self.pooler(hidden, batch)
         logits = None
         if self.head is not None:
@@ -117,7 +144,7 @@ class Model:
                     f"{name}: expected ids from 0 to {limit - 1}, got {wrong}; "
                     "was the text tokenised with this model's own tokenizer?"
                 )
-        positions = self.config.max_position_embeddings
+        positions = self.config.max_position_embeddings - self.config.first_position
         if self.config.position_embedding != "none" and num_positions > positions:
             raise InputError(
                 f"input_ids: expected at most {positions} positions a text, got {num_positions}; truncate the texts"

@@ -163,16 +163,21 @@ class EncoderLayer:
 
     def __call__(self, x: np.ndarray, batch: Batch) -> np.ndarray:
         if self.compiled is not None:
-            return self.compiled(x, batch.cu_seqlens, batch.attended)
+            return self.compiled(x, batch)
         return self.in_parts(x, batch)
 
     def in_parts(self, x: np.ndarray, batch: Batch) -> np.ndarray:
         """Run the parts one after another."""
+        return self.traced(x, batch)[1]
+
+    def traced(self, x: np.ndarray, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Run the parts one after another; return what the feed-forward layer reads, and what the layer gives."""
         if self.norm_position == "pre":
             x = self.attention(self.norm1(x), batch, residual=x)
-            return self.feed_forward(self.norm2(x), residual=x)
-        x = self.norm1(self.attention(x, batch, residual=x))
-        return self.norm2(self.feed_forward(x, residual=x))
+            read = self.norm2(x)
+            return read, self.feed_forward(read, residual=x)
+        read = self.norm1(self.attention(x, batch, residual=x))
+        return read, self.norm2(self.feed_forward(read, residual=read))
 
 
 def _compiled(layer: EncoderLayer) -> dense.CompiledLayer | None:
