@@ -1,6 +1,7 @@
-"""The command ``ufbert``: arguments in, text, JSON lines or arrays out.
+"""The command ``ufbert``: one module for each verb, with its arguments beside what it does.
 
-Exit codes: 0 done, 1 failed or interrupted (what was finished is written), 2 wrong usage.
+The first line of a module's docstring is the verb's line in ``ufbert --help``; the whole is what ``ufbert VERB --help``
+says before the arguments.
 """
 
 from __future__ import annotations
@@ -13,12 +14,45 @@ import threading
 import warnings
 from collections.abc import Sequence
 
+from .. import __version__
 from ..errors import InputError, UfbertError
-from .arguments import parse
-from .commands import COMMANDS
+from . import classify, compare, convert, distill, embed, fill_mask, glue, info, ner, prune, qa, routes
+from .options import check_texts
 from .streams import complain, discard_unwritten
 
 __all__ = ["main"]
+
+VERBS = {
+    "Run a model on texts": {
+        "embed": embed,
+        "classify": classify,
+        "fill-mask": fill_mask,
+        "ner": ner,
+        "qa": qa,
+    },
+    "Make and examine models": {
+        "convert": convert,
+        "distill": distill,
+        "routes": routes,
+        "prune": prune,
+        "compare": compare,
+        "glue": glue,
+    },
+    "Other": {"info": info},
+}
+DESCRIPTION = """\
+BERT encoders on a CPU: sentence embeddings, classification, fill-mask, named
+entities and question answering, and UltraFastBERT, whose feed-forward layers
+are binary trees of neurons (FFF).
+"""
+EPILOG = """
+"ufbert COMMAND --help" describes a command. A model folder is one of
+Hugging Face transformers, sentence-transformers, crammedBERT, UltraFastBERT
+or of ufbert itself, read as it is.
+
+Exit codes: 0 done; 1 failed or interrupted, finished results are written;
+2 wrong usage.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,13 +74,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1
 
 
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; print help or complaints and exit where argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="ufbert",
+        usage="%(prog)s COMMAND [OPTIONS]",
+        description=DESCRIPTION + _list_of_verbs(),
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ufbert {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", help="one of the commands above", prog="ufbert"
+    )
+    verbs = {}
+    for modules in VERBS.values():
+        for name, module in modules.items():
+            verbs[name] = commands.add_parser(
+                name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+            )
+            module.add_arguments(verbs[name])
+            verbs[name].set_defaults(run=module.run)
+    arguments = parser.parse_args(argv)
+    if hasattr(arguments, "input"):  # the verbs on texts
+        check_texts(verbs[arguments.command], arguments)
+    return arguments
+
+
+def _list_of_verbs() -> str:
+    lines = []
+    for title, modules in VERBS.items():
+        lines.append(f"\n{title}:")
+        lines += [f"  {name:<10} {(module.__doc__ or '').splitlines()[0]}" for name, module in modules.items()]
+    return "\n".join(lines)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     warnings.showwarning = lambda message, *_: complain(f"warning: {message}")
     if getattr(arguments, "threads", None):
         os.environ["UFBERT_NUM_THREADS"] = str(arguments.threads)
     if sys.stdout is None and not getattr(arguments, "output", None):
         raise InputError("standard output: expected an open one, found it closed; open it, or use --output FILE")
-    code = COMMANDS[arguments.command](arguments)
+    code: int = arguments.run(arguments)
     if sys.stdout is not None:
         sys.stdout.flush()
     return code

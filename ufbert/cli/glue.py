@@ -1,4 +1,21 @@
-"""What ``ufbert glue`` does: scores of classifiers, of linear probes, or of what it fine-tunes."""
+"""Score models on GLUE and tasks like it: classifiers, or encoders.
+
+--model says what is scored:
+  a classifier folder             on the task that --tasks names
+  a folder of classifier folders  each on the task that it is named after
+  an encoder                      by a linear probe on its frozen embeddings,
+                                  or with --finetune by classifiers that are
+                                  trained first, one for each task and seed
+
+--data is GLUE's download: a folder for each task with train.tsv and dev.tsv.
+A folder of your own is a task too: texts in the first one or two columns,
+the label in the last. Needs the extra glue (pip install 'ufbert[glue]'),
+--finetune also train. A fine-tuning run that was interrupted goes on where
+it was.
+
+  ufbert glue --model FOLDER --data GLUE
+  ufbert glue --model ENCODER --data GLUE --finetune --seeds 3 --out RESULTS
+"""
 
 from __future__ import annotations
 
@@ -12,16 +29,57 @@ import numpy as np
 
 from ..checkpoint.writing import whole_file
 from ..errors import InputError
+from .options import add_precision, add_run, batch_size, positive
 
-__all__ = ["glue"]
+__all__ = ["add_arguments", "run"]
 
 
-def glue(arguments: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.usage = "%(prog)s --model FOLDER --data FOLDER [OPTIONS]"
+    parser.add_argument(
+        "--model", required=True, metavar="FOLDER", help="classifier, folder of classifiers, or encoder"
+    )
+    parser.add_argument("--data", required=True, metavar="FOLDER", help="folder with a folder for each task")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="CoLA, SST-2, ... (default: all in --data)")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="write results, predictions of test sets and trained classifiers to FOLDER"
+    )
+    parser.add_argument(
+        "--pooling",
+        help="of an encoder whose folder does not say: cls, mean, max or mean_sqrt_len",
+    )
+    parser.add_argument("--batch-size", type=batch_size, default=32, metavar="N", help="texts at once (default: 32)")
+    add_precision(parser)
+    add_run(parser, "no progress bars")
+    _add_training(parser.add_argument_group("fine-tuning"))
+
+
+def _add_training(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--finetune", action="store_true", help="train a classifier for each task; needs --out")
+    group.add_argument("--seeds", type=positive, default=1, metavar="N", help="train each N times (default: 1)")
+    group.add_argument("--epochs", type=positive, default=5, metavar="N", help="times through the data (default: 5)")
+    group.add_argument("--learning-rate", type=float, default=1e-4, metavar="RATE", help="at its peak (default: 1e-4)")
+    group.add_argument(
+        "--max-seq-length", type=positive, default=128, metavar="N", help="tokens of a text or pair (default: 128)"
+    )
+    group.add_argument(
+        "--top-layers", type=int, metavar="N", help="train and save only the last N layers and the head (default: all)"
+    )
+    group.add_argument(
+        "--save-dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="of the saved weights (default: float32)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Score a model on GLUE's dev sets; with --out also write results and predictions for the test sets."""
     from ..glue import find_classifiers, find_task, tasks_in
 
     if arguments.finetune and arguments.out is None:
-        raise InputError("--finetune: expected --out FOLDER for the classifiers, got none")
+        raise InputError("--finetune: expected --out FOLDER for the classifiers; add it")
     names = [find_task(name).name for name in arguments.tasks or []]
     if arguments.finetune:
         return _finetune(arguments, names or tasks_in(arguments.data))

@@ -14,8 +14,20 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import InputError
+from ..routes import Corpus
+from ..tasks.run import windows
 
-__all__ = ["ArrayWriter", "LineWriter", "complain", "discard_unwritten", "open_writer", "progress", "read_texts"]
+__all__ = [
+    "ArrayWriter",
+    "LineWriter",
+    "Watched",
+    "complain",
+    "discard_unwritten",
+    "open_writer",
+    "progress",
+    "read_texts",
+    "write_results",
+]
 
 
 def complain(message: str) -> None:
@@ -67,6 +79,37 @@ def progress(arguments: argparse.Namespace) -> Any:
 
     quiet = arguments.quiet or sys.stderr is None or not sys.stderr.isatty()
     return tqdm(total=len(arguments.texts) or None, disable=quiet, unit="text", desc=arguments.command)
+
+
+class Watched:
+    """A corpus with a progress bar on stderr, where a person is looking at it, each time it is read."""
+
+    def __init__(self, corpus: Corpus, arguments: argparse.Namespace) -> None:
+        self.corpus, self.command = corpus, arguments.command
+        self.quiet = arguments.quiet or sys.stderr is None or not sys.stderr.isatty()
+
+    def __iter__(self) -> Iterator[str]:
+        from tqdm import tqdm
+
+        yield from tqdm(self.corpus, self.command, self.corpus.max_texts, disable=self.quiet, unit="text")
+
+
+def write_results(
+    arguments: argparse.Namespace, plain: Callable[[str, Any], str], key: str, task: Callable[[list[str]], list[Any]]
+) -> int:
+    """Run a task over the texts, some at a time, and write each result when it is there; return the exit code."""
+    done = 0
+    with open_writer(arguments, plain, key) as writer, progress(arguments) as bar:
+        for window in windows(read_texts(arguments), arguments.batch_size):
+            try:
+                results = task(window)
+            except InputError as error:
+                raise InputError(f"texts {done} to {done + len(window) - 1}, counted from 0: {error}") from None
+            for text, result in zip(window, results, strict=True):
+                writer.write(text, result)
+            done += len(window)
+            bar.update(len(window))
+    return 0
 
 
 class _Writer:

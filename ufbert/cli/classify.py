@@ -1,0 +1,52 @@
+"""Classify texts, or pairs of texts.
+
+Prints for each text its most probable label with its score, and the text.
+The model is a folder with a classification head (BertForSequenceClassification
+and the like); the bundled one tells positive from negative opinions.
+
+  ufbert classify "A charming, funny film."
+  ufbert classify --model FOLDER --format jsonl < texts.txt
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..errors import InputError
+from ..tasks import TextClassifier
+from .options import add_texts, positive
+from .streams import write_results
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_texts(parser, default_model="the bundled sentiment classifier")
+    parser.add_argument("--top-k", type=positive, default=1, metavar="N", help="labels for each text (default: 1)")
+    parser.add_argument("--pairs", action="store_true", help="each text is two texts, separated by a tab")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the labels of each text."""
+    task = TextClassifier(arguments.model, arguments.dtype)
+    options = {"batch_size": arguments.batch_size, "on_overflow": arguments.on_overflow}
+
+    def labels(texts: list[str]) -> list[Any]:
+        inputs = [_pair(text) for text in texts] if arguments.pairs else texts
+        results = task(inputs, arguments.top_k, **options)
+        return [[result] for result in results] if arguments.top_k == 1 else results
+
+    return write_results(arguments, _plain, "labels", labels)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    parts = text.split("\t")
+    if len(parts) != 2:
+        raise InputError(f"--pairs: expected two texts separated by one tab, got {len(parts)} in {text!r:.80}")
+    return parts[0], parts[1]
+
+
+def _plain(text: str, labels: list[dict[str, Any]]) -> str:
+    return "\t".join(f"{label['label']}\t{label['score']:.4f}" for label in labels) + f"\t{text}"

@@ -1,0 +1,43 @@
+"""Find the answer to a question in each text.
+
+Prints for each text the best answer: its score, first and last character
+(the end excluded), and words. Texts of any length are searched. The model
+is a folder with a question-answering head.
+
+  ufbert qa --model FOLDER --question "Who?" "Maria moved to Berlin."
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..tasks import QuestionAnswerer
+from .options import add_texts, positive
+from .streams import write_results
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_texts(parser, overflow=False)
+    parser.usage = "%(prog)s --model FOLDER --question QUESTION [OPTIONS] [TEXT ...]"
+    parser.add_argument("--question", required=True, help="the question, the same for all texts")
+    parser.add_argument("--top-k", type=positive, default=1, metavar="N", help="answers for each text (default: 1)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the answers to one question from each text."""
+    task = QuestionAnswerer(arguments.model, arguments.dtype)
+
+    def answers(texts: list[str]) -> list[Any]:
+        questions = [arguments.question] * len(texts)
+        results = task(questions, texts, top_k=arguments.top_k, batch_size=arguments.batch_size)
+        return [[result] for result in results] if arguments.top_k == 1 else results
+
+    return write_results(arguments, _plain, "answers", answers)
+
+
+def _plain(_: str, answers: list[dict[str, Any]]) -> str:
+    return "\n".join(f"{a['score']:.4f}\t{a['start']}\t{a['end']}\t{a['answer']}" for a in answers)
