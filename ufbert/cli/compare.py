@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--tasks: expected tasks of scored pairs, such as STS-B or SICK-R, got {name}")
         rows = read_split(task, task.dev[0], folder)
         scored[task.name] = ScoredPairs(
-            [(first, second) for first, second in rows.texts], [float(label) for label in rows.labels]
+            [pair for pair in rows.texts if not isinstance(pair, str)], [float(label) for label in rows.labels]
         )
     texts = list(Corpus(arguments.texts, arguments.max_texts))
     results = compare(arguments.teacher, arguments.models, texts, scored, arguments.dtype, not arguments.quiet)
