@@ -35,7 +35,9 @@ def test_sentence_folders_keep_their_modules(tmp_path):
 
 def with_dense(folder):
     modules = json.loads((folder / "modules.json").read_text())
-    (folder / "modules.json").write_text(json.dumps([*modules, {"type": "x.Dense", "path": "2_Dense"}]))
+    (folder / "modules.json").write_text(
+        json.dumps([*modules, {"type": "sentence_transformers.models.Dense", "path": "2_Dense"}])
+    )
     (folder / "2_Dense").mkdir()
     (folder / "2_Dense" / "config.json").write_text('{"in_features": 12, "out_features": 4, "bias": false}')
     return folder / "2_Dense"
@@ -126,7 +128,7 @@ def test_bfloat16_rounds_to_nearest(value):
 def test_a_killed_conversion_leaves_no_target(bert_folder, tmp_path):
     code = f"""
 import os, ufbert.convert, sys
-module = sys.modules["ufbert.convert"]
+module = sys.modules["ufbert.checkpoint.folder"]
 module.write_tensors = lambda *a: os._exit(9)
 ufbert.convert({str(bert_folder)!r}, {str(tmp_path / "target")!r})
 """

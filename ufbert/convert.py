@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from .checkpoint.build import load
-from .checkpoint.files import WEIGHTS, ModelFolder
-from .checkpoint.sentence import list_modules, load_sentence_model
+from .checkpoint.folder import ModelFolder
+from .checkpoint.sentence import load_sentence_model
 from .checkpoint.shared import open_tensors
-from .checkpoint.tensors import Tensor, narrow_bfloat16, write_tensors
-from .checkpoint.writing import copy_settings, new_folder
+from .checkpoint.tensors import Tensor, narrow_bfloat16
+from .checkpoint.writing import new_folder
 from .errors import InputError, shown
 
 __all__ = ["DTYPES", "convert"]
@@ -47,38 +48,27 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtyp
     folder = ModelFolder(source)
     if dtype not in DTYPES:
         raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {shown(dtype)}")
-    modules = _load(folder)  # a model that this package cannot read is not worth having
+    _load(folder)  # a model that this package cannot read is not worth having
+    tensors = open_tensors(folder.transformer())
+    transformer = {name: _encode(tensors.tensor(name), dtype) for name in sorted(tensors.names())}
     with new_folder(target) as complete:
-        copy_settings(folder, complete)
-        for kind, path in modules:
-            if kind != "Normalize":  # which has neither settings nor weights
-                (complete / path).mkdir(parents=True, exist_ok=True)
-                copy_settings(folder.subfolder(path), complete / path)
-            if kind in ("Transformer", "Dense"):
-                _convert_weights(folder.subfolder(path), complete / path, dtype)
+        folder.copy_to(complete, transformer, encode=partial(_encode, dtype=dtype))
         _load(ModelFolder(complete))
     return Path(target)
 
 
-def _load(folder: ModelFolder) -> list[tuple[str, str]]:
-    """Load a model folder as a trial; return kinds and paths of its modules, in a plain folder the model alone."""
-    if folder.has("modules.json") or folder.has("1_Pooling/config.json"):
+def _load(folder: ModelFolder) -> None:
+    """Load a model folder as a trial."""
+    if folder.pooling():
         load_sentence_model(folder)
-        return list_modules(folder)
-    load(folder.path)
-    return [("Transformer", "")]
-
-
-def _convert_weights(folder: ModelFolder, target: Path, dtype: str) -> None:
-    tensors = open_tensors(folder)
-    encoded = {name: _encode(tensors.tensor(name), dtype) for name in sorted(tensors.names())}
-    write_tensors(target / WEIGHTS, encoded)
+    else:
+        load(folder.path)
 
 
 def _encode(tensor: Tensor, dtype: str) -> tuple[str, np.ndarray]:
     """A tensor's new dtype and values."""
     if not tensor.is_floating:
-        return tensor.dtype, tensor.array()
+        return tensor.stored()
     values = tensor.float32()
     if dtype == "float32":
         return "F32", values

@@ -309,7 +309,9 @@ def test_files_of_sentence_transformers(tmp_path, name, content, message):
 def test_dense_modules(tmp_path, config, message):
     folder = write_sentence_model(tmp_path / "model")
     modules = json.loads((folder / "modules.json").read_text())
-    (folder / "modules.json").write_text(json.dumps([*modules, {"type": "x.Dense", "path": "2_Dense"}]))
+    (folder / "modules.json").write_text(
+        json.dumps([*modules, {"type": "sentence_transformers.models.Dense", "path": "2_Dense"}])
+    )
     (folder / "2_Dense").mkdir()
     (folder / "2_Dense" / "config.json").write_text(json.dumps(config))
     tensors = {name: ("F32", np.ones((4, 12), np.float32)) for name in ("linear.weight", "extra")}

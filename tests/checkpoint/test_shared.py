@@ -20,7 +20,7 @@ def write_shared(folder, base="encoder", **changes):
     tensors = {"bert." + name: array for name, array in bert_tensors(BERT_CONFIG, seed=1).items()}
     tensors = {name: array for name, array in tensors.items() if name.startswith(TOP) or "pooler" in name}
     tensors |= {name: rng.standard_normal(shape).astype(np.float32) for name, shape in HEAD.items()}
-    write_bert(folder, tensors, architectures=["BertForSequenceClassification"], base_model=base, **changes)
+    write_bert(folder, tensors, architectures=["BertForSequenceClassification"], ufbert_base_model=base, **changes)
     (folder / "vocab.txt").unlink()
     return folder
 
@@ -52,7 +52,7 @@ def test_it_computes_what_one_file_would(tmp_path, shared, with_head):
 
 def test_a_converted_copy_stands_alone(tmp_path, shared):
     copy = ufbert.convert(shared, tmp_path / "elsewhere" / "copy", "float32")
-    assert "base_model" not in json.loads((copy / "config.json").read_text())
+    assert "ufbert_base_model" not in json.loads((copy / "config.json").read_text())
     np.testing.assert_array_equal(
         ufbert.TextClassifier(copy).logits(["the cat"]), ufbert.TextClassifier(shared).logits(["the cat"])
     )
@@ -66,11 +66,11 @@ def test_only_a_name_beside_it_is_followed(tmp_path, name):
 
 
 def test_missing_bases_chains_and_circles(tmp_path, shared):
-    with pytest.raises(CheckpointError, match="nothing: expected the model folder .* base_model, found none"):
+    with pytest.raises(CheckpointError, match="nothing: expected the model folder .* ufbert_base_model, found none"):
         ufbert.TextClassifier(write_shared(tmp_path / "lost", "nothing"))
     with pytest.raises(CheckpointError, match="found none; put it there"):
         ufbert.TextClassifier(write_shared(tmp_path / "circle", "circle"))
-    with pytest.raises(CheckpointError, match="found one that has a base_model itself"):
+    with pytest.raises(CheckpointError, match="found one that has a base model itself"):
         ufbert.TextClassifier(write_shared(tmp_path / "chain", "classifier"))
 
 

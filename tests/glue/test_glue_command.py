@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import write_sentence_model
+from conftest import GOLDEN, write_sentence_model
 from glue_files import write_classifier
 
 COMMAND = [sys.executable, "-m", "ufbert", "glue"]
@@ -61,3 +61,12 @@ def test_an_encoder_is_probed(tmp_path):
 )
 def test_refusals(glue, arguments, message):
     assert message in run("--data", glue, *arguments, code=1)[1]
+
+
+def test_an_encoder_whose_transformer_is_in_a_subfolder_is_probed(tmp_path):
+    (tmp_path / "data" / "Mood").mkdir(parents=True)
+    for split in ("train", "dev"):
+        (tmp_path / "data" / "Mood" / f"{split}.tsv").write_text("a cat\tgood\nthe dog\tbad\nx y\tgood\nz\tbad\n")
+    model = GOLDEN / "sentence-transformers" / "subfolder-0-transformer"
+    out, _ = run("--model", model, "--data", tmp_path / "data", "--out", tmp_path / "out")
+    assert out.startswith("linear probe on frozen sentence embeddings\nMood ")

@@ -39,7 +39,7 @@ def write_shared(folder):
     write_head(folder)
     tensors = load_file(folder / "model.safetensors")
     mine = {name: array for name, array in tensors.items() if ".layer.1." in name or name.startswith("classifier")}
-    write_fff(folder, mine, architectures=["BertForTokenClassification"], base_model="encoder")
+    write_fff(folder, mine, architectures=["BertForTokenClassification"], ufbert_base_model="encoder")
     (folder / "vocab.txt").unlink()
     return folder
 
@@ -100,7 +100,9 @@ def test_what_is_stored(tmp_path):
 def test_embeddings_of_a_sentence_folder_with_dense(tmp_path):
     source = MAKE["sentence"](tmp_path / "source")
     modules = json.loads((source / "modules.json").read_text())
-    (source / "modules.json").write_text(json.dumps([*modules, {"type": "x.Dense", "path": "2_Dense"}]))
+    (source / "modules.json").write_text(
+        json.dumps([*modules, {"type": "sentence_transformers.models.Dense", "path": "2_Dense"}])
+    )
     (source / "2_Dense").mkdir()
     (source / "2_Dense" / "config.json").write_text('{"in_features": 12, "out_features": 4, "bias": false}')
     weight = np.random.default_rng(0).standard_normal((4, 12)).astype(np.float32)

@@ -37,7 +37,7 @@ def test_a_shared_encoder(tmp_path):
     write_bert(tmp_path / "encoder")
     tensors = {"bert." + name: array for name, array in bert_tensors(BERT_CONFIG, seed=1).items()}
     mine = {name: array for name, array in tensors.items() if name.startswith("bert.encoder.layer.1.")}
-    compare_to_ufbert(write_bert(tmp_path / "mine", mine, base_model="encoder"))
+    compare_to_ufbert(write_bert(tmp_path / "mine", mine, ufbert_base_model="encoder"))
 
 
 def test_names_are_the_checkpoint_s(tmp_path):

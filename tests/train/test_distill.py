@@ -73,6 +73,21 @@ def test_the_student_is_a_plain_folder_nearer_to_the_teacher_than_without_traini
     assert (config["model_type"], config["num_trees"], config["depth"]) == ("ufbert", 3, 3)
 
 
+def test_a_student_of_a_teacher_without_modules_json_can_be_loaded(corpus, tmp_path):
+    source = write_sentence_model(tmp_path / "source")
+    (source / "modules.json").unlink()
+    quick = dataclasses.replace(SMALL, grow_tokens=0, local_tokens=0, tokens=0)
+    assert SentenceEncoder(distill(source, corpus, tmp_path / "fff", quick)).encode("the cat").shape == (12,)
+
+
+@pytest.mark.parametrize("mode", ["max", "mean_sqrt_len"])
+def test_a_teacher_whose_pooling_cannot_be_distilled_is_refused(tmp_path, mode):
+    key = {"max": "pooling_mode_max_tokens", "mean_sqrt_len": "pooling_mode_mean_sqrt_len_tokens"}[mode]
+    source = write_sentence_model(tmp_path / "source", key)
+    with pytest.raises(CheckpointError, match=f"expected a teacher with cls or mean pooling, found {mode};"):
+        Teacher(source)
+
+
 def test_log_and_curves_stand_beside(student):
     beside = student.parent / "fff.training"
     log = json.loads((beside / "log.json").read_text())

@@ -1,6 +1,7 @@
 """Fine-tuning: what it writes, that it resumes, and that torch and ufbert agree on it."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import BERT_CONFIG, FFF_CONFIG, bert_tensors, fff_tensors, write_bert, write_fff
+from conftest import BERT_CONFIG, FFF_CONFIG, GOLDEN, bert_tensors, fff_tensors, write_bert, write_fff
 from safetensors.numpy import load_file
 
 import ufbert
@@ -168,7 +169,7 @@ def test_top_layers_alone_are_stored_and_share_the_encoder(encoder, data, tmp_pa
     stored = load_file(out / "model.safetensors")
     assert all(name.startswith(("bert.encoder.layer.1.", "bert.pooler.", "classifier.")) for name in stored)
     assert {array.dtype for array in stored.values()} == {np.dtype(np.float16)}
-    assert json.loads((out / "config.json").read_text())["base_model"] == "encoder"
+    assert json.loads((out / "config.json").read_text())["ufbert_base_model"] == "encoder"
     shared = ufbert.TextClassifier(out)
     assert evaluate(shared, task, folder)[0].metrics["accuracy"] > 0.9
     texts = [("the c", "a cat"), ("the", "b")]
@@ -176,6 +177,15 @@ def test_top_layers_alone_are_stored_and_share_the_encoder(encoder, data, tmp_pa
     np.testing.assert_array_equal(shared.logits(texts), whole.logits(texts))
     with pytest.raises(InputError, match="top_layers: expected 0 to 2"):
         finetune(encoder, task, folder, tmp_path / "out2", Recipe(top_layers=3))
+
+
+@pytest.mark.parametrize("top_layers", [None, 1])
+def test_an_encoder_in_a_subfolder_is_fine_tuned(data, tmp_path, top_layers):
+    task, folder = load_task(data, "Pairs")
+    encoder = tmp_path / "encoder"
+    shutil.copytree(GOLDEN / "sentence-transformers" / "subfolder-0-transformer", encoder)
+    out = finetune(encoder, task, folder, tmp_path / "out", Recipe(epochs=1, top_layers=top_layers))
+    assert ufbert.TextClassifier(out).logits([("the c", "a cat")]).shape == (1, 2)
 
 
 def test_the_command_finetunes_with_seeds_and_reports_the_median(data, tmp_path):

@@ -29,7 +29,7 @@ from ..layers import (
 )
 from . import names
 from .configs import parse_config
-from .files import ModelFolder
+from .folder import ModelFolder
 from .pruned import expand, kept_nodes
 from .shared import open_tensors
 from .tensors import Tensors

@@ -14,12 +14,12 @@ from ..heads import Dense, Normalize, Pooling
 from ..layers import Linear
 from ..tokenizer import Tokenizer
 from .build import load_model
-from .files import ModelFolder
+from .folder import ModelFolder, Module
 from .options import Options
 from .tensors import Tensors
 from .tokenization import load_tokenizer
 
-__all__ = ["POOLING_MODES", "SIMILARITIES", "SentenceModel", "SentenceSettings", "load_sentence_model", "list_modules"]
+__all__ = ["POOLING_MODES", "SIMILARITIES", "SentenceModel", "SentenceSettings", "load_sentence_model"]
 
 POOLING_MODES = {
     # in the order in which sentence-transformers joins them
@@ -76,8 +76,8 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: 
     CheckpointError
         If the folder does not say how to pool and `pooling` is None, or has a module that is not supported.
     """
-    modules = list_modules(folder, pooling)
-    root = folder.subfolder(modules[0][1])
+    modules = _checked_modules(folder, pooling)
+    root = folder.transformer()
     model = load_model(root, encoder_only=True, dtype=dtype)
     name, positions = "sentence_bert_config.json", model.config.max_position_embeddings
     transformer = Options(root.read_optional_json(name), root.path / name)
@@ -87,7 +87,7 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: 
     longest = tokenizer.max_length if limit is None else min(limit, positions)
     tokenizer = replace(tokenizer, max_length=positions)  # max_seq_length counts, not the tokenizer's model_max_length
 
-    pool = _pooling(folder, modules, pooling, model.config.hidden_size)
+    pool = _pooling(folder, pooling, model.config.hidden_size)
     width = model.config.hidden_size * len(pool.modes)
     after: list[Callable[[np.ndarray], np.ndarray]] = []
     for kind, path in modules[2:]:
@@ -124,42 +124,37 @@ def _is_positive(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def list_modules(folder: ModelFolder, pooling: str | None = None) -> list[tuple[str, str]]:
-    """Give kinds and paths of the modules: a transformer, a pooling, then any number of dense and normalise modules.
+def _checked_modules(folder: ModelFolder, pooling: str | None) -> list[Module]:
+    """Return the modules: a transformer, a pooling, then any number of dense and normalise modules.
 
     Raises
     ------
     CheckpointError
-        If ``modules.json`` names others, or there is none and `pooling` is None.
+        If the folder has others, or does not say how to pool and `pooling` is None.
     """
-    if not folder.has("modules.json"):
-        if pooling is None and not folder.has("1_Pooling/config.json"):
+    modules = folder.modules()
+    if len(modules) == 1 and not folder.has("modules.json"):
+        if pooling is None:
             raise CheckpointError(
                 f"{folder.path}: expected modules.json or 1_Pooling/config.json, found neither, so how to pool is not "
                 f"known; say it: pooling={' | '.join(map(repr, POOLING_MODES))}"
             )
-        return [("Transformer", ""), ("Pooling", "1_Pooling")]
-    file = folder.path / "modules.json"
-    found = []
-    for module in folder.read_json("modules.json", list):
-        if not isinstance(module, dict) or not isinstance(module.get("type"), str):
-            raise CheckpointError(f"{file}: expected objects with a type and a path, found {shown(module)}")
-        found.append((module["type"].rsplit(".", 1)[-1], module.get("path", "")))
-    kinds = [kind for kind, _ in found]
+        return modules
+    kinds = [kind for kind, _ in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= {"Dense", "Normalize"}:
         raise CheckpointError(
-            f"{file}: expected the modules Transformer, Pooling, and then Dense or Normalize, found {shown(kinds)}; "
-            "ufbert supports no others"
+            f"{folder.path / 'modules.json'}: expected the modules Transformer, Pooling, and then Dense or Normalize, "
+            f"found {shown(kinds)}; ufbert supports no others"
         )
-    return found
+    return modules
 
 
-def _pooling(folder: ModelFolder, modules: list[tuple[str, str]], pooling: str | None, hidden_size: int) -> Pooling:
-    if pooling is not None:
+def _pooling(folder: ModelFolder, pooling: str | None, hidden_size: int) -> Pooling:
+    root = folder.pooling()
+    if pooling is not None or root is None:
         if not isinstance(pooling, str) or pooling not in POOLING_MODES:
             raise CheckpointError(f"pooling: expected one of {', '.join(POOLING_MODES)}, got {shown(pooling)}")
         return Pooling((pooling,))
-    root = folder.subfolder(modules[1][1])
     config = Options(root.read_json("config.json"), root.path / "config.json")
     for key in ("word_embedding_dimension", "embedding_dimension"):
         config.refuse_unless(key, (hidden_size, None), hidden_size)

@@ -1,4 +1,4 @@
-"""Tensors of a model folder that shares its encoder with another one, its ``base_model``."""
+"""Tensors of a model folder that shares its encoder with another one, its ``ufbert_base_model``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from . import names
-from .files import ModelFolder
+from .folder import ModelFolder
 from .tensors import Tensors
 
 __all__ = ["open_tensors"]
@@ -29,10 +29,10 @@ def open_tensors(folder: ModelFolder) -> Tensors:
     if base is None:
         return tensors
     config: Mapping[str, Any] = base.read_json("config.json")
-    if config.get("base_model") is not None:
+    if base.base() is not None:
         raise CheckpointError(
-            f"{base.path / 'config.json'}: expected a model with all its weights as the base_model of {folder.path}, "
-            "found one that has a base_model itself; name that one"
+            f"{base.path / 'config.json'}: expected all weights in the base model of {folder.path}, "
+            "found one that has a base model itself; name that one"
         )
     family = FAMILIES.get(str(config.get("model_type")), "bert")
     prefix, found = names.PREFIX[family], Tensors(base.weight_files())

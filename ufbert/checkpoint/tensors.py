@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError, InputError, shown
-from .files import check_regular
+from .writing import check_regular
 
 __all__ = ["Tensor", "Tensors", "encoded", "narrow_bfloat16", "widen_bfloat16", "write_tensors"]
 
@@ -50,6 +50,10 @@ class Tensor:
             )
         array: np.ndarray = np.frombuffer(self.data, dtype).reshape(self.shape)
         return array if array.flags.aligned else array.copy()
+
+    def stored(self) -> tuple[str, np.ndarray]:
+        """Return its dtype and values as they are, for `write_tensors`."""
+        return self.dtype, self.array()
 
     def float32(self) -> np.ndarray:
         """Return it as float32: a view of the file for F32, else a copy.
@@ -180,6 +184,10 @@ class Tensors:
                 "are config.json and weights of the same model?"
             )
         return tensor
+
+    def stored(self) -> dict[str, tuple[str, np.ndarray]]:
+        """Return all tensors as they are, for `write_tensors`."""
+        return {name: tensor.stored() for name, tensor in self._tensors.items()}
 
     def release(self) -> None:
         """Give the files' pages back to the system once they are packed; what is still used is read again."""

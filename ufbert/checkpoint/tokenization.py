@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ..errors import CheckpointError
 from ..tokenizer import Tokenizer
-from .files import ModelFolder
+from .folder import ModelFolder
 from .options import Options
 
 __all__ = ["load_tokenizer"]

@@ -1,31 +1,43 @@
-"""Writing folders and files: they appear when they are complete, or not at all."""
+"""Files and folders on disk: only regular files are read, and what is written appears when it is complete."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import InputError, shown
-from .files import ModelFolder, check_regular
+from ..errors import CheckpointError, InputError, shown
 
-__all__ = ["checked_place", "copy_settings", "new_folder", "whole_file"]
+__all__ = ["check_regular", "checked_place", "new_folder", "unreadable", "whole_file"]
 
-# What a model folder and its module folders are made of; pickles, code and other formats stay behind.
-TOKENIZER = ("special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
-KEPT = (
-    *TOKENIZER,
-    "config.json",
-    "config_sentence_transformers.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "README.md",
-    "LICENSE",
-)
+
+def check_regular(file: Path) -> int:
+    """Return the size of a file, after links.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or a folder, a pipe or a device, of which reading might never end.
+    """
+    try:
+        status = file.stat()
+    except (OSError, ValueError) as error:
+        raise unreadable(file, error) from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+        raise CheckpointError(f"{file}: expected a regular file, found {kind}; copy the model folder anew")
+    return status.st_size
+
+
+def unreadable(file: Path, error: Exception) -> CheckpointError:
+    """Build the complaint about a file that cannot be opened."""
+    return CheckpointError(
+        f"{file}: expected a readable file, found none ({getattr(error, 'strerror', None) or error}); "
+        "copy the whole model folder, not only the weights"
+    )
 
 
 @contextmanager
@@ -71,20 +83,6 @@ def whole_file(file: Path) -> Iterator[Path]:
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
-
-
-def copy_settings(folder: ModelFolder, target: Path) -> None:
-    """Copy what a folder has but its weights; one that shares a base model's tokenizer gets a copy of that."""
-    base = folder.base() if folder.has("config.json") else None
-    for source, names in ((base, TOKENIZER if base else ()), (folder, KEPT)):
-        for name in names:
-            if source and source.has(name):
-                check_regular(source.path / name)
-                shutil.copyfile(source.path / name, target / name)
-    if base:  # the copy stands alone
-        config = folder.read_json("config.json")
-        del config["base_model"]
-        (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def checked_place(target: str | os.PathLike[str], replace: bool = False) -> Path:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint.files import ModelFolder
-from ..checkpoint.sentence import list_modules
 from ..checkpoint.writing import checked_place
 from ..errors import InputError
 from ..routes import Corpus as TextFile
@@ -111,7 +109,7 @@ def distill(
 
 def _new_student(teacher: Path, recipe: Recipe) -> Bert:
     """The teacher with feed-forward layers of random weights."""
-    student = Bert.from_folder(_root(teacher))
+    student = Bert.from_folder(teacher)
     student.replace_feed_forward(**recipe.feed_forward(student.config.hidden_size))
     return student
 
@@ -125,7 +123,7 @@ def _let_decide(student: Bert, recipe: Recipe) -> None:
 
 def _started(folder: Path, recipe: Recipe, teacher: Teacher) -> Bert:
     """Read a model that was converted before: of the recipe's shape, and of the teacher's."""
-    student, config = Bert.from_folder(_root(folder)), teacher.config
+    student, config = Bert.from_folder(folder), teacher.config
     shape = {name: getattr(config, name) for name in ("hidden_size", "num_hidden_layers", "vocab_size")}
     for name, wanted in (shape | recipe.feed_forward(config.hidden_size)).items():
         found = getattr(student.config, name)
@@ -137,9 +135,3 @@ def _started(folder: Path, recipe: Recipe, teacher: Teacher) -> Bert:
     if recipe.control is None and student.config.num_trees < recipe.num_trees:
         add_trees(student, recipe.num_trees)
     return student
-
-
-def _root(folder: Path) -> Path:
-    """Where the transformer of a sentence-transformers folder is."""
-    files = ModelFolder(folder)
-    return folder / list_modules(files)[0][1] if files.has("modules.json") else folder

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from ..checkpoint.files import ModelFolder
-from ..checkpoint.sentence import list_modules
-from ..checkpoint.tensors import encoded, write_tensors
-from ..checkpoint.writing import copy_settings, new_folder
+from ..checkpoint.folder import ModelFolder
+from ..checkpoint.tensors import encoded
+from ..checkpoint.writing import new_folder
 from ..torch import Bert
 from .card import card
 from .training import State
@@ -19,21 +17,12 @@ __all__ = ["write_student"]
 def write_student(state: State, student: Bert, teacher: Path, target: Path) -> None:
     """Write the teacher's folder anew with the student's weights, float16."""
     source = ModelFolder(teacher)
-    modules = list_modules(source) if source.has("modules.json") else [("Transformer", "")]
+    layer = student.encoder["layer"][0]
+    neurons = len(layer.ffn.linear_in.weight if layer.ffn is not None else layer.intermediate["dense"].weight)
+    tensors = {name: encoded(name, array, "float16") for name, array in sorted(student.tensors().items())}
     with new_folder(target) as complete:
-        copy_settings(source, complete)
-        for kind, path in modules:
-            if kind != "Normalize":
-                (complete / path).mkdir(parents=True, exist_ok=True)
-                copy_settings(source.subfolder(path), complete / path)
-        root = complete / modules[0][1]
-        layer = student.encoder["layer"][0]
-        neurons = len(layer.ffn.linear_in.weight if layer.ffn is not None else layer.intermediate["dense"].weight)
+        source.copy_to(complete, tensors, _config(source.transformer(), student))
         (complete / "README.md").write_text(card(state, target.name, neurons))  # in place of the teacher's
-        config = _config(ModelFolder(teacher / modules[0][1]), student)
-        (root / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        tensors = {name: encoded(name, array, "float16") for name, array in sorted(student.tensors().items())}
-        write_tensors(root / "model.safetensors", tensors)
 
 
 def _config(source: ModelFolder, student: Bert) -> dict[str, object]:

@@ -47,11 +47,15 @@ class Teacher:
 
     def __init__(self, folder: str, dtype: str = "float32") -> None:
         files = ModelFolder(folder)
-        has_pooling = files.has("modules.json") or files.has("1_Pooling/config.json")
-        loaded = load_sentence_model(files, None if has_pooling else "mean", dtype)
+        loaded = load_sentence_model(files, None if files.pooling() else "mean", dtype)
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
         self.config = loaded.model.config
-        self.pooling = "cls" if tuple(loaded.pooling.modes) == ("cls",) else "mean"
+        self.pooling = loaded.pooling.modes[0]
+        if loaded.pooling.modes not in (("cls",), ("mean",)):
+            raise CheckpointError(
+                f"{folder}: expected a teacher with cls or mean pooling, found {' and '.join(loaded.pooling.modes)}; "
+                "embeddings pooled otherwise cannot be distilled: choose another model"
+            )
         if self.config.family != "bert" or self.config.feed_forward != "dense":
             raise CheckpointError(
                 f"{folder}: expected a BERT with dense feed-forward layers as a teacher, found "

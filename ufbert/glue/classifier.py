@@ -45,7 +45,7 @@ class Classifier(nn.Module):
         self, folder: str | os.PathLike[str], num_labels: int, dropout: float = 0.1, top_layers: int | None = None
     ) -> None:
         super().__init__()
-        self.source = ModelFolder(folder)
+        self.source, self.name = ModelFolder(folder).transformer(), Path(folder).resolve().name
         self.bert = Bert.from_folder(folder)
         hidden = self.bert.config.hidden_size
         self.pooler = nn.Linear(hidden, hidden)
@@ -69,7 +69,7 @@ class Classifier(nn.Module):
         """Write a plain classifier folder.
 
         With `top_layers` it has only what was trained, and names the encoder's folder, which must stand beside it, as
-        its ``base_model``.
+        its ``ufbert_base_model``.
         """
         folder.mkdir(parents=True, exist_ok=True)
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
@@ -97,7 +97,7 @@ class Classifier(nn.Module):
         for stale in ("num_labels", "_name_or_path"):  # the first follows from id2label
             config.pop(stale, None)
         if self.top_layers is not None:
-            config["base_model"] = self.source.path.resolve().name
+            config["ufbert_base_model"] = self.name
         return config
 
     def _copy_pooler(self) -> None:

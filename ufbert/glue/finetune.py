@@ -191,7 +191,7 @@ def _padded(input_ids: list[np.ndarray], token_type_ids: list[np.ndarray]) -> tu
 
 
 def _encoder_files(encoder: str | os.PathLike[str]) -> list[Path]:
-    folder = ModelFolder(encoder)
+    folder = ModelFolder(encoder).transformer()
     return [folder.path / "config.json", *folder.weight_files()]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..checkpoint.configs import parse_config
-from ..checkpoint.files import ModelFolder
+from ..checkpoint.folder import ModelFolder
 from ..errors import InputError
 from .tasks import find_task
 
@@ -38,8 +38,8 @@ def find_classifiers(model: str | os.PathLike[str], tasks: Sequence[str] | None)
         If the folder is not usable.
     """
     root = ModelFolder(model)
-    if root.has("config.json"):
-        return _one(root, tasks)
+    if root.has("config.json") or root.has("modules.json"):
+        return _one(root.transformer(), tasks)
     folders = [path for path in sorted(root.path.iterdir()) if (path / "config.json").is_file()]
     found = {path.name: path for path in folders if _is_classifier(ModelFolder(path))}
     if not found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ import numpy as np
 
 from ..checkpoint import names
 from ..checkpoint.configs import parse_config
-from ..checkpoint.files import WEIGHTS, ModelFolder
+from ..checkpoint.folder import ModelFolder
 from ..checkpoint.pruned import expand, kept_nodes
-from ..checkpoint.sentence import list_modules
 from ..checkpoint.shared import open_tensors
-from ..checkpoint.tensors import Tensors, write_tensors
-from ..checkpoint.writing import copy_settings, new_folder
+from ..checkpoint.tensors import Tensors
+from ..checkpoint.writing import new_folder
 from ..config import ModelConfig
 from ..errors import CheckpointError, InputError
 from ..tasks.run import check_iterable
@@ -144,22 +142,10 @@ def _check_same(routes: Routes, digests: list[bytes], again: Routes, found: list
 
 def _write(folder: ModelFolder, target: Path, visited: list[np.ndarray]) -> tuple[PrunedLayer, ...]:
     """Write the pruned model with all that is around it."""
-    is_sentence_model = folder.has("modules.json") or folder.has("1_Pooling/config.json")
-    modules = list_modules(folder) if is_sentence_model else [("Transformer", "")]
-    copy_settings(folder, target)
-    for kind, path in modules:
-        if kind != "Normalize":  # which has neither settings nor weights
-            (target / path).mkdir(parents=True, exist_ok=True)
-            copy_settings(folder.subfolder(path), target / path)
-        if kind == "Dense":
-            write_tensors(target / path / WEIGHTS, _stored(Tensors(folder.subfolder(path).weight_files())))
-    return _write_transformer(folder.subfolder(modules[0][1]), target / modules[0][1], visited)
-
-
-def _write_transformer(folder: ModelFolder, target: Path, visited: list[np.ndarray]) -> tuple[PrunedLayer, ...]:
-    settings = folder.read_json("config.json")
-    config, tensors = parse_config(settings, encoder_only=True), open_tensors(folder)
-    stored = _stored(tensors)
+    root = folder.transformer()
+    settings = root.read_json("config.json")
+    config, tensors = parse_config(settings, encoder_only=True), open_tensors(root)
+    stored = tensors.stored()
     spelling = names.spelling(config.family, tensors)
     layers = []
     for index, nodes in enumerate(visited):
@@ -168,22 +154,15 @@ def _write_transformer(folder: ModelFolder, target: Path, visited: list[np.ndarr
         new = dict(_pruned_tensors(tensors, spelled, nodes, config))
         stored |= new
         layers.append(PrunedLayer(config.num_trees * config.num_nodes, len(nodes), _size(old), _size(new)))
-    write_tensors(target / WEIGHTS, stored)
-    settings.pop("base_model", None)  # the pruned model stands alone
-    (target / "config.json").write_text(json.dumps(settings | {"pruned": True}, indent=2) + "\n", encoding="utf-8")
+    folder.copy_to(target, stored, settings | {"pruned": True})
     return tuple(layers)
-
-
-def _stored(tensors: Tensors) -> dict[str, tuple[str, np.ndarray]]:
-    """All tensors as they are, for `write_tensors`."""
-    return {name: (tensors.tensor(name).dtype, tensors.tensor(name).array()) for name in tensors.names()}
 
 
 def _layer_tensors(tensors: Tensors, spelled: dict[str, str]) -> Iterator[tuple[str, tuple[str, np.ndarray]]]:
     """The tensors of a layer that have a row or column for each node, as they are stored."""
     for name in (spelled["fff_in"] + ".weight", spelled["fff_in"] + ".bias", spelled["fff_out"], spelled["fff_nodes"]):
         if name in tensors:
-            yield name, (tensors.tensor(name).dtype, tensors.tensor(name).array())
+            yield name, tensors.tensor(name).stored()
 
 
 def _pruned_tensors(

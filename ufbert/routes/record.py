@@ -55,7 +55,7 @@ def load_text_model(folder: str | os.PathLike[str], dtype: str = "float32") -> T
         If the folder is not usable, or its feed-forward layers are no trees.
     """
     root = ModelFolder(folder)
-    if root.has("modules.json") or root.has("1_Pooling/config.json"):
+    if root.pooling():
         parts = load_sentence_model(root, dtype=dtype)
         prompt = parts.settings.prompts.get(parts.settings.default_prompt_name or "", "")
         found = TextModel(parts.model, parts.tokenizer, parts.max_seq_length, prompt)

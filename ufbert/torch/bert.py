@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..checkpoint.configs import parse_config
-from ..checkpoint.files import ModelFolder
+from ..checkpoint.folder import ModelFolder
 from ..checkpoint.shared import open_tensors
 from ..config import ModelConfig
 from ..errors import CheckpointError
@@ -74,7 +74,7 @@ class Bert(nn.Module):
         CheckpointError
             If the folder is not usable.
         """
-        files = ModelFolder(folder)
+        files = ModelFolder(folder).transformer()
         model = cls(parse_config(files.read_json("config.json"), encoder_only=True))
         tensors = open_tensors(files)
         prefix = "" if "embeddings.word_embeddings.weight" in tensors else "bert."
