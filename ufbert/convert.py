@@ -11,7 +11,6 @@ import numpy as np
 from .checkpoint.build import load
 from .checkpoint.folder import ModelFolder
 from .checkpoint.sentence import load_sentence_model
-from .checkpoint.shared import open_tensors
 from .checkpoint.tensors import Tensor, narrow_bfloat16
 from .checkpoint.writing import new_folder
 from .errors import InputError, shown
@@ -49,7 +48,7 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtyp
     if dtype not in DTYPES:
         raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {shown(dtype)}")
     _load(folder)  # a model that this package cannot read is not worth having
-    tensors = open_tensors(folder.transformer())
+    tensors = folder.transformer().tensors()
     transformer = {name: _encode(tensors.tensor(name), dtype) for name in sorted(tensors.names())}
     with new_folder(target) as complete:
         folder.copy_to(complete, transformer, encode=partial(_encode, dtype=dtype))

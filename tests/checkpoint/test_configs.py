@@ -6,7 +6,7 @@ import json
 import pytest
 from conftest import BERT_CONFIG, FFF_CONFIG, GOLDEN, VOCABULARY
 
-from ufbert.checkpoint.configs import parse_config
+from ufbert.checkpoint.families import parse_config
 from ufbert.errors import CheckpointError
 
 CRAMMED = json.loads((GOLDEN / "ultrafastbert-3x2" / "config.json").read_text())
@@ -39,7 +39,7 @@ def test_ultrafastbert_in_our_words():
 
 def test_fff_layers_in_our_words():
     config = parse_config(FFF_CONFIG)
-    assert (config.family, config.task, config.feed_forward, config.hidden_act) == ("bert", "base", "fff", "gelu")
+    assert (config.family, config.task, config.feed_forward, config.hidden_act) == ("ufbert", "base", "fff", "gelu")
     assert (config.num_trees, config.depth, config.num_nodes, config.output_bias) == (2, 3, 15, True)
     assert not parse_config({key: value for key, value in FFF_CONFIG.items() if key != "output_bias"}).output_bias
     dense = parse_config(BERT_CONFIG | {"model_type": "ufbert", "feed_forward": "dense"})
@@ -88,7 +88,7 @@ def test_a_bert_config_without_model_type_or_architecture():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("model_type", "roberta", "model_type: expected one of bert, ufbert, crammedBERT, found 'roberta'"),
+        ("model_type", "roberta", "model_type: expected one of bert, crammedBERT, ufbert, found 'roberta'"),
         ("model_type", ["bert"], "model_type"),
         ("architectures", ["BertLMHeadModel"], "architectures: expected one of BertModel"),
         ("architectures", "BertModel", "architectures: expected a list"),

@@ -6,7 +6,7 @@ from conftest import fff_tensors, write_fff
 
 import ufbert
 from ufbert import CheckpointError
-from ufbert.checkpoint.pruned import expand
+from ufbert.checkpoint.families.ufbert import expand
 from ufbert.checkpoint.tensors import write_tensors
 
 IDS = np.array([[2, 5, 6, 7, 8, 3], [2, 30, 31, 32, 33, 3]])

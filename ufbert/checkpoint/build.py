@@ -27,11 +27,9 @@ from ..layers import (
     Norm,
     SelfAttention,
 )
-from . import names
-from .configs import parse_config
+from .families import family_of, parse_config
+from .families.ufbert import expand, kept_nodes
 from .folder import ModelFolder
-from .pruned import expand, kept_nodes
-from .shared import open_tensors
 from .tensors import Tensors
 
 __all__ = ["load", "load_model"]
@@ -70,7 +68,7 @@ def load_model(folder: ModelFolder, encoder_only: bool = False, dtype: str = "fl
         raise InputError(f"dtype: expected one of {', '.join(dense.DTYPES)}, got {shown(dtype)}")
     if dtype != "float32" and not dense.is_available():
         raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
-    source = Source(config, open_tensors(folder), dtype)
+    source = Source(config, folder.tensors(), dtype)
     model = source.model(with_pooler=not encoder_only)
     source.check_unused(encoder_only)
     source.tensors.release()
@@ -82,7 +80,8 @@ class Source:
 
     def __init__(self, config: ModelConfig, tensors: Tensors, dtype: str) -> None:
         self.config, self.tensors, self.dtype = config, tensors, dtype
-        self.spelling = names.spelling(config.family, tensors)
+        self.family = family_of(config.family)
+        self.spelling = self.family.spelling(tensors)
 
     def model(self, with_pooler: bool) -> Model:
         config = self.config
@@ -93,8 +92,7 @@ class Source:
             self.norm("final_norm") if config.final_norm else None,
         )
         pooler = None
-        wants_pooler = config.task == "base" or (config.family == "bert" and config.task == "sequence-classification")
-        if with_pooler and wants_pooler and self.has("pooler", ".weight"):
+        if with_pooler and config.task in ("base", "sequence-classification") and self.has("pooler", ".weight"):
             pooler = Pooler(self.linear("pooler", config.hidden_size, config.hidden_size))
         return Model(config, encoder, pooler, self.head(encoder, pooler))
 
@@ -128,7 +126,7 @@ class Source:
     def attention(self, index: int) -> SelfAttention:
         config, hidden = self.config, self.config.hidden_size
         scale = config.head_size**-0.5
-        if config.family == "crammed":
+        if "query_key_value" in self.spelling:
             qkv = self.interleaved_query_key_value(index)
             if self.has("attention_scale", layer=index):
                 scale = float(self.tensor("attention_scale", (), index))
@@ -192,7 +190,7 @@ class Source:
             return TokenClassifier(self.linear("classifier", config.num_labels, hidden))
         if config.task == "question-answering":
             return TokenClassifier(self.linear("question_answering", 2, hidden))
-        if config.task == "sequence-classification" and config.family == "crammed":
+        if config.task == "sequence-classification" and "classifier_dense" in self.spelling:
             return self.crammed_classifier()
         if config.task == "sequence-classification":
             pooler = pooler or Pooler(self.linear("pooler", hidden, hidden))  # the latter to name what is missing
@@ -284,10 +282,8 @@ class Source:
             stem, dot, suffix = key.partition(".")
             if self.has(stem, dot + suffix):
                 self.tensors.checked(self.name(stem) + dot + suffix, shape)
-        patterns = list(names.IGNORED[self.config.family])
-        if encoder_only or self.config.task == "base":
-            patterns.append(names.HEADS[self.config.family])
-        unexpected = [name for name in self.tensors.unused() if not re.fullmatch("|".join(patterns), name)]
+        pattern = self.family.may_be_unused(with_other_heads=encoder_only or self.config.task == "base")
+        unexpected = [name for name in self.tensors.unused() if not re.fullmatch(pattern, name)]
         if unexpected:
             raise CheckpointError(
                 f"{self.tensors.where}: tensor {unexpected[0]}: found {len(unexpected)} tensor(s) that config.json "

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import CheckpointError, shown
+from .families import find_family
 from .tensors import Tensor, Tensors, write_tensors
 from .writing import check_regular, unreadable
 
@@ -84,23 +85,18 @@ class ModelFolder:
             raise CheckpointError(f"{file}: expected at most {MAX_TEXT_FILE} bytes of text, found more; copy it anew")
         return text
 
-    def read_json(self, name: str, kind: type = dict) -> Any:
-        """Return the object (or with ``kind=list`` the array) of a JSON file."""
-        text = self.read_text(name)
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{self.path / name}: expected JSON, found a fault: {error}; copy it anew") from None
-        if not isinstance(value, kind):
-            expected = "an object" if kind is dict else "an array"
-            raise CheckpointError(f"{self.path / name}: expected {expected}, found {type(value).__name__}")
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return the object of a JSON file."""
+        value = self._parsed(name)
+        if not isinstance(value, dict):
+            raise CheckpointError(f"{self.path / name}: expected an object, found {type(value).__name__}; correct it")
         return value
 
     def read_optional_json(self, name: str) -> dict[str, Any]:
         """Return the object of a JSON file, empty if there is no such file."""
         return self.read_json(name) if self.has(name) else {}
 
-    def subfolder(self, name: Any) -> ModelFolder:
+    def subfolder(self, name: str) -> ModelFolder:
         """Return a folder inside this one."""
         return ModelFolder(self._inside(name, "modules.json"))
 
@@ -116,7 +112,7 @@ class ModelFolder:
             pooling = [Module("Pooling", "1_Pooling")] if self.has("1_Pooling/config.json") else []
             return [Module("Transformer", ""), *pooling]
         file, found = self.path / "modules.json", []
-        for module in self.read_json("modules.json", list):
+        for module in self._module_entries():
             if not isinstance(module, dict) or not isinstance(module.get("type"), str):
                 raise CheckpointError(f"{file}: expected objects with a type and a path, found {shown(module)}")
             name = module["type"]
@@ -241,14 +237,55 @@ class ModelFolder:
         if base:
             _write_config(target, self.read_json("config.json"))
 
+    def tensors(self) -> Tensors:
+        """Open the weights; what they do not have comes from the encoder of the base model.
+
+        A classifier of which only the head and the last layers were trained so is a file of a few megabytes.
+
+        Raises
+        ------
+        CheckpointError
+            If a file is faulty, or the base model shares an encoder in its turn.
+        """
+        tensors, base = Tensors(self.weight_files()), self.base()
+        if base is None:
+            return tensors
+        if base.base() is not None:
+            raise CheckpointError(
+                f"{base.path / 'config.json'}: expected all weights in the base model of {self.path}, "
+                "found one that has a base model itself; name that one"
+            )
+        family, found = find_family(base.read_json("config.json")), Tensors(base.weight_files())
+        prefix = family.prefix
+        if family.encoder["word_embeddings"] in found:  # an encoder without a head has bare names
+            tensors.fill_from(found, {name: prefix + name for name in found.names()})
+        else:
+            tensors.fill_from(found, {name: name for name in found.names() if name.startswith(prefix)})
+        return tensors
+
     def _has_tokenizer(self) -> bool:
         return self.has("tokenizer.json") or self.has("vocab.txt")
 
-    def _inside(self, name: Any, where: str) -> Path:
-        parts = Path(name).parts if isinstance(name, str) and "\0" not in name else ("..",)
-        if ".." in parts or Path(*parts).is_absolute():
-            raise CheckpointError(f"{self.path / where}: expected names inside the model folder, found {shown(name)}")
-        return self.path / name
+    def _parsed(self, name: str) -> object:
+        try:
+            value: object = json.loads(self.read_text(name))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self.path / name}: expected JSON, found a fault: {error}; copy it anew") from None
+        return value
+
+    def _module_entries(self) -> list[Any]:
+        value = self._parsed("modules.json")
+        if not isinstance(value, list):
+            found = type(value).__name__
+            raise CheckpointError(f"{self.path / 'modules.json'}: expected an array, found {found}; correct it")
+        return value
+
+    def _inside(self, name: object, where: str) -> Path:
+        if isinstance(name, str) and "\0" not in name:
+            path = Path(name)
+            if ".." not in path.parts and not path.is_absolute():
+                return self.path / path
+        raise CheckpointError(f"{self.path / where}: expected names inside the model folder, found {shown(name)}")
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..checkpoint.configs import parse_config
+from ..checkpoint.families import parse_config
 from ..checkpoint.folder import ModelFolder
 from ..errors import InputError
 from .tasks import find_task

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import names
-from ..checkpoint.configs import parse_config
+from ..checkpoint.families import family_of, parse_config
+from ..checkpoint.families.ufbert import expand, kept_nodes
 from ..checkpoint.folder import ModelFolder
-from ..checkpoint.pruned import expand, kept_nodes
-from ..checkpoint.shared import open_tensors
 from ..checkpoint.tensors import Tensors
 from ..checkpoint.writing import new_folder
 from ..config import ModelConfig
@@ -144,9 +142,9 @@ def _write(folder: ModelFolder, target: Path, visited: list[np.ndarray]) -> tupl
     """Write the pruned model with all that is around it."""
     root = folder.transformer()
     settings = root.read_json("config.json")
-    config, tensors = parse_config(settings, encoder_only=True), open_tensors(root)
+    config, tensors = parse_config(settings, encoder_only=True), root.tensors()
     stored = tensors.stored()
-    spelling = names.spelling(config.family, tensors)
+    spelling = family_of(config.family).spelling(tensors)
     layers = []
     for index, nodes in enumerate(visited):
         spelled = {key: spelling[key].format(layer=index) for key in ("fff_in", "fff_out", "fff_nodes")}

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..checkpoint.configs import parse_config
+from ..checkpoint.families import parse_config
 from ..checkpoint.folder import ModelFolder
-from ..checkpoint.shared import open_tensors
 from ..config import ModelConfig
 from ..errors import CheckpointError
 from .fast_feedforward import FastFeedForward
@@ -47,7 +46,7 @@ class Bert(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        if config.family != "bert" or config.hidden_act not in ACTIVATIONS:
+        if config.family not in ("bert", "ufbert") or config.hidden_act not in ACTIVATIONS:
             raise CheckpointError(
                 f"config.json: expected a BERT with one of the activations {', '.join(ACTIVATIONS)}, "
                 f"found {config.family} with {config.hidden_act}; other models can be run but not trained"
@@ -76,7 +75,7 @@ class Bert(nn.Module):
         """
         files = ModelFolder(folder).transformer()
         model = cls(parse_config(files.read_json("config.json"), encoder_only=True))
-        tensors = open_tensors(files)
+        tensors = files.tensors()
         prefix = "" if "embeddings.word_embeddings.weight" in tensors else "bert."
         with torch.no_grad():
             for name, parameter in model.named_parameters():

@@ -1,0 +1,94 @@
+"""Architectures: names and configurations in both directions."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import BERT_CONFIG, FFF_CONFIG, GOLDEN, bert_tensors, fff_tensors, write_bert, write_fff
+
+import ufbert
+from ufbert import CheckpointError
+from ufbert.checkpoint.families import MODULES, family_of, parse_config
+
+LABELS = {"0": "no", "1": "yes", "2": "perhaps"}
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES.values())))
+def test_no_two_keys_are_spelled_alike(name):
+    names = family_of(name).names(with_head=True)
+    shared = {"lm_bias", "lm_untied_bias"}  # one tensor in some families
+    distinct = [value for key, value in names.items() if key not in shared]
+    assert len(distinct) == len(set(distinct))
+
+
+@pytest.mark.parametrize(
+    ("name", "with_head", "spelled"),
+    [
+        ("word_embeddings.weight", False, "embeddings.word_embeddings.weight"),
+        ("layers.11.query.bias", True, "bert.encoder.layer.11.attention.self.query.bias"),
+        ("layers.0.fff_out.weight", False, "encoder.layer.0.ffn.linear_out.weight"),
+        ("pooler.weight", True, "bert.pooler.dense.weight"),
+        ("classifier.weight", True, "classifier.weight"),
+    ],
+)
+def test_parameters_are_spelled_as_in_a_checkpoint(name, with_head, spelled):
+    assert family_of("ufbert").spelled(name, with_head) == spelled
+
+
+@pytest.mark.parametrize("name", ["BertModel", "BertForSequenceClassification", "BertForMaskedLM"])
+@pytest.mark.parametrize("config", [BERT_CONFIG | {"hidden_act": "gelu_new"}, FFF_CONFIG | {"hidden_act": "silu"}])
+def test_what_is_written_is_read_again(config, name):
+    changes = {"architectures": [name], "problem_type": "regression", "id2label": LABELS, "layer_norm_eps": 1e-7}
+    first = parse_config(config | changes | {"tie_word_embeddings": False, "pad_token_id": 1})
+    assert parse_config(json.loads(json.dumps(family_of(first.family).write(first)))) == first
+
+
+def test_every_tensor_of_a_checkpoint_has_a_key():
+    for family, tensors in (("bert", bert_tensors(BERT_CONFIG)), ("ufbert", fff_tensors(FFF_CONFIG))):
+        stems = {re.escape(name).replace(r"\{layer\}", r"\d+") for name in family_of(family).names(False).values()}
+        pattern = re.compile(f"({'|'.join(stems)})(\\.weight|\\.bias)?")
+        assert all(pattern.fullmatch(name) for name in tensors)
+
+
+@pytest.mark.parametrize("load", [ufbert.load, lambda folder: ufbert.SentenceEncoder(folder, pooling="mean")])
+@pytest.mark.parametrize("architecture", ["JinaBertForMaskedLM", "BertForCL", "HF_ColBERT"])
+def test_classes_of_others_are_refused_by_name(tmp_path, load, architecture):
+    with pytest.raises(CheckpointError, match=f"architectures: expected one of BertModel, .* found '{architecture}'"):
+        load(write_bert(tmp_path / "model", architectures=[architecture]))
+
+
+def test_the_encoder_of_a_class_with_another_head_is_used(tmp_path):
+    for name in ("BertForNextSentencePrediction", "BertForMultipleChoice"):
+        folder = write_bert(tmp_path / name, architectures=[name])
+        assert ufbert.SentenceEncoder(folder, pooling="mean").encode("the cat").shape == (12,)
+        with pytest.raises(CheckpointError, match=f"architectures: expected one of BertModel, .* found '{name}'"):
+            ufbert.load(folder)
+
+
+@pytest.mark.parametrize("value", [0, 1.5, True])
+def test_labels_that_are_numbers_are_read_as_text(value):
+    config = parse_config(BERT_CONFIG | {"id2label": {"0": value, "1": "b"}})
+    assert config.id2label == {0: str(value), 1: "b"}
+
+
+@pytest.mark.parametrize("name", ["loss_fct.weight", "loss.pos_weight", "criterion.weight", "class_weights"])
+def test_what_a_loss_function_left_is_ignored(tmp_path, name):
+    tensors = bert_tensors(BERT_CONFIG) | {name: np.ones(2, np.float32)}
+    expected = ufbert.load(write_bert(tmp_path / "a"))([[2, 5, 3]]).last_hidden_state
+    found = ufbert.load(write_bert(tmp_path / "b", tensors))([[2, 5, 3]]).last_hidden_state
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_bert_of_the_own_format_with_dense_layers_is_a_bert(tmp_path):
+    folder = write_bert(tmp_path / "model", model_type="ufbert", feed_forward="dense")
+    expected = ufbert.load(write_bert(tmp_path / "bert"))([[2, 5, 3]]).last_hidden_state
+    np.testing.assert_array_equal(ufbert.load(folder)([[2, 5, 3]]).last_hidden_state, expected)
+    assert ufbert.load(write_fff(tmp_path / "fff")).config.family == "ufbert"
+
+
+def test_golden_folders_are_of_a_family():
+    for file in sorted(GOLDEN.rglob("config.json")):
+        data = json.loads(file.read_text())
+        if "architectures" in data and data["architectures"][0] not in family_of("bert").encoders:
+            assert parse_config(data).family in MODULES.values()

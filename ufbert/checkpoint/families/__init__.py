@@ -1,0 +1,84 @@
+"""The architectures: how each writes ``config.json`` and names its tensors. Nothing else knows a checkpoint's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from ...config import ModelConfig
+from ...errors import CheckpointError, shown
+from ..options import Options
+from .family import Family
+
+__all__ = ["Family", "family_of", "find_family", "parse_config"]
+
+# model_type of config.json: the module of this folder that knows it. A new architecture is a module and a line.
+MODULES = {
+    "bert": "bert",
+    "crammedBERT": "crammed",
+    "ufbert": "ufbert",
+}
+
+
+@cache
+def family_of(name: str) -> Family:
+    """Return a family by the name that `ModelConfig.family` has."""
+    family: Family = import_module(f".{name}", __name__).FAMILY
+    return family
+
+
+def find_family(data: Mapping[str, Any]) -> Family:
+    """Return the family of a ``config.json``, by its ``model_type`` or else its architecture.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
+    model_type, architecture = data.get("model_type"), _architecture(Options(data, "config.json"))
+    if isinstance(model_type, str) and model_type in MODULES:
+        return family_of(MODULES[model_type])
+    if model_type is None:
+        for family in map(family_of, MODULES.values()):
+            if architecture in family.tasks:
+                return family
+    raise CheckpointError(
+        f"config.json: model_type: expected one of {', '.join(MODULES)}, found {shown(model_type)} "
+        f"(architecture {architecture}); ufbert supports no other architectures"
+    )
+
+
+def parse_config(data: Mapping[str, Any], encoder_only: bool = False, task: str | None = None) -> ModelConfig:
+    """Read a ``config.json``.
+
+    Parameters
+    ----------
+    data : mapping
+        The parsed file.
+    encoder_only : bool
+        Take any known architecture as its bare encoder.
+    task : str, optional
+        What a file without ``architectures`` is taken for; by default a bare encoder.
+
+    Raises
+    ------
+    CheckpointError
+        If the architecture or an option is unknown, or a value is out of its range.
+    """
+    top, family = Options(data, "config.json"), find_family(data)
+    architecture = _architecture(top)
+    known = [*family.tasks, *family.encoders] if encoder_only else [*family.tasks]
+    if architecture is None:
+        return family.read(top, "base" if encoder_only or task is None else task)
+    if architecture not in known:
+        raise top.error("architectures", "one of " + ", ".join(known), architecture)
+    return family.read(top, "base" if encoder_only else family.tasks[architecture])
+
+
+def _architecture(top: Options) -> str | None:
+    names = top.get("architectures", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise top.error("architectures", "a list of names", names)
+    return names[0] if names else None

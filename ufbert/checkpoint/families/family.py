@@ -1,0 +1,122 @@
+"""What there is to know of an architecture's checkpoints, and what several architectures read in the same way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...config import ModelConfig
+from ..options import Options
+
+__all__ = ["ACTIVATIONS", "Family", "labels", "read_keys", "written"]
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "mish": "mish",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "linear": "identity",
+}
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+LEFTOVERS = r"(loss|loss_fct|loss_fn|loss_function|criterion)\..*|class_weights"
+"""Tensors of loss functions, which training with class weights leaves behind."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one architecture writes its checkpoints.
+
+    Attributes
+    ----------
+    tasks : mapping of str to str
+        Its classes, as ``architectures`` of ``config.json`` names them, to `ModelConfig.task`.
+    read : callable
+        Makes a `ModelConfig` of ``config.json`` and a task.
+    prefix : str
+        What stands before the encoder's names where the checkpoint has a head.
+    encoder, head : mapping of str to str
+        Our keys to the names of tensors. A value is a whole name, or for layers and norms the stem before ``.weight``
+        and ``.bias``; ``{layer}`` is the layer's number.
+    ignored : tuple of str
+        Patterns of tensors that may be there without being used, behind the prefix or not.
+    encoders : tuple of str
+        Further classes of the architecture's own library, of which only the encoder can be used.
+    write : callable, optional
+        The opposite of `read`; None where this package writes no such checkpoints.
+    """
+
+    tasks: Mapping[str, str]
+    read: Callable[[Options, str], ModelConfig]
+    prefix: str
+    encoder: Mapping[str, str]
+    head: Mapping[str, str]
+    ignored: tuple[str, ...] = ()
+    encoders: tuple[str, ...] = ()
+    write: Callable[[ModelConfig], dict[str, Any]] | None = None
+
+    def spelling(self, tensors: Container[str]) -> dict[str, str]:
+        """Give the names in a checkpoint with these tensors, by our keys: with the prefix where the encoder has it."""
+        return self.names(with_head=self.encoder["word_embeddings"] not in tensors)
+
+    def names(self, with_head: bool) -> dict[str, str]:
+        """Give the names in a checkpoint with a head or without, by our keys."""
+        prefix = self.prefix if with_head else ""
+        return {key: prefix + name for key, name in self.encoder.items()} | dict(self.head)
+
+    def spelled(self, name: str, with_head: bool) -> str:
+        """Give the checkpoint's name of one of our parameters, such as ``layers.3.query.weight``."""
+        match = re.fullmatch(r"(?:layers\.(\d+)\.)?(\w+)(\.\w+)?", name)
+        layer, key, suffix = match.groups() if match else (None, name, None)
+        stem = self.names(with_head)[key].format(layer=layer)
+        return stem if stem.endswith(suffix or "") else f"{stem}{suffix}"
+
+    def may_be_unused(self, with_other_heads: bool) -> str:
+        """Give a pattern of tensors that may be there without being used."""
+        patterns = [f"({re.escape(self.prefix)})?({pattern})" for pattern in self.ignored] + [LEFTOVERS]
+        if with_other_heads:
+            patterns += sorted({name.split(".")[0] + r"\..*" for name in self.head.values()})
+        return "|".join(patterns)
+
+
+def read_keys(top: Options, keys: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Read sizes and the like: fields of `ModelConfig`, each from its key in the file and with its default."""
+    return {field: top.get(key, default) for field, (key, default) in keys.items()}
+
+
+def labels(top: Options) -> dict[str, Any]:
+    """Read what classifiers say of their classes."""
+    given = top.section("id2label").values
+    numbers = {str(index): index for index in range(len(given))}
+    fits = all(isinstance(label, (str, int, float)) for label in given.values())
+    if set(given) != set(numbers) or not fits:
+        raise top.error("id2label", "the numbers from 0 without gaps, each with a name", given)
+    return {
+        "num_labels": len(given) or top.get("num_labels", 2),
+        "id2label": {index: str(given[key]) for key, index in numbers.items()},
+        "problem_type": top.choice("problem_type", (None, *PROBLEM_TYPES), None),
+    }
+
+
+def written(config: ModelConfig, family: Family, keys: Mapping[str, tuple[str, Any]], act: str) -> dict[str, Any]:
+    """Write what `read_keys` and `labels` read, the class of the model's task and, as `act`, its activation."""
+    architecture = next(name for name, task in family.tasks.items() if task == config.task)
+    settings = {"architectures": [architecture]} | {key: getattr(config, field) for field, (key, _) in keys.items()}
+    settings[act] = next(name for name, own in ACTIVATIONS.items() if own == config.hidden_act)
+    if config.id2label:
+        settings["id2label"] = {str(index): label for index, label in config.id2label.items()}
+        settings["label2id"] = {label: index for index, label in config.id2label.items()}
+    if config.problem_type:
+        settings["problem_type"] = config.problem_type
+    return settings

@@ -1,0 +1,110 @@
+"""Our own format: BERT with FFF layers, under a ``model_type`` that transformers refuse. docs/format.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...config import ModelConfig
+from ...errors import CheckpointError
+from ..options import Options
+from ..tensors import Tensors
+from . import bert
+from .family import ACTIVATIONS, Family, written
+
+__all__ = ["FAMILY", "FFF_NODES", "expand", "kept_nodes"]
+
+FFF_NODES = "nodes"  # of a pruned layer: the flat ids of the nodes that are stored
+FFF_ACTIVATIONS = {name: act for name, act in ACTIVATIONS.items() if act in ("gelu", "relu", "silu", "tanh")}
+
+
+def read(top: Options, task: str) -> ModelConfig:
+    """Read a ``config.json`` of a BERT with FFF layers, or with dense ones."""
+    if top.choice("feed_forward", ("fff", "dense"), None) == "dense":
+        return bert.FAMILY.read(top, task)
+    act = top.choice("hidden_act", FFF_ACTIVATIONS, "gelu")
+    return ModelConfig(
+        family="ufbert",
+        task=task,
+        feed_forward="fff",
+        hidden_act=FFF_ACTIVATIONS[act],
+        num_trees=top.get("num_trees", None),
+        depth=top.get("depth", None),
+        output_bias=top.flag("output_bias", False),
+        pruned=top.flag("pruned", False),
+        **bert.read_encoder(top),
+    )
+
+
+def write(config: ModelConfig) -> dict[str, Any]:
+    """Write the ``config.json`` of a BERT with FFF layers."""
+    settings = {"model_type": "ufbert", "feed_forward": "fff", **written(config, FAMILY, bert.KEYS, "hidden_act")}
+    settings |= {key: getattr(config, key) for key in ("num_trees", "depth", "output_bias")}
+    return settings | ({"pruned": True} if config.pruned else {})
+
+
+def kept_nodes(tensors: Tensors, name: str, num_trees: int, num_nodes: int) -> np.ndarray:
+    """Read which nodes of a layer are stored.
+
+    Parameters
+    ----------
+    tensors : Tensors
+    name : str
+        An I32 tensor (kept,) of flat ids, ``tree * num_nodes + node``, ascending.
+    num_trees, num_nodes : int
+
+    Returns
+    -------
+    (kept,) int64 array
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such tensor, or it cannot be what a corpus visited: with each node its parent, up to the root.
+    """
+    tensor = tensors.tensor(name)
+    tensors.taken.add(name)
+    where, count = f"{tensor.file}: tensor {name}", num_trees * num_nodes
+    if tensor.dtype != "I32" or len(tensor.shape) != 1:
+        found = f"{tensor.dtype} {tensor.shape}"
+        raise CheckpointError(f"{where}: expected I32 of shape (kept,), found {found}; prune the model anew")
+    nodes = tensor.array().astype(np.int64)
+    if nodes.size and not (nodes[0] >= 0 and nodes[-1] < count and (np.diff(nodes) > 0).all()):
+        expected = f"ascending ids from 0 to {count - 1}"
+        raise CheckpointError(f"{where}: expected {expected}, found others; prune the model anew")
+    tree, node = np.divmod(nodes, num_nodes)
+    parents = tree * num_nodes + (node - 1) // 2
+    orphans = nodes[(node > 0) & ~np.isin(parents, nodes)]
+    if orphans.size:
+        found = f"{orphans[0]} without"
+        raise CheckpointError(f"{where}: expected each node's parent too, found {found}; prune the model anew")
+    return nodes
+
+
+def expand(rows: np.ndarray, nodes: np.ndarray, count: int) -> np.ndarray:
+    """Put the stored rows into the whole heap of `count` nodes: (kept, ...) -> (count, ...).
+
+    The others are zero: their score is 0, they add nothing, and a token goes on to the left.
+    """
+    heap = np.zeros((count, *rows.shape[1:]), rows.dtype)
+    heap[nodes] = rows
+    return heap
+
+
+FAMILY = Family(
+    tasks=bert.FAMILY.tasks,
+    encoders=bert.FAMILY.encoders,
+    read=read,
+    write=write,
+    prefix=bert.FAMILY.prefix,
+    encoder={
+        **{key: name for key, name in bert.FAMILY.encoder.items() if not key.startswith("feed_forward")},
+        "fff_in": "encoder.layer.{layer}.ffn.linear_in",
+        "fff_out": "encoder.layer.{layer}.ffn.linear_out.weight",
+        "fff_out_bias": "encoder.layer.{layer}.ffn.linear_out.bias",
+        "fff_nodes": "encoder.layer.{layer}.ffn." + FFF_NODES,
+    },
+    head=bert.FAMILY.head,
+    ignored=bert.FAMILY.ignored,
+)
