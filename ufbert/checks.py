@@ -8,17 +8,36 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Collection
+import warnings
+from collections.abc import Callable, Collection
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError, UfbertError, shown
 
-__all__ = ["MAX_DEPTH", "array", "choice", "depth", "integer", "integers", "number", "path", "refusal", "shape"]
+__all__ = [
+    "MAX_DEPTH",
+    "array",
+    "by_name",
+    "choice",
+    "depth",
+    "integer",
+    "integers",
+    "keyword_only",
+    "number",
+    "output",
+    "path",
+    "refusal",
+    "rows",
+    "shape",
+    "shaped",
+]
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 MAX_DEPTH = 24
 """Levels of a tree below its root, at most."""
 
@@ -109,6 +128,17 @@ def array(value: Any, name: str, ndim: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(found, np.float32)
 
 
+def rows(value: Any, name: str, width: int) -> NDArray[np.float32]:
+    """Return C-contiguous float32 of the shape (rows, width)."""
+    if type(value) is np.ndarray and value.dtype == np.float32 and value.ndim == 2 and value.flags.c_contiguous:
+        found = value
+    else:
+        found = array(value, name, 2)
+    if found.shape[1] != width:
+        raise InputError(f"{name}: expected shape (T, {width}), got {found.shape}; check the layer")
+    return found
+
+
 def integers(
     value: Any, name: str, expected: tuple[int, ...], meaning: str, high: int, advice: str
 ) -> NDArray[np.int32]:
@@ -122,6 +152,26 @@ def integers(
     return np.ascontiguousarray(found, np.int32)
 
 
+def output(out: Any, expected: tuple[int, ...], x: NDArray[Any]) -> NDArray[np.float32]:
+    """Return `out` if a float32 result of the shape `expected` can be written to it while `x` is read."""
+    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != expected:
+        found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        advice = "allocate it so or leave it out"
+        raise InputError(f"out: expected a float32 array of shape {expected}, got {found}; {advice}")
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise InputError("out: expected a C-contiguous, writeable array, got another; pass np.empty(shape, 'f4')")
+    if np.may_share_memory(out, x):
+        raise InputError("out: expected memory of its own, got an array that overlaps x; pass another array")
+    return out
+
+
+def shaped(value: Any, name: str, expected: tuple[int, ...], meaning: str) -> NDArray[np.float32]:
+    """Return C-contiguous float32 of the shape `expected`; `meaning` says the shape in symbols."""
+    found = array(value, name, len(expected))
+    shape(found, name, expected, meaning)
+    return found
+
+
 def shape(found: NDArray[Any], name: str, expected: tuple[int, ...], meaning: str) -> None:
     """Refuse an array of another shape; `meaning` says in symbols what is expected."""
     if found.shape != expected:
@@ -133,3 +183,44 @@ def _converted(value: Any, name: str, kind: str) -> NDArray[Any]:
         return np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:  # such as rows of different lengths
         raise InputError(f"{name}: expected an array of {kind}, could not convert it: {error}") from None
+
+
+def by_name(function: str, names: tuple[str, ...], values: tuple[object, ...]) -> dict[str, Any]:
+    """Name options that came by position, as they might in version 0.1, and warn.
+
+    Parameters
+    ----------
+    function : str
+        What was called.
+    names : tuple of str
+        Its options in the order of version 0.1.
+    values : tuple
+    """
+    if len(values) > len(names):
+        raise TypeError(f"{function}: expected at most {len(names)} arguments after the tensors, got {len(values)}")
+    given = ", ".join(names[: len(values)])
+    warnings.warn(f"{function}: pass {given} by name, not by position", DeprecationWarning, stacklevel=3)
+    return dict(zip(names, values, strict=False))
+
+
+def keyword_only(count: int, *names: str) -> Callable[[Function], Function]:
+    """Let a function with keyword-only options take them by position too, with a warning.
+
+    Parameters
+    ----------
+    count : int
+        Arguments before the options.
+    names : str
+        The options in the order of version 0.1.
+    """
+
+    def decorate(function: Function) -> Function:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if len(args) > count:
+                return function(*args[:count], **by_name(function.__qualname__, names, args[count:]), **kwargs)
+            return function(*args, **kwargs)
+
+        return cast(Function, call)
+
+    return decorate

@@ -1,4 +1,4 @@
-"""Conditional matrix multiplication: the checked door to the compiled kernels.
+"""Conditional matrix multiplication: the checked door to the FFF kernels.
 
 Every check and every message is on this side; the kernels assume. Where the compiled extension is missing, the same
 functions run in NumPy (`ufbert.reference.fff_walk`), slower and with the same results to rounding.
@@ -6,15 +6,24 @@ functions run in NumPy (`ufbert.reference.fff_walk`), slower and with the same r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
+from numpy.typing import ArrayLike as Like
+from numpy.typing import NDArray
 
-from . import _door, reference
-from ._door import _cmm, active_isa, openmp_version, supported_isas, use_isa
+from . import checks, isa, reference
+from .activations import check_kernel_activation
 from .errors import InputError
-from .packed import PackedFFF
+from .isa import active_isa, openmp_version, supported_isas, use_isa
+from .leaf import leaf_fff_forward, load_leaf_fff
+from .paths import node_visits, smallest_margin
+from .threads import SERIAL_BELOW, threads_for
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "PackedFFF",
@@ -30,16 +39,50 @@ __all__ = [
     "use_isa",
 ]
 
+WEIGHT_DTYPES = ("float32", "bfloat16")
+ALIGNED_ABOVE = 1 << 20  # floats: larger outputs are written past the caches, in whole cache lines
+CACHE_LINE = 64
+Floats = NDArray[np.float32]
+Path = NDArray[np.int32]
+Yes = Literal[True]
+No = Literal[False]
 
+
+class _Options(TypedDict, total=False):
+    activation: str
+    num_threads: int | None
+
+
+class _CallOptions(TypedDict, total=False):
+    num_threads: int | None
+    out: Floats | None
+
+
+# fmt: off
+@overload
+def fff_forward(x: Like, w_in: Like, b_in: Like, w_out: Like, depth: int, *, return_path: No = ..., return_scores: No = ...,
+                **options: Unpack[_Options]) -> Floats: ...
+@overload
+def fff_forward(x: Like, w_in: Like, b_in: Like, w_out: Like, depth: int, *, return_path: Yes, return_scores: No = ...,
+                **options: Unpack[_Options]) -> tuple[Floats, Path]: ...
+@overload
+def fff_forward(x: Like, w_in: Like, b_in: Like, w_out: Like, depth: int, *, return_path: No = ..., return_scores: Yes,
+                **options: Unpack[_Options]) -> tuple[Floats, Floats]: ...
+@overload
+def fff_forward(x: Like, w_in: Like, b_in: Like, w_out: Like, depth: int, *, return_path: Yes, return_scores: Yes,
+                **options: Unpack[_Options]) -> tuple[Floats, Path, Floats]: ...
+# fmt: on
+@checks.keyword_only(5, "num_threads", "return_path", "activation", "return_scores")
 def fff_forward(
-    x: Any,
-    w_in: Any,
-    b_in: Any,
-    w_out: Any,
+    x: Like,
+    w_in: Like,
+    b_in: Like,
+    w_out: Like,
     depth: int,
+    *,
+    activation: str = "gelu",
     num_threads: int | None = None,
     return_path: bool = False,
-    activation: str = "gelu",
     return_scores: bool = False,
 ) -> Any:
     """Fast feedforward layer of UltraFastBERT: each token visits depth + 1 nodes of each tree.
@@ -56,12 +99,12 @@ def fff_forward(
         Output rows.
     depth : int
         Levels below the root, 0 to 24.
+    activation : {"gelu", "relu", "silu", "tanh"}
+        "gelu" is the exact one, with erf.
     num_threads : int, optional
         Threads at most; None for `ufbert.threads.get_num_threads`. The result does not depend on it.
     return_path, return_scores : bool
         Also return the visited nodes, and their scores before the activation.
-    activation : {"gelu", "relu", "silu", "tanh"}
-        "gelu" is the exact one, with erf.
 
     Returns
     -------
@@ -82,38 +125,34 @@ def fff_forward(
     float32 are copied first, so keep weights that way. Rows of nodes that no token visits are never read. Bitwise
     the same for every split of a batch and every number of threads. arXiv 2311.10770.
     """
-    depth = _door.checked_depth(depth)
-    w_in, b_in, w_out = _door.layer_arrays(w_in, b_in, w_out, depth)
-    _door.check_activation(activation)
-    x = _door.tokens_array(x, w_in.shape[2])
-    trees, width = len(w_in), w_out.shape[2]
-    work = len(x) * trees * (depth + 1) * (x.shape[1] + width)
-    y = _door.output_array(None, x, width)
-    path = np.empty((len(x), trees, depth + 1), np.int32) if return_path else None
-    scores = np.empty((len(x), trees, depth + 1), np.float32) if return_scores else None
-    if _cmm is None or min(*x.shape, trees, width) == 0:
-        y, path, scores = reference.fff_walk(x, w_in, b_in, w_out, depth, None, True, activation, True)
+    depth, code = checks.depth(depth), check_kernel_activation(activation)
+    w_in, b_in, w_out = _trees(w_in, b_in, w_out, depth)
+    x = checks.rows(x, "x", w_in.shape[2])
+    y, path, scores = _outputs(None, x, (len(w_in), depth + 1), w_out.shape[2], return_path, return_scores)
+    if isa.fff_kernels is None or min(*x.shape, len(w_in), w_out.shape[2]) == 0:
+        _walk(x, (w_in, b_in, w_out), depth, activation, y, path, scores)
     else:
-        num_threads = _door.num_threads_for(work, num_threads)
-        _cmm.fff_forward(x, w_in, b_in, w_out, depth, _cmm.ACTIVATIONS[activation], num_threads, y, path, scores)
-    results = (y,) + (path,) * bool(return_path) + (scores,) * bool(return_scores)
-    return results if len(results) > 1 else y
+        num_threads = threads_for(len(x) * _token_work(w_in, w_out, depth), num_threads)
+        isa.fff_kernels.fff_forward(x, w_in, b_in, w_out, depth, code, num_threads, y, path, scores)
+    return _asked_for(y, path, scores)
 
 
+@checks.keyword_only(8, "activation", "num_threads", "tried", "switch_cost")
 def fff_backward(
-    dy: Any,
-    x: Any,
-    w_in: Any,
-    b_in: Any,
-    w_out: Any,
+    dy: Like,
+    x: Like,
+    w_in: Like,
+    b_in: Like,
+    w_out: Like,
     depth: int,
-    path: Any,
-    scores: Any,
+    path: Like,
+    scores: Like,
+    *,
     activation: str = "gelu",
     num_threads: int | None = None,
-    tried: Any = None,
+    tried: Like | None = None,
     switch_cost: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[Floats, Floats, Floats, Floats]:
     """Gradients of `fff_forward` through the nodes that the tokens visited, and through decisions if asked for.
 
     Parameters
@@ -158,210 +197,220 @@ def fff_backward(
     Each node's gradients are summed in one order, by leaf, so the result is the same bits for every number of threads.
     arXiv 2311.10770, section 2.
     """
-    depth = _door.checked_depth(depth)
-    w_in, b_in, w_out = _door.layer_arrays(w_in, b_in, w_out, depth)
-    _door.check_activation(activation)
-    x = _door.tokens_array(x, w_in.shape[2])
-    dy = _door.float32_array(dy, "dy", 2)
-    _door.check_shape(dy, "dy", (len(x), w_out.shape[2]), "(T, H_out)")
-    path, scores = _checked_visits(path, scores, (len(x), len(w_in), depth + 1), b_in.shape[1])
+    depth, code = checks.depth(depth), check_kernel_activation(activation)
+    w_in, b_in, w_out = _trees(w_in, b_in, w_out, depth)
+    x = checks.rows(x, "x", w_in.shape[2])
+    dy = checks.shaped(dy, "dy", (len(x), w_out.shape[2]), "(T, H_out)")
+    visits, meaning = (len(x), len(w_in), depth + 1), "(T, P, depth + 1)"
+    advice = "pass what fff_forward returned for the same layer"
+    path = checks.integers(path, "path", visits, meaning, b_in.shape[1] - 1, advice)
+    scores = checks.shaped(scores, "scores", visits, meaning)
     if tried is not None:
-        tried = _checked_levels(tried, (len(x), len(w_in)), depth)
-        _check_switch_cost(switch_cost)
-    if _cmm is None or min(*x.shape, *w_in.shape, *dy.shape) == 0:
-        return reference.fff_backward(
-            dy, x, w_in, b_in, w_out, depth, path, scores, activation, None, tried, switch_cost
-        )
-    num_threads = _door.num_threads_for(3 * scores.size * (x.shape[1] + dy.shape[1]), num_threads)
-    dx = _door.on_cache_lines(np.empty, x.shape)
+        advice = "draw levels below the depth" if depth else "trees of depth 0 decide nothing: leave it out"
+        tried = checks.integers(tried, "tried", visits[:2], "(T, P)", depth - 1, advice)
+        switch_cost = checks.number(switch_cost, "switch_cost")
+    arguments = (dy, x, w_in, b_in, w_out, depth, path, scores)
+    if isa.fff_kernels is None or min(*x.shape, *w_in.shape, *dy.shape) == 0:
+        return reference.fff_backward(*arguments, activation=activation, tried=tried, switch_cost=switch_cost)
+    num_threads = threads_for(3 * scores.size * (x.shape[1] + dy.shape[1]), num_threads)
+    dx = _on_cache_lines(np.empty, x.shape)
     # np.zeros leaves the clearing to the system, page by page as they are written.
-    dw_in, db_in, dw_out = (_door.on_cache_lines(np.zeros, array.shape) for array in (w_in, b_in, w_out))
-    code = _cmm.ACTIVATIONS[activation]
-    decisions: tuple[np.ndarray, ...] = ()
+    gradients = [dx, *(_on_cache_lines(np.zeros, array.shape) for array in (w_in, b_in, w_out))]
+    decisions: tuple[NDArray[Any], ...] = ()
     if tried is not None:
         costs = np.sqrt(np.einsum("to,to->t", dy, dy) / dy.shape[1]) * np.float32(switch_cost)
         decisions = (tried, np.einsum("pno,pno->pn", w_out, w_out), costs)
-    _cmm.fff_backward(
-        dy, x, w_in, b_in, w_out, depth, path, scores, code, num_threads, dx, dw_in, db_in, dw_out, *decisions
-    )
+    isa.fff_kernels.fff_backward(*arguments, code, num_threads, *gradients, *decisions)
+    dx, dw_in, db_in, dw_out = gradients
     return dx, dw_in, db_in, dw_out
 
 
-def node_visits(path: Any, num_nodes: int) -> np.ndarray:
-    """Count how often each node was visited.
+class PackedFFF:
+    """Fast feedforward layer of UltraFastBERT with packed weights: what a model keeps and calls.
 
     Parameters
     ----------
-    path : (T, P, depth + 1) integer array
-        From `fff_forward` or a `PackedFFF` with ``return_path=True``.
-    num_nodes : int
-        Nodes of a tree, n.
+    w_in, b_in, w_out, depth, activation
+        As in `fff_forward`.
+    weight_dtype : {"float32", "bfloat16"}
+        How `w_in` and `w_out` are kept. bfloat16 rounds them to nearest even and halves the memory; biases, inputs,
+        sums and outputs are float32 all the same.
 
-    Returns
-    -------
-    (P, n) int64 array
-        Each tree's row sums to T * (depth + 1).
-    """
-    path = np.asarray(path)
-    trees = [np.bincount(path[:, tree].ravel(), minlength=num_nodes) for tree in range(path.shape[1])]
-    return np.stack(trees) if trees else np.zeros((0, num_nodes), np.int64)
-
-
-def smallest_margin(scores: Any) -> float:
-    """How near a decision came to the other side.
-
-    Parameters
+    Attributes
     ----------
-    scores : (T, P, depth + 1) array
-        From `fff_forward` or a `PackedFFF` with ``return_scores=True``.
-
-    Returns
-    -------
-    float
-        The smallest absolute score of a node that decides, that is above the last level; infinity if there is
-        none. Two correct implementations may choose different paths where it is no larger than their rounding.
-    """
-    deciding = np.abs(np.asarray(scores)[:, :, :-1])
-    return float(np.min(deciding, initial=np.inf, where=~np.isnan(deciding)))
-
-
-def leaf_fff_forward(
-    x: Any,
-    node_weights: Any,
-    node_biases: Any,
-    w1s: Any,
-    b1s: Any,
-    w2s: Any,
-    b2s: Any = None,
-    depth: int | None = None,
-    activation: str = "relu",
-    num_threads: int | None = None,
-    output_bias: bool = False,
-) -> np.ndarray:
-    """Fast feedforward layer of arXiv 2308.14711, in evaluation mode: nodes decide, one leaf block computes.
-
-    Parameters
-    ----------
-    x : (T, H) array
-        Tokens.
-    node_weights, node_biases : (2**depth - 1, H), (2**depth - 1,) or (2**depth - 1, 1) arrays
-        The deciding nodes in heap order: right where the score is >= 0; NaN goes left.
-    w1s, b1s : (2**depth, H, leaf_width), (2**depth, leaf_width) arrays
-        First layer of each leaf.
-    w2s, b2s : (2**depth, leaf_width, H_out), (2**depth, H_out) arrays
-        Second layer of each leaf. `b2s` may be None.
-    depth : int, optional
-        Levels of deciding nodes; by default what the shape of `w1s` says.
-    activation : {"relu", "gelu", "silu", "tanh"}
-        Between the two layers of a leaf. The authors' default is ReLU.
-    num_threads : int, optional
-        Threads at most; the result does not depend on it.
-    output_bias : bool
-        Add `b2s`. The authors' package adds it while training and leaves it out in evaluation mode; False
-        reproduces its evaluation, True what its training optimised.
-
-    Returns
-    -------
-    (T, H_out) float32 array
+    num_trees, num_nodes, depth, width_in, width_out : int
+    weight_dtype, activation : str
+    nbytes : int
+        Memory of the packed weights. The arrays that were passed are not kept.
+    token_work : int
+        Multiply-adds for one token.
+    packed : object or None
+        The weights in the kernels' layout; None where NumPy computes: without kernels, or with an empty axis.
 
     Raises
     ------
     InputError
         If a shape, a dtype or another argument does not fit.
+    MemoryError
+        If there is no memory for the packed weights.
+
+    Notes
+    -----
+    float32 results are the same bits as `ufbert.cmm.fff_forward`'s on the same instruction set. Rows begin at
+    cache lines, and on Linux the weights are on huge pages where the system grants them. A call with few tokens is
+    checked in Cython, for the checks here cost as much as the kernel; what it does not take comes here for its message.
     """
-    node_biases = np.reshape(node_biases, -1)
-    named = ((x, "x", 2), (node_weights, "node_weights", 2), (node_biases, "node_biases", 1))
-    x, node_weights, node_biases = (_door.float32_array(array, name, ndim) for array, name, ndim in named)
-    named = ((w1s, "w1s", 3), (b1s, "b1s", 2), (w2s, "w2s", 3))
-    w1s, b1s, w2s = (_door.float32_array(array, name, ndim) for array, name, ndim in named)
-    leaves, _, leaf_width = w1s.shape
-    if isinstance(activation, str):
-        activation = activation.lower()  # the authors write "ReLU"
-    depth = _door.checked_depth(max(leaves, 1).bit_length() - 1 if depth is None else depth)
-    _door.check_shape(w1s, "w1s", (2**depth, x.shape[1], leaf_width), f"(2**depth, H, leaf_width) with depth {depth}")
-    _door.check_shape(node_weights, "node_weights", (leaves - 1, x.shape[1]), "(2**depth - 1, H)")
-    _door.check_shape(node_biases, "node_biases", (leaves - 1,), "(2**depth - 1,)")
-    _door.check_shape(b1s, "b1s", (leaves, leaf_width), "(2**depth, leaf_width)")
-    _door.check_shape(w2s, "w2s", (leaves, leaf_width, w2s.shape[2]), "(2**depth, leaf_width, H_out)")
-    if b2s is not None:
-        b2s = _door.float32_array(b2s, "b2s", 2)
-        _door.check_shape(b2s, "b2s", (leaves, w2s.shape[2]), "(2**depth, H_out)")
-    elif output_bias:
-        raise InputError("output_bias=True needs b2s, got None; pass b2s or leave output_bias out")
-    _door.check_activation(activation)
 
-    weights = (x, node_weights, node_biases, w1s, b1s, w2s, b2s if output_bias else None, depth)
-    if min(*x.shape, leaf_width, w2s.shape[2]) == 0 or _cmm is None:
-        return reference.leaf_fff_forward(*weights, activation)
-    num_threads = _door.num_threads_for(len(x) * leaf_width * (x.shape[1] + w2s.shape[2]), num_threads)
-    y = np.empty((len(x), w2s.shape[2]), np.float32)
-    _cmm.leaf_fff_forward(*weights, _cmm.ACTIVATIONS[activation], num_threads, y)
-    return y
+    @checks.keyword_only(5, "weight_dtype", "activation")  # self is the first
+    def __init__(
+        self,
+        w_in: Like,
+        b_in: Like,
+        w_out: Like,
+        depth: int,
+        *,
+        activation: str = "gelu",
+        weight_dtype: str = "float32",
+    ) -> None:
+        self.depth, code = checks.depth(depth), check_kernel_activation(activation)
+        self.weight_dtype = checks.choice(weight_dtype, "weight_dtype", WEIGHT_DTYPES)
+        w_in, b_in, w_out = _trees(w_in, b_in, w_out, self.depth)
+        self.activation = activation
+        self.num_trees, self.num_nodes, self.width_in = w_in.shape
+        self.width_out = w_out.shape[2]
+        self.token_work = _token_work(w_in, w_out, self.depth)
+        self._serial_tokens = (SERIAL_BELOW - 1) // max(1, self.token_work)
+        self.packed = self._plain = None
+        bfloat16 = weight_dtype == "bfloat16"
+        if isa.fff_kernels is None or min(self.num_trees, self.width_in, self.width_out) == 0:
+            rounded = reference.round_to_bfloat16 if bfloat16 else np.copy
+            self._plain = (rounded(w_in), b_in.copy(), rounded(w_out))
+            self.nbytes = sum(array.nbytes for array in self._plain)
+        else:
+            self.packed = isa.fff_kernels.PackedLayer(w_in, b_in, w_out, self.depth, code, bfloat16)
+            self.nbytes = self.packed.nbytes
 
+    # fmt: off
+    @overload
+    def __call__(self, x: Like, *, return_path: No = ..., return_scores: No = ...,
+                 **options: Unpack[_CallOptions]) -> Floats: ...
+    @overload
+    def __call__(self, x: Like, *, return_path: Yes, return_scores: No = ...,
+                 **options: Unpack[_CallOptions]) -> tuple[Floats, Path]: ...
+    @overload
+    def __call__(self, x: Like, *, return_path: No = ..., return_scores: Yes,
+                 **options: Unpack[_CallOptions]) -> tuple[Floats, Floats]: ...
+    @overload
+    def __call__(self, x: Like, *, return_path: Yes, return_scores: Yes,
+                 **options: Unpack[_CallOptions]) -> tuple[Floats, Path, Floats]: ...
+    # fmt: on
+    def __call__(
+        self,
+        x: Like,
+        *old: Any,
+        num_threads: int | None = None,
+        return_path: bool = False,
+        return_scores: bool = False,
+        out: Floats | None = None,
+    ) -> Any:
+        """Compute the layer.
 
-def load_leaf_fff(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `leaf_fff_forward` from a state dict of the authors' ``fastfeedforward.FFF``.
+        Parameters
+        ----------
+        x : (T, H) array
+            Tokens.
+        num_threads, return_path, return_scores
+            As in `fff_forward`.
+        out : (T, H_out) float32 array, optional
+            Where to write y: C-contiguous, and no part of `x`. For large batches this saves the system the
+            clearing of new pages, which costs as much as the layer itself.
 
-    Parameters
-    ----------
-    state_dict : dict of str to array
-        ``depth, node_weights, node_biases, w1s, b1s, w2s, b2s``, as ``safetensors.numpy.load_file`` gives it.
-        ``node_usage`` and ``leaf_usage`` are left out.
+        Returns
+        -------
+        y, path, scores
+            As from `fff_forward`; y is `out` if that was given.
 
-    Returns
-    -------
-    dict
-        Call ``leaf_fff_forward(x, **arguments)``.
+        Raises
+        ------
+        InputError
+            If `x`, `out` or `num_threads` does not fit.
+        """
+        if old:  # not by `keyword_only`, which costs a twelfth of the kernel at one token
+            options = {
+                "num_threads": num_threads,
+                "return_path": return_path,
+                "return_scores": return_scores,
+                "out": out,
+            }
+            names = ("num_threads", "return_path", "out", "return_scores")
+            return self(x, **(options | checks.by_name("PackedFFF", names, old)))
+        usual = not (return_path or return_scores) and self.packed is not None
+        if usual and (num_threads is None or (type(num_threads) is int and num_threads > 0)):
+            y = self.packed.forward_alone(x, out, self._serial_tokens)
+            if y is not None:
+                return y
+        x = checks.rows(x, "x", self.width_in)
+        num_threads = threads_for(len(x) * self.token_work, num_threads)
+        shape = (self.num_trees, self.depth + 1)
+        y, path, scores = _outputs(out, x, shape, self.width_out, return_path, return_scores)
+        if self._plain is not None:
+            _walk(x, self._plain, self.depth, self.activation, y, path, scores)
+        elif len(x):
+            self.packed.forward(x, num_threads, y, path, scores)
+        return _asked_for(y, path, scores)
 
-    Raises
-    ------
-    InputError
-        If a tensor is missing or another one is there.
-    """
-    names = ("node_weights", "node_biases", "w1s", "b1s", "w2s", "b2s")
-    expected = {*names, "depth"}
-    found = set(state_dict) - {"node_usage", "leaf_usage"} if isinstance(state_dict, Mapping) else set()
-    if found != expected:
-        raise InputError(
-            f"state dict of a leaf FFF: expected the tensors {sorted(expected)}, got {sorted(found)}; "
-            "save one layer's own state_dict(), without a prefix"
+    def __repr__(self) -> str:
+        return (
+            f"PackedFFF({self.num_trees}x{self.depth}, {self.width_in} -> {self.width_out}, {self.weight_dtype}, "
+            f"{self.activation})"
         )
-    depth = np.asarray(state_dict["depth"])
-    if depth.size != 1 or depth.dtype.kind not in "iu":
-        raise InputError(f"depth: expected one integer, got {depth.dtype} of shape {depth.shape}; save the layer anew")
-    return {name: np.asarray(state_dict[name]) for name in names} | {"depth": int(depth.reshape(-1)[0])}
 
 
-def _checked_visits(path: Any, scores: Any, shape: tuple[int, ...], num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Path and scores as the kernels want them; a node outside the tree would be read and written."""
-    path = np.asarray(path)
-    if path.dtype.kind not in "iu":
-        raise InputError(f"path: expected an integer array, got dtype {path.dtype}; pass what fff_forward returned")
-    scores = _door.float32_array(scores, "scores", 3)
-    _door.check_shape(path, "path", shape, "(T, P, depth + 1)")
-    _door.check_shape(scores, "scores", shape, "(T, P, depth + 1)")
-    if path.size and not (path.min() >= 0 and path.max() < num_nodes):
-        raise InputError(
-            f"path: expected nodes from 0 to {num_nodes - 1}, got {path.min()} to {path.max()}; pass what "
-            "fff_forward returned for the same layer"
-        )
-    return np.ascontiguousarray(path, np.int32), scores
+def _trees(w_in: Like, b_in: Like, w_out: Like, depth: int) -> tuple[Floats, Floats, Floats]:
+    """The weights of a layer, with their shapes checked against each other."""
+    w_in, w_out = checks.array(w_in, "w_in", 3), checks.array(w_out, "w_out", 3)
+    shape = len(w_in), 2 ** (depth + 1) - 1
+    checks.shape(w_in, "w_in", (*shape, w_in.shape[2]), f"(P, 2**(depth + 1) - 1, H) with depth {depth}")
+    checks.shape(w_out, "w_out", (*shape, w_out.shape[2]), "(P, n, H_out)")
+    return w_in, checks.shaped(b_in, "b_in", shape, "(P, n)"), w_out
 
 
-def _checked_levels(tried: Any, shape: tuple[int, int], depth: int) -> np.ndarray:
-    """Levels whose decisions are tried the other way, as the kernels want them."""
-    tried = np.asarray(tried)
-    if tried.dtype.kind not in "iu":
-        raise InputError(f"tried: expected an integer array, got dtype {tried.dtype}; draw levels below the depth")
-    _door.check_shape(tried, "tried", shape, "(T, P)")
-    if tried.size and not (tried.min() >= 0 and tried.max() < depth):
-        raise InputError(
-            f"tried: expected levels from 0 to {depth - 1}, got {tried.min()} to {tried.max()}; "
-            + ("draw levels below the depth" if depth else "trees of depth 0 decide nothing: leave it out")
-        )
-    return np.ascontiguousarray(tried, np.int32)
+def _token_work(w_in: Floats, w_out: Floats, depth: int) -> int:
+    return len(w_in) * (depth + 1) * (w_in.shape[2] + w_out.shape[2])
 
 
-def _check_switch_cost(switch_cost: float) -> None:
-    if not isinstance(switch_cost, (int, float)) or not 0 <= switch_cost < float("inf"):
-        raise InputError(f"switch_cost: expected a number from 0, got {switch_cost!r}")
+def _outputs(
+    out: Floats | None, x: Floats, visits: tuple[int, int], width: int, return_path: bool, return_scores: bool
+) -> tuple[Floats, Path | None, Floats | None]:
+    """Memory for y, `out` if it is fit for that, and for the path and the scores where they are asked for."""
+    shape = (len(x), width)
+    path = np.empty((len(x), *visits), np.int32) if return_path else None
+    scores = np.empty((len(x), *visits), np.float32) if return_scores else None
+    if out is None:
+        small = shape[0] * shape[1] <= ALIGNED_ABOVE
+        return np.empty(shape, np.float32) if small else _on_cache_lines(np.empty, shape), path, scores
+    return checks.output(out, shape, x), path, scores
+
+
+def _on_cache_lines(make: Callable[..., NDArray[Any]], shape: tuple[int, ...]) -> Floats:
+    """New float32 memory from `np.empty` or `np.zeros` whose first element begins a cache line."""
+    size = math.prod(shape)
+    memory = make(size + CACHE_LINE // 4, np.float32)
+    start = -memory.ctypes.data % CACHE_LINE // 4
+    return memory[start : start + size].reshape(shape)
+
+
+def _walk(
+    x: Floats, weights: Any, depth: int, activation: str, y: Floats, path: Path | None, scores: Floats | None
+) -> None:
+    """Fill the outputs in NumPy."""
+    found = reference.fff_walk(x, *weights, depth, activation=activation, return_path=True, return_scores=True)
+    for array, result in zip((y, path, scores), found, strict=True):
+        if array is not None:
+            array[...] = result
+
+
+def _asked_for(y: Floats, path: Path | None, scores: Floats | None) -> Any:
+    if path is None and scores is None:
+        return y
+    return tuple(array for array in (y, path, scores) if array is not None)

@@ -1,7 +1,8 @@
-"""Linear layers on packed weights, attention and layer norm: the checked door to the dense kernels.
+"""Linear layers, attention, layer norm and whole encoder layers: the checked door to the dense kernels.
 
-Every output element is one chain of additions in a fixed order, so a token's result does not depend on the batch around
-it, on its order or on the number of threads.
+Where the compiled kernels are, every output element is one chain of additions in a fixed order, so a token's result
+does not depend on the batch around it, on its order or on the number of threads. Where they are missing, NumPy
+computes (`ufbert.reference`).
 """
 
 from __future__ import annotations
@@ -9,42 +10,57 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from . import _door
-from ._door import _cmm
+from . import checks, isa, reference
+from .activations import IN_KERNELS, TABLE
 from .batch import Batch
+from .cmm import PackedFFF
 from .errors import InputError
-from .packed import PackedFFF
+from .threads import threads_for
 
-__all__ = ["DTYPES", "CompiledLayer", "PackedLinear", "attention", "is_available", "layer_norm"]
+__all__ = ["DTYPES", "FusedLayer", "Linear", "attention", "is_available", "layer_norm"]
 
 DTYPES = ("float32", "bfloat16", "int8")
-# Multiply-adds that cost as much as one of a tree walk, in which `_door.SERIAL_BELOW` counts. Measured on one short
-# text of MiniLM: a second thread pays from some 80 microseconds of work on.
+# How many multiply-adds cost as much as one of a tree walk, in which `threads.SERIAL_BELOW` counts. Measured on one
+# short text of MiniLM: a second thread pays from some 80 microseconds of work on.
 CHEAPER = {"float32": 25, "bfloat16": 50, "int8": 100}
+Floats = NDArray[np.float32]
+NormWeights = tuple[ArrayLike, ArrayLike, float]
 
 
 def is_available() -> bool:
-    """Whether the compiled kernels are there; without them the functions of this module must not be called."""
-    return _cmm is not None
+    """Whether the compiled kernels are there. Without them, layers cannot be packed and NumPy computes in float32."""
+    return isa.dense_kernels is not None
 
 
-def is_packed(trees: Any) -> bool:
-    """Whether these are trees that `CompiledLayer` takes."""
-    return isinstance(trees, PackedFFF) and trees._layer is not None
+class Linear:
+    """Linear layer with an activation: ``activation(x @ weight.T + bias) + residual``.
 
-
-class PackedLinear:
-    """``activation(x @ weight.T + bias) + residual`` with weights in the kernels' layout.
+    It is plain, with arrays that NumPy multiplies, or packed for the kernels in one of three precisions.
 
     Parameters
     ----------
     weight : (O, I) array
     bias : (O,) array, optional
-    activation : {"gelu", "relu", "silu", "tanh"}, optional
-    dtype : {"float32", "bfloat16", "int8"}
-        "bfloat16": weights and inputs are rounded to bfloat16, sums are float32. "int8": weights are rounded to 8 bits
-        with a scale for each output, inputs as they come, with a scale and an offset for each row; sums are exact.
+    activation : str, optional
+        A key of `ufbert.activations.TABLE`. Those that the kernels have run inside the multiplication.
+    dtype : {"float32", "bfloat16", "int8"}, optional
+        None: plain. Else the precision of the packed weights, of which the layer keeps nothing but those. "bfloat16":
+        weights and inputs are rounded to bfloat16, sums are float32. "int8": weights are rounded to 8 bits with a
+        scale for each output, inputs as they come, with a scale and an offset for each row; sums are exact.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        O and I.
+    weight, bias : array or None
+        Of a plain layer; None once it is packed.
+    packed : object or None
+        The weights in the kernels' layout; None if it is plain.
+    activation, dtype : str or None
+    row_work : float
+        Cost of one row, in multiply-adds of a tree walk.
 
     Raises
     ------
@@ -52,47 +68,86 @@ class PackedLinear:
         If a shape or an argument does not fit.
     """
 
-    def __init__(self, weight: Any, bias: Any = None, activation: str | None = None, dtype: str = "float32") -> None:
-        weight = _door.float32_array(weight, "weight", 2)
+    def __init__(
+        self,
+        weight: ArrayLike,
+        bias: ArrayLike | None = None,
+        activation: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        weight = checks.array(weight, "weight", 2)
         if bias is not None:
-            bias = _door.float32_array(bias, "bias", 1)
-            _door.check_shape(bias, "bias", weight.shape[:1], "(O,)")
+            bias = checks.shaped(bias, "bias", weight.shape[:1], "(O,)")
         if activation is not None:
-            _door.check_activation(activation)
-        if dtype not in DTYPES:
-            raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+            checks.choice(activation, "activation", TABLE)
+        self.shape: tuple[int, int] = weight.shape
+        self.weight: Floats | None = weight
+        self.bias: Floats | None = bias
+        self.activation, self.dtype, self.packed = activation, dtype, None
+        if dtype is not None:
+            self._pack(weight, bias, checks.choice(dtype, "dtype", DTYPES))
+
+    def _pack(self, weight: Floats, bias: Floats | None, dtype: str) -> None:
+        if isa.dense_kernels is None:
+            raise InputError(f"dtype: expected None, for there are no compiled kernels, got {dtype}; install them")
         if 0 in weight.shape:
-            raise InputError(f"weight: expected no empty axis, got shape {weight.shape}")
-        self.shape = weight.shape
+            raise InputError(f"weight: expected no empty axis, got shape {weight.shape}; leave the layer plain")
+        code = IN_KERNELS.get(self.activation or "", isa.dense_kernels.NO_ACTIVATION)
+        self.packed = isa.dense_kernels.PackedPanels(weight, bias, code, dtype, threads_for(weight.size, None))
         self.row_work = weight.size / CHEAPER[dtype]
-        kind = _cmm.NO_ACTIVATION if activation is None else _cmm.ACTIVATIONS[activation]
-        self.panels = _cmm.PackedPanels(weight, bias, kind, dtype, _door.num_threads_for(weight.size, None))
+        self.weight = self.bias = None
+
+    def pack(self, dtype: str) -> Linear:
+        """Return the layer packed for the kernels; itself where there is nothing to pack, or where NumPy computes."""
+        if self.weight is None or 0 in self.shape or not is_available():
+            return self
+        return Linear(self.weight, self.bias, self.activation, dtype)
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether it is packed and its activation, if any, runs inside the kernel."""
+        return self.packed is not None and (self.activation is None or self.activation in IN_KERNELS)
 
     @property
     def nbytes(self) -> int:
-        """Memory of the packed weights."""
-        return self.panels.nbytes
+        """Memory of the weights and the bias."""
+        arrays = (self.packed, self.weight, self.bias)
+        return sum(array.nbytes for array in arrays if array is not None)
 
-    def __call__(self, x: np.ndarray, residual: np.ndarray | None = None, num_threads: int | None = None) -> np.ndarray:
+    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, *, num_threads: int | None = None) -> Floats:
         """Apply the layer: (T, I) float32, and residual (T, O) or None -> (T, O) float32."""
-        x = _door.tokens_array(x, self.shape[1])
-        y = np.empty((len(x), self.shape[0]), np.float32)
+        x = checks.rows(x, "x", self.shape[1])
         if residual is not None:
-            residual = _door.float32_array(residual, "residual", 2)
-            _door.check_shape(residual, "residual", y.shape, "(T, O)")
+            residual = checks.shaped(residual, "residual", (len(x), self.shape[0]), "(T, O)")
+        if self.is_fused:
+            return self._multiply(x, residual, num_threads)
+        y = self._multiply(x, None, num_threads)
+        if self.activation is not None:
+            y = TABLE[self.activation](y)
+        return y if residual is None else np.add(y, residual, out=y)
+
+    def _multiply(self, x: Floats, residual: Floats | None, num_threads: int | None) -> Floats:
+        """What the kernel does; without one, the multiplication alone."""
+        if self.packed is None:
+            return reference.linear(x, self.weight, self.bias)
+        y = np.empty((len(x), self.shape[0]), np.float32)
         if len(x):
-            work = int(len(x) * self.row_work)
-            self.panels.forward(x, residual, _door.num_threads_for(work, num_threads), y)
+            self.packed.forward(x, residual, threads_for(int(len(x) * self.row_work), num_threads), y)
         return y
 
+    def __repr__(self) -> str:
+        words = [f"{self.shape[1]} -> {self.shape[0]}", self.activation, self.dtype or "plain"]
+        return f"Linear({', '.join(word for word in words if word)})"
 
-class CompiledLayer:
+
+class FusedLayer:
     """A whole encoder layer in one call: its packed parts, run group by group of texts while they are in the cache.
 
     Parameters
     ----------
-    query_key_value, output : PackedLinear
-    feed_forward : (PackedLinear, PackedLinear) or (PackedFFF, (H,) array or None)
+    query_key_value, output : Linear
+        Packed, as all linear layers here.
+    feed_forward : (Linear, Linear) or (PackedFFF, (H,) array or None)
     norm1, norm2 : (weight, bias, eps)
         Layer norms.
     num_heads : int
@@ -102,93 +157,96 @@ class CompiledLayer:
 
     Notes
     -----
-    The same bits as the parts one after another. `ufbert.layers.EncoderLayer` checks that the parts fit.
+    The same bits as the parts one after another. `ufbert.checkpoint.pack` knows which layers can be fused.
     """
 
     def __init__(
         self,
-        query_key_value: PackedLinear,
-        output: PackedLinear,
-        feed_forward: tuple[PackedLinear, PackedLinear] | tuple[PackedFFF, np.ndarray | None],
-        norm1: tuple[np.ndarray, np.ndarray, float],
-        norm2: tuple[np.ndarray, np.ndarray, float],
+        query_key_value: Linear,
+        output: Linear,
+        feed_forward: tuple[Linear, Linear] | tuple[PackedFFF, ArrayLike | None],
+        *,
+        norm1: NormWeights,
+        norm2: NormWeights,
         num_heads: int,
         scale: float,
         norm_position: str,
     ) -> None:
         self.width = output.shape[0]
-        self._row_work = query_key_value.row_work + output.row_work
-        if isinstance(feed_forward[0], PackedFFF):
-            trees, bias = feed_forward
-            self._row_work += trees._work
-            halves = trees._layer, None if bias is None else _door.float32_array(bias, "bias", 1)
+        self.row_work = query_key_value.row_work + output.row_work
+        first, second = feed_forward
+        packed: tuple[Any, Any]
+        if isinstance(second, Linear):
+            self.row_work += first.row_work + second.row_work
+            packed = first.packed, second.packed
         else:
-            self._row_work += sum(linear.row_work for linear in feed_forward)
-            halves = tuple(linear.panels for linear in feed_forward)
-        norms = [(*(_door.float32_array(a, "norm", 1) for a in norm[:2]), norm[2]) for norm in (norm1, norm2)]
-        self._kernel = _cmm.CompiledLayer(
-            query_key_value.panels, output.panels, halves, *norms, num_heads, scale, norm_position == "pre"
+            self.row_work += first.token_work
+            packed = first.packed, None if second is None else checks.array(second, "bias", 1)
+        norms = [(checks.array(w, "norm", 1), checks.array(b, "norm", 1), eps) for w, b, eps in (norm1, norm2)]
+        self._kernel = isa.dense_kernels.CompiledLayer(
+            query_key_value.packed, output.packed, packed, *norms, num_heads, scale, norm_position == "pre"
         )
 
-    def __call__(
-        self,
-        x: np.ndarray,
-        batch: Batch,
-        num_threads: int | None = None,
-    ) -> np.ndarray:
+    def __call__(self, x: ArrayLike, batch: Batch, *, num_threads: int | None = None) -> Floats:
         """Apply the layer to the tokens of a batch: (T, H) float32 -> (T, H) float32."""
-        x = _door.tokens_array(x, self.width)
+        x = checks.rows(x, "x", self.width)
         if len(x) != batch.num_tokens:
             raise InputError(f"x: expected a row for each of the batch's {batch.num_tokens} tokens, got {len(x)}")
         y = np.empty_like(x)
         if len(x):
-            threads = _door.num_threads_for(int(len(x) * self._row_work), num_threads)
+            count = threads_for(int(len(x) * self.row_work), num_threads)
             attended = None if batch.attended is None else np.ascontiguousarray(batch.attended).view(np.uint8)
-            self._kernel.forward(x, batch.cu_seqlens, attended, batch.max_length, *batch.plan(threads), threads, y)
+            self._kernel.forward(x, batch.cu_seqlens, attended, batch.max_length, *batch.plan(count), count, y)
         return y
 
 
-def _texts(cu_seqlens: np.ndarray, attended: np.ndarray | None, tokens: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _texts(
+    cu_seqlens: NDArray[Any], attended: NDArray[Any] | None, tokens: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None]:
     """The two as the kernels take them, checked."""
     cu_seqlens = np.ascontiguousarray(cu_seqlens, np.int64)
     if cu_seqlens[0] != 0 or cu_seqlens[-1] != tokens or (cu_seqlens[1:] < cu_seqlens[:-1]).any():
         raise InputError(f"cu_seqlens: expected to cut {tokens} tokens into texts, got {cu_seqlens}")
     if attended is not None:
         attended = np.ascontiguousarray(attended, np.uint8)
-        _door.check_shape(attended, "attended", (tokens,), "(T,)")
+        checks.shape(attended, "attended", (tokens,), "(T,)")
     return cu_seqlens, attended
 
 
 def attention(
-    qkv: np.ndarray,
-    cu_seqlens: np.ndarray,
+    qkv: ArrayLike,
+    cu_seqlens: NDArray[Any],
     num_heads: int,
     scale: float,
-    attended: np.ndarray | None = None,
+    attended: NDArray[Any] | None = None,
+    *,
     num_threads: int | None = None,
-) -> np.ndarray:
-    """Softmax attention of each text on itself; see `ufbert.ops.numpy_attention`, whose arguments these are."""
-    qkv = _door.float32_array(qkv, "qkv", 2)
+) -> Floats:
+    """Softmax attention of each text on itself; see `ufbert.reference.attention`, whose arguments these are."""
+    qkv = checks.array(qkv, "qkv", 2)
+    if qkv.shape[1] % (3 * num_heads):
+        raise InputError(f"qkv: expected (T, 3 * heads * size) with {num_heads} heads, got shape {qkv.shape}")
     context = np.empty((len(qkv), qkv.shape[1] // 3), np.float32)
-    if len(qkv):
-        if qkv.shape[1] % (3 * num_heads):
-            raise InputError(f"qkv: expected (T, 3 * heads * size) with {num_heads} heads, got shape {qkv.shape}")
-        cu_seqlens, attended = _texts(cu_seqlens, attended, len(qkv))
-        lengths = np.diff(cu_seqlens)
-        work = int(2 * lengths @ lengths) * context.shape[1] // CHEAPER["float32"]
-        _cmm.attention(qkv, cu_seqlens, num_heads, scale, attended, _door.num_threads_for(work, num_threads), context)
+    if not len(qkv):
+        return context
+    cu_seqlens, attended = _texts(cu_seqlens, attended, len(qkv))
+    if isa.dense_kernels is None:
+        return reference.attention(qkv, cu_seqlens, num_heads, scale, attended)
+    lengths = np.diff(cu_seqlens)
+    work = int(2 * lengths @ lengths) * context.shape[1] // CHEAPER["float32"]
+    isa.dense_kernels.attention(qkv, cu_seqlens, num_heads, scale, attended, threads_for(work, num_threads), context)
     return context
 
 
 def layer_norm(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float, num_threads: int | None = None
-) -> np.ndarray:
-    """Layer normalisation over the last axis: (T, H) -> (T, H); see `ufbert.ops.numpy_layer_norm`."""
-    x = _door.float32_array(x, "x", 2)
-    weight, bias = _door.float32_array(weight, "weight", 1), _door.float32_array(bias, "bias", 1)
-    for name, array in (("weight", weight), ("bias", bias)):
-        _door.check_shape(array, name, x.shape[1:], "(H,)")
+    x: ArrayLike, weight: ArrayLike, bias: ArrayLike, eps: float, *, num_threads: int | None = None
+) -> Floats:
+    """Layer normalisation over the last axis: (T, H) -> (T, H); see `ufbert.reference.layer_norm`."""
+    x = checks.array(x, "x", 2)
+    weight, bias = checks.shaped(weight, "weight", x.shape[1:], "(H,)"), checks.shaped(bias, "bias", x.shape[1:], "(H,)")
+    if isa.dense_kernels is None:
+        return reference.layer_norm(x, weight, bias, eps)
     y = np.empty_like(x)
     if x.size:
-        _cmm.layer_norm(x, weight, bias, eps, _door.num_threads_for(8 * x.size, num_threads), y)
+        isa.dense_kernels.layer_norm(x, weight, bias, eps, threads_for(8 * x.size, num_threads), y)
     return y

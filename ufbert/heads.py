@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from . import ops
+from .activations import TABLE
 from .batch import Batch
-from .layers import Linear, LinearLayer, Norm
+from .layers import Linear, Norm
 
 __all__ = [
     "CrammedClassifier",
@@ -63,7 +63,7 @@ class Pooler:
     dense: Linear
 
     def __call__(self, hidden: np.ndarray, batch: Batch) -> np.ndarray:
-        return ops.tanh(self.dense(first_tokens(hidden, batch)))  # (T, H) -> (N, H)
+        return TABLE["tanh"](self.dense(first_tokens(hidden, batch)))  # (T, H) -> (N, H)
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class MaskedLMHead:
     dense: Linear | None
     activation: str
     norm: Norm | None
-    decoder: LinearLayer  # weight (V, H), mostly the word embeddings
+    decoder: Linear  # weight (V, H), mostly the word embeddings
 
     def __call__(self, hidden: np.ndarray, batch: Batch | None = None) -> np.ndarray:
         if self.dense is not None and self.norm is not None:
-            hidden = self.norm(ops.ACTIVATIONS[self.activation](self.dense(hidden)))  # (M, H)
+            hidden = self.norm(TABLE[self.activation](self.dense(hidden)))  # (M, H)
         return self.decoder(hidden)  # -> (M, V)
 
 
@@ -134,7 +134,7 @@ class CrammedClassifier:
         pooled = self._pool(hidden, batch)  # (T, H) -> (N, H)
         if self.dense is not None:
             pooled = self.dense(pooled)
-        return self.classifier(ops.ACTIVATIONS[self.activation](pooled))  # -> (N, C)
+        return self.classifier(TABLE[self.activation](pooled))  # -> (N, C)
 
     def _pool(self, hidden: np.ndarray, batch: Batch) -> np.ndarray:
         if self.pooler == "zero_index":
@@ -181,7 +181,7 @@ class Dense:
     activation: str
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        return ops.ACTIVATIONS[self.activation](self.linear(embeddings))  # (N, I) -> (N, O)
+        return TABLE[self.activation](self.linear(embeddings))  # (N, I) -> (N, O)
 
 
 class Normalize:

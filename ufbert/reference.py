@@ -1,73 +1,64 @@
-"""The conditional-matmul layers in plain NumPy, slow and obvious: what the kernels are tested against.
+"""The NumPy specification of every kernel, slow and obvious: what the kernels are tested against.
 
 ``fff_forward`` is the layer of UltraFastBERT (arXiv 2311.10770) computed as its training code does: every node of
-every tree, then a mask that keeps the visited ones. ``leaf_fff_forward`` is the earlier layer of arXiv 2308.14711.
-``fff_walk`` visits only the nodes on each token's path; it is what runs where the compiled extension is missing.
-None of them checks its arguments: `ufbert.cmm` is the checked door.
+every tree, then a mask that keeps the visited ones. ``fff_walk`` visits only the nodes on each token's path.
+``leaf_fff_forward`` is the earlier layer of arXiv 2308.14711. ``linear``, ``attention`` and the norms are the dense
+parts of an encoder. Where the compiled kernels are missing, ``fff_walk`` and the dense functions take their place.
+None of them checks its arguments: `ufbert.cmm`, `ufbert.leaf` and `ufbert.dense` do.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from .activations import IN_KERNELS, TABLE, Function
+from .checks import keyword_only
 
 __all__ = [
     "ACTIVATIONS",
     "DERIVATIVES",
+    "attention",
     "fff_backward",
     "fff_forward",
     "fff_walk",
+    "layer_norm",
     "leaf_fff_forward",
+    "linear",
+    "narrow_bfloat16",
+    "rms_norm",
     "round_to_bfloat16",
+    "scale_norm",
+    "widen_bfloat16",
 ]
 
-_erf: Any = np.frompyfunc(math.erf, 1, 1)  # exact, and slow: one Python call an element
+SCORES_AT_ONCE = 1 << 20  # floats of attention scores: 4 MB
+MASKED = np.float32(-10_000.0)  # what crammedBERT adds to the scores of masked keys
+Array = NDArray[Any]
 
-
-def _gelu(x: np.ndarray) -> np.ndarray:
-    return (0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)).astype(x.dtype))).astype(x.dtype)
-
-
-def _silu(x: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return x / (1.0 + np.exp(-x))
-
-
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "gelu": _gelu,
-    "relu": lambda x: np.maximum(x, 0),
-    "silu": _silu,
-    "tanh": np.tanh,
-}
+ACTIVATIONS: dict[str, Function] = {name: TABLE[name].exact or TABLE[name].function for name in IN_KERNELS}
 """The activations that a fast feedforward layer may have, by their names in this package."""
 
-
-def _gelu_derivative(x: np.ndarray) -> np.ndarray:
-    cdf = 0.5 * (1.0 + _erf(x / math.sqrt(2.0)).astype(x.dtype))
-    return (cdf + x * np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)).astype(x.dtype)
-
-
-def _silu_derivative(x: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        sigmoid = 1.0 / (1.0 + np.exp(-x))
-    return sigmoid * (1.0 + x * (1.0 - sigmoid))
-
-
-DERIVATIVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "gelu": _gelu_derivative,
-    "relu": lambda x: (x > 0).astype(x.dtype),
-    "silu": _silu_derivative,
-    "tanh": lambda x: 1.0 - np.tanh(x) ** 2,
-}
+DERIVATIVES: dict[str, Function] = {name: act.derivative for name, act in TABLE.items() if act.derivative}
 """Their derivatives; ReLU's is 0 at 0."""
 
 
+@keyword_only(5, "num_threads", "return_path", "activation", "return_scores")
 def fff_forward(
-    x, w_in, b_in, w_out, depth, num_threads=None, return_path=False, activation="gelu", return_scores=False
-):
+    x: Array,
+    w_in: Array,
+    b_in: Array,
+    w_out: Array,
+    depth: int,
+    *,
+    activation: str = "gelu",
+    num_threads: int | None = None,
+    return_path: bool = False,
+    return_scores: bool = False,
+) -> Array | tuple[Array, ...]:
     """Fast feedforward layer, dense: all P x n scores, of which the mask keeps P x (depth + 1).
 
     Parameters
@@ -82,12 +73,12 @@ def fff_forward(
         Output rows.
     depth : int
         Levels below the root.
-    num_threads : None
-        Ignored; here so that the signature is the kernel's.
-    return_path, return_scores : bool
-        Also return the visited nodes, and their scores.
     activation : str
         A key of `ACTIVATIONS`.
+    num_threads : int, optional
+        Ignored. It is here so that the signature is the kernel's.
+    return_path, return_scores : bool
+        Also return the visited nodes, and their scores.
 
     Returns
     -------
@@ -121,7 +112,19 @@ def fff_forward(
     return _chosen(y, (path, return_path), (visited_scores, return_scores))
 
 
-def fff_walk(x, w_in, b_in, w_out, depth, num_threads=None, return_path=False, activation="gelu", return_scores=False):
+@keyword_only(5, "num_threads", "return_path", "activation", "return_scores")
+def fff_walk(
+    x: Array,
+    w_in: Array,
+    b_in: Array,
+    w_out: Array,
+    depth: int,
+    *,
+    activation: str = "gelu",
+    num_threads: int | None = None,
+    return_path: bool = False,
+    return_scores: bool = False,
+) -> Array | tuple[Array, ...]:
     """Fast feedforward layer, sparse: gathers the rows of the visited nodes, level by level.
 
     Parameters and results are `fff_forward`'s. Memory: T x max(H, H_out) floats at a time.
@@ -141,15 +144,28 @@ def fff_walk(x, w_in, b_in, w_out, depth, num_threads=None, return_path=False, a
     return _chosen(y, (path, return_path), (scores, return_scores))
 
 
-def _chosen(y, *extras):
+def _chosen(y: Array, *extras: tuple[Array, bool]) -> Array | tuple[Array, ...]:
     """y alone, or a tuple of it and the extras that were asked for."""
     chosen = [array for array, asked in extras if asked]
     return (y, *chosen) if chosen else y
 
 
+@keyword_only(8, "activation", "num_threads", "tried", "switch_cost")
 def fff_backward(
-    dy, x, w_in, b_in, w_out, depth, path, scores, activation="gelu", num_threads=None, tried=None, switch_cost=0.0
-):
+    dy: Array,
+    x: Array,
+    w_in: Array,
+    b_in: Array,
+    w_out: Array,
+    depth: int,
+    path: Array,
+    scores: Array,
+    *,
+    activation: str = "gelu",
+    num_threads: int | None = None,
+    tried: Array | None = None,
+    switch_cost: float = 0.0,
+) -> tuple[Array, Array, Array, Array]:
     """Gradients of `fff_forward`, dense: those of all nodes, of which a mask keeps the visited ones.
 
     Parameters
@@ -160,7 +176,7 @@ def fff_backward(
         As passed to `fff_forward`.
     path, scores : (T, P, depth + 1) arrays
         What it returned.
-    num_threads : None
+    num_threads : int, optional
         Ignored.
     tried : (T, P) integer array, optional
         For each token and tree a level above the last, whose decision gets a gradient too.
@@ -190,7 +206,19 @@ def fff_backward(
     )
 
 
-def _decision_gradients(dy, x, w_in, b_in, w_out, depth, path, scores, activation, tried, switch_cost):
+def _decision_gradients(
+    dy: Array,
+    x: Array,
+    w_in: Array,
+    b_in: Array,
+    w_out: Array,
+    depth: int,
+    path: Array,
+    scores: Array,
+    activation: str,
+    tried: Array,
+    switch_cost: float,
+) -> Array:
     """Gradients of the scores that decide at the levels tried, (T, P, n)."""
     gradients = np.zeros((len(x), *b_in.shape), x.dtype)
     for token, tree in np.ndindex(tried.shape):
@@ -212,24 +240,19 @@ def _decision_gradients(dy, x, w_in, b_in, w_out, depth, path, scores, activatio
     return gradients
 
 
-def round_to_bfloat16(array):
-    """The nearest bfloat16 values, ties to even, as float32; NaN stays NaN.
-
-    Parameters
-    ----------
-    array : float32 array
-
-    Returns
-    -------
-    float32 array of the same shape
-    """
-    array = np.ascontiguousarray(array, np.float32)
-    bits = array.view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
-    return np.where(np.isnan(array), array, rounded.astype(np.uint32).view(np.float32))
-
-
-def leaf_fff_forward(x, node_weights, node_biases, w1s, b1s, w2s, b2s, depth, activation="relu"):
+@keyword_only(8, "activation")
+def leaf_fff_forward(
+    x: Array,
+    node_weights: Array,
+    node_biases: Array,
+    w1s: Array,
+    b1s: Array,
+    w2s: Array,
+    b2s: Array | None,
+    depth: int,
+    *,
+    activation: str = "relu",
+) -> Array:
     """The layer of arXiv 2308.14711 in evaluation mode: nodes decide, one small dense block a leaf computes.
 
     Parameters
@@ -263,3 +286,105 @@ def leaf_fff_forward(x, node_weights, node_biases, w1s, b1s, w2s, b2s, depth, ac
         hidden = ACTIVATIONS[activation](x[token] @ w1s[leaf] + b1s[leaf])
         y[token] = hidden @ w2s[leaf] + (0 if b2s is None else b2s[leaf])
     return y
+
+
+def narrow_bfloat16(values: Array) -> NDArray[np.uint16]:
+    """Bits, as uint16, of the bfloat16 nearest to float32 values; ties go to even, NaN stays NaN."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+
+def widen_bfloat16(bits: Array) -> NDArray[np.float32]:
+    """Float32 values of bfloat16 bits, given as uint16: bfloat16 is the upper half of float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def round_to_bfloat16(values: Array) -> NDArray[np.float32]:
+    """The nearest bfloat16 values, as float32; ties go to even, NaN stays NaN."""
+    return widen_bfloat16(narrow_bfloat16(values))
+
+
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """``x @ weight.T + bias``: (..., I) by (O, I) and (O,) -> (..., O) float32."""
+    y = x @ weight.T
+    if bias is not None:
+        y += bias
+    return y
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    """Layer normalisation over the last axis: (T, H) -> (T, H). arXiv 1607.06450."""
+    y = x - x.mean(axis=-1, keepdims=True)
+    variance = np.einsum("...h,...h->...", y, y)[..., None] / np.float32(x.shape[-1])
+    y *= 1.0 / np.sqrt(variance + np.float32(eps))
+    y *= weight
+    y += bias
+    return y
+
+
+def rms_norm(x: Array, scale: Array, eps: float) -> Array:
+    """Root-mean-square normalisation over the last axis: (T, H) -> (T, H). arXiv 1910.07467."""
+    mean_square = np.einsum("...h,...h->...", x, x)[..., None] / np.float32(x.shape[-1])
+    return x * (1.0 / np.sqrt(mean_square + np.float32(eps))) * scale
+
+
+def scale_norm(x: Array, scale: Array, eps: float) -> Array:
+    """Division by the Euclidean norm, times one learned number: (T, H) -> (T, H). arXiv 1910.05895."""
+    norm = np.sqrt(np.einsum("...h,...h->...", x, x))[..., None]
+    return x * scale / np.maximum(norm, np.float32(eps))
+
+
+def attention(qkv: Array, cu_seqlens: Array, num_heads: int, scale: float, attended: Array | None = None) -> Array:
+    """Softmax attention of each text on itself. arXiv 1706.03762, section 3.2.1.
+
+    Parameters
+    ----------
+    qkv : (T, 3H) float32 array
+        Queries, keys and values side by side, each ``num_heads`` blocks of ``H / num_heads`` columns.
+    cu_seqlens : (N + 1,) integer array
+        Where each text begins and ends.
+    num_heads : int
+    scale : float
+        Factor of the scores, normally ``head_size ** -0.5``.
+    attended : (T,) bool array, optional
+        False for tokens that nothing attends to.
+
+    Returns
+    -------
+    (T, H) float32 array
+
+    Notes
+    -----
+    Needs some 4 MB of scratch, or 4 * num_heads * S**2 bytes for one text of S tokens where that is more.
+    """
+    tokens, width = qkv.shape[0], qkv.shape[1] // 3
+    head_size = width // num_heads
+    context = np.empty((tokens, width), np.float32)
+    for start, texts, length in _equal_lengths(cu_seqlens, num_heads):
+        rows = slice(start, start + texts * length)
+        q, k, v = qkv[rows].reshape(texts, length, 3, num_heads, head_size).transpose(2, 0, 3, 1, 4)
+        scores = q @ k.swapaxes(-1, -2)  # (texts, heads, S, head_size) x (.., head_size, S) -> (texts, heads, S, S)
+        scores *= np.float32(scale)
+        if attended is not None:
+            scores += np.where(attended[rows].reshape(texts, 1, 1, length), np.float32(0), MASKED)
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        weighted = scores @ v  # (texts, heads, S, S) x (.., S, head_size)
+        weighted /= scores.sum(axis=-1, keepdims=True)
+        context[rows].reshape(texts, length, num_heads, head_size)[...] = weighted.swapaxes(1, 2)
+    return context
+
+
+def _equal_lengths(cu_seqlens: Array, num_heads: int) -> Iterator[tuple[int, int, int]]:
+    """Runs of neighbouring texts of one length, so that one call serves all: first token, texts, length."""
+    starts = cu_seqlens.tolist()
+    first = 0
+    for text in range(len(starts) - 1):
+        length = starts[first + 1] - starts[first]
+        is_last = text + 2 == len(starts)
+        full = (text + 2 - first) * num_heads * length * length > SCORES_AT_ONCE
+        if is_last or full or starts[text + 2] - starts[text + 1] != length:
+            if length:
+                yield starts[first], text + 1 - first, length
+            first = text + 1

@@ -1,4 +1,4 @@
-"""How many threads a kernel may use."""
+"""All thread policy: how many threads a kernel may use, when one is enough, and what a fork leaves."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import os
 from functools import cache
 from pathlib import Path
 
-from .errors import InputError
+from . import checks, isa
 
-__all__ = ["MAX_THREADS", "available_cpus", "get_num_threads"]
+__all__ = ["MAX_THREADS", "SERIAL_BELOW", "available_cpus", "get_num_threads", "threads_for"]
 
 MAX_THREADS = 1_024
-"""More are never started: OpenMP ends the process where the system refuses it a thread."""
+"""Upper limit. OpenMP ends the process if the system refuses it a thread."""
+
+SERIAL_BELOW = 200_000
+"""Multiply-adds of a tree walk below which one thread is enough: 10 microseconds, what waking a second one costs."""
+
+_has_openmp = bool(isa.openmp_version())
+_openmp_used = False
+_serial_only = False
 
 
 def get_num_threads(num_threads: int | None = None) -> int:
@@ -33,9 +40,9 @@ def get_num_threads(num_threads: int | None = None) -> int:
         If the argument or ``UFBERT_NUM_THREADS`` is not a positive integer.
     """
     if num_threads is not None:
-        return _positive(num_threads, "num_threads")
+        return _limited(num_threads, "num_threads")
     if value := os.environ.get("UFBERT_NUM_THREADS"):
-        return _positive(value, "the environment variable UFBERT_NUM_THREADS")
+        return _limited(_parsed(value), "the environment variable UFBERT_NUM_THREADS")
     # OpenMP allows a list, one figure for each nesting level, and ignores what it cannot read.
     value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if value.isdecimal() and int(value) > 0:
@@ -79,11 +86,44 @@ def _cgroup_quota() -> int | None:
     return max(1, round(cpus)) if cpus > 0 else None
 
 
-def _positive(value: object, name: str) -> int:
+def _parsed(text: str) -> int | str:
     try:
-        number = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1 or isinstance(value, (bool, float)):
-        raise InputError(f"{name}: expected a positive integer, got {value!r}; set it to 1 or more, or leave it out")
-    return min(number, MAX_THREADS)
+        return int(text)
+    except ValueError:
+        return text
+
+
+def _limited(value: object, name: str) -> int:
+    return min(checks.integer(value, name, 1, advice="set it to 1 or more, or leave it out"), MAX_THREADS)
+
+
+def threads_for(work: int, num_threads: int | None) -> int:
+    """Choose the threads of a kernel call: 1 where more would not pay, or where OpenMP cannot run any more.
+
+    Parameters
+    ----------
+    work : int
+        Multiply-adds of a tree walk, or what costs as much.
+    num_threads : int, optional
+        Threads at most; None for `get_num_threads`.
+    """
+    global _openmp_used
+    if num_threads is not None:
+        num_threads = get_num_threads(num_threads)
+    if num_threads == 1 or work < SERIAL_BELOW or _serial_only or not _has_openmp:
+        return 1
+    if num_threads is None:
+        num_threads = get_num_threads()
+    if num_threads > 1:
+        _openmp_used = True
+    return num_threads
+
+
+def _serial_after_fork() -> None:
+    """A forked child lacks the threads of the parent's OpenMP pool and would wait for them for ever."""
+    global _serial_only
+    _serial_only = _openmp_used or _serial_only
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_serial_after_fork)

@@ -1,75 +1,62 @@
-"""Configuration and tensors to a model. Every shape is checked before anything is allocated."""
+"""Configuration and tensors to a model of plain arrays. Every shape is checked before anything is allocated."""
 
 from __future__ import annotations
 
-import os
 import re
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .. import dense, reference
-from ..cmm import PackedFFF
 from ..config import ModelConfig
 from ..encoder import Encoder, Model
-from ..errors import CheckpointError, InputError, shown
+from ..errors import CheckpointError
 from ..heads import CrammedClassifier, MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
 from ..layers import (
-    Activated,
     Embeddings,
     EncoderLayer,
     FastFeedForward,
     FeedForward,
     GatedFeedForward,
     Linear,
-    LinearLayer,
     Norm,
     SelfAttention,
+    Trees,
 )
 from .families import family_of, parse_config
 from .families.ufbert import expand, kept_nodes
 from .folder import ModelFolder
 from .tensors import Tensors
 
-__all__ = ["load", "load_model"]
+__all__ = ["build_model"]
+
+Finish = Callable[[EncoderLayer], EncoderLayer]
 
 
-def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
-    """Load the model of a folder, with the head that its ``config.json`` names.
+def build_model(folder: ModelFolder, encoder_only: bool = False, finish: Finish | None = None) -> Model:
+    """Read a model whose layers are plain arrays, which NumPy multiplies.
 
     Parameters
     ----------
-    folder : str or path
-        ``config.json`` and ``model.safetensors`` (or a sharded index), as Hugging Face's transformers, this package
-        or the authors of crammedBERT and UltraFastBERT store them.
-    dtype : {"float32", "bfloat16", "int8"}
-        Precision of the layers' matrix multiplications; see `ufbert.dense.PackedLinear`. But for "float32", FFF layers
-        keep their weights in bfloat16.
+    folder : ModelFolder
+    encoder_only : bool
+        Leave the head out, whatever it is, and BERT's pooler.
+    finish : callable, optional
+        What becomes of each encoder layer as soon as it is read, so that only one is held twice.
 
     Returns
     -------
     Model
-        Word embeddings and heads of a float32 file stay mapped to it, so do not overwrite it in place while the model
-        lives; layers keep packed copies of their weights.
+        Arrays of a float32 file stay mapped to it.
 
     Raises
     ------
     CheckpointError
         If a file, a tensor or an option is missing, faulty or unknown.
     """
-    return load_model(ModelFolder(folder), dtype=dtype)
-
-
-def load_model(folder: ModelFolder, encoder_only: bool = False, dtype: str = "float32") -> Model:
-    """Load a model; with `encoder_only` without its head, whatever it is, but with BERT's pooler left out too."""
     config = parse_config(folder.read_json("config.json"), encoder_only)
-    if dtype not in dense.DTYPES:
-        raise InputError(f"dtype: expected one of {', '.join(dense.DTYPES)}, got {shown(dtype)}")
-    if dtype != "float32" and not dense.is_available():
-        raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
-    source = Source(config, folder.tensors(), dtype)
-    model = source.model(with_pooler=not encoder_only)
+    source = Source(config, folder.tensors())
+    model = source.model(not encoder_only, finish or (lambda layer: layer))
     source.check_unused(encoder_only)
     source.tensors.release()
     return model
@@ -78,17 +65,17 @@ def load_model(folder: ModelFolder, encoder_only: bool = False, dtype: str = "fl
 class Source:
     """Builds the parts of a model from named tensors, with the sizes that the configuration gives."""
 
-    def __init__(self, config: ModelConfig, tensors: Tensors, dtype: str) -> None:
-        self.config, self.tensors, self.dtype = config, tensors, dtype
+    def __init__(self, config: ModelConfig, tensors: Tensors) -> None:
+        self.config, self.tensors = config, tensors
         self.family = family_of(config.family)
         self.spelling = self.family.spelling(tensors)
 
-    def model(self, with_pooler: bool) -> Model:
+    def model(self, with_pooler: bool, finish: Finish) -> Model:
         config = self.config
         self.check_layer_count()
         encoder = Encoder(
             self.embeddings(),
-            tuple(self.layer(index) for index in range(config.num_hidden_layers)),
+            tuple(finish(self.layer(index)) for index in range(config.num_hidden_layers)),
             self.norm("final_norm") if config.final_norm else None,
         )
         pooler = None
@@ -136,8 +123,8 @@ class Source:
             qkv = Linear(np.concatenate([part.weight for part in parts]), bias)
         output = None
         if config.output_projection:
-            output = self.packed(self.linear("attention_output", hidden, hidden, config.linear_bias, index))
-        return SelfAttention(self.packed(qkv), output, config.num_attention_heads, scale)
+            output = self.linear("attention_output", hidden, hidden, config.linear_bias, index)
+        return SelfAttention(qkv, output, config.num_attention_heads, scale)
 
     def interleaved_query_key_value(self, index: int) -> Linear:
         """Rows in the order head, (q, k, v), column of the head -> (q, k, v), head, column."""
@@ -150,14 +137,11 @@ class Source:
     def feed_forward(self, index: int) -> FeedForward | GatedFeedForward:
         config, width = self.config, self.config.intermediate_size
         gated = config.feed_forward == "gated"
+        act = None if gated else config.hidden_act
+        dense_in = self.linear("feed_forward_in", width, config.hidden_size, config.linear_bias, index, act)
         out_width = width // 2 if gated else width
-        dense_in = self.linear("feed_forward_in", width, config.hidden_size, config.linear_bias, index)
-        dense_out = self.packed(
-            self.linear("feed_forward_out", config.hidden_size, out_width, config.linear_bias, index)
-        )
-        if gated:
-            return GatedFeedForward(self.packed(dense_in), dense_out, config.hidden_act)
-        return FeedForward(self.activated(dense_in, config.hidden_act), dense_out)
+        dense_out = self.linear("feed_forward_out", config.hidden_size, out_width, config.linear_bias, index)
+        return GatedFeedForward(dense_in, dense_out, config.hidden_act) if gated else FeedForward(dense_in, dense_out)
 
     def fast_feed_forward(self, index: int) -> FastFeedForward:
         config = self.config
@@ -170,17 +154,9 @@ class Source:
         if kept is not None:
             w_in, b_in, w_out = (expand(rows, kept, trees * nodes) for rows in (w_in, b_in, w_out))
         w_out = np.ascontiguousarray(w_out)  # a node's output row becomes contiguous
-        shape = (trees, nodes, hidden)
-        weight_dtype = "float32" if self.dtype == "float32" else "bfloat16"
-        packed = PackedFFF(
-            w_in.reshape(shape),
-            b_in.reshape(trees, nodes),
-            w_out.reshape(shape),
-            config.depth,
-            weight_dtype,
-            config.hidden_act,
-        )
-        return FastFeedForward(packed, self.tensor("fff_out_bias", (hidden,), index) if config.output_bias else None)
+        rows = (trees, nodes, hidden)
+        plain = Trees(w_in.reshape(rows), b_in.reshape(trees, nodes), w_out.reshape(rows), config.depth, config.hidden_act)
+        return FastFeedForward(plain, self.tensor("fff_out_bias", (hidden,), index) if config.output_bias else None)
 
     def head(self, encoder: Encoder, pooler: Pooler | None) -> Any:
         config, hidden = self.config, self.config.hidden_size
@@ -210,10 +186,7 @@ class Source:
             # Tied, the two are one; untied, transformers adds the decoder's own.
             untied = not config.tie_word_embeddings and self.has("lm_untied_bias")
             bias = self.tensor("lm_untied_bias" if untied else "lm_bias", (config.vocab_size,))
-        # In float32 a copy for the kernels gains nothing: one row reads the whole table anyway.
-        plain = Linear(weight, bias)
-        decoder = plain if self.dtype == "float32" else self.packed(plain)
-        return MaskedLMHead(dense, config.hidden_act, norm, decoder)
+        return MaskedLMHead(dense, config.hidden_act, norm, Linear(weight, bias))
 
     def crammed_classifier(self) -> CrammedClassifier:
         config, head = self.config, self.config.classification_head
@@ -232,24 +205,12 @@ class Source:
     def tensor(self, key: str, shape: tuple[int, ...], layer: int = 0) -> np.ndarray:
         return self.tensors.take(self.name(key, layer), shape)
 
-    def linear(self, key: str, out_width: int, in_width: int, bias: bool = True, layer: int = 0) -> Linear:
+    def linear(
+        self, key: str, out_width: int, in_width: int, bias: bool = True, layer: int = 0, activation: str | None = None
+    ) -> Linear:
         stem = self.name(key, layer)
         weight = self.tensors.take(stem + ".weight", (out_width, in_width))
-        return Linear(weight, self.tensors.take(stem + ".bias", (out_width,)) if bias else None)
-
-    def packed(self, linear: Linear) -> LinearLayer:
-        """Choose what computes a linear layer: the kernels where they are and have something to do."""
-        if not dense.is_available() or linear.weight.size == 0:
-            return linear
-        return dense.PackedLinear(linear.weight, linear.bias, None, self.dtype)
-
-    def activated(self, linear: Linear, activation: str) -> LinearLayer | Activated:
-        """Do the same for a linear layer with an activation, which is fused where the kernels know it."""
-        if not dense.is_available() or linear.weight.size == 0:
-            return replace(linear, activation=activation)
-        if activation not in reference.ACTIVATIONS:
-            return Activated(dense.PackedLinear(linear.weight, linear.bias, None, self.dtype), activation)
-        return dense.PackedLinear(linear.weight, linear.bias, activation, self.dtype)
+        return Linear(weight, self.tensors.take(stem + ".bias", (out_width,)) if bias else None, activation)
 
     def norm(self, key: str, layer: int = 0) -> Norm:
         config, stem = self.config, self.name(key, layer)

@@ -1,0 +1,122 @@
+"""A plain model packed for the kernels at one precision, its encoder layers fused where the kernels can do that."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from .. import checks, dense
+from ..cmm import PackedFFF
+from ..dense import FusedLayer
+from ..encoder import Model
+from ..errors import InputError
+from ..heads import MaskedLMHead
+from ..layers import EncoderLayer, FastFeedForward, FeedForward, GatedFeedForward, Linear, SelfAttention, Trees
+from .build import build_model
+from .files import ModelFolder
+
+__all__ = ["load", "load_model", "pack_layer"]
+
+
+def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
+    """Load the model of a folder, with the head that its ``config.json`` names.
+
+    Parameters
+    ----------
+    folder : str or path
+        ``config.json`` and ``model.safetensors`` (or a sharded index), as Hugging Face's transformers, this package
+        or the authors of crammedBERT and UltraFastBERT store them.
+    dtype : {"float32", "bfloat16", "int8"}
+        Precision of the layers' matrix multiplications; see `ufbert.dense.Linear`. But for "float32", FFF layers keep
+        their weights in bfloat16.
+
+    Returns
+    -------
+    Model
+        Word embeddings and heads of a float32 file stay mapped to it, so do not overwrite it in place while the model
+        lives; layers keep packed copies of their weights.
+
+    Raises
+    ------
+    CheckpointError
+        If a file, a tensor or an option is missing, faulty or unknown.
+    InputError
+        If `dtype` is unknown, or needs the compiled kernels and they are missing.
+    """
+    return load_model(ModelFolder(folder), dtype=dtype)
+
+
+def load_model(folder: ModelFolder, encoder_only: bool = False, dtype: str = "float32") -> Model:
+    """Load a model; with `encoder_only` without its head, whatever it is, but with BERT's pooler left out too."""
+    checks.choice(dtype, "dtype", dense.DTYPES)
+    if dtype != "float32" and not dense.is_available():
+        raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
+    model = build_model(folder, encoder_only, partial(pack_layer, dtype=dtype))
+    if isinstance(model.head, MaskedLMHead) and dtype != "float32":
+        # In float32 a copy for the kernels gains nothing: one row reads the whole table anyway.
+        return replace(model, head=replace(model.head, decoder=model.head.decoder.pack(dtype)))
+    return model
+
+
+def pack_layer(layer: EncoderLayer, dtype: str) -> EncoderLayer:
+    """Pack the parts of a layer, and fuse them if that is possible; `not_fused` of the result says why it is not."""
+    attention = layer.attention
+    output = None if attention.output is None else attention.output.pack(dtype)
+    attention = replace(attention, query_key_value=attention.query_key_value.pack(dtype), output=output)
+    packed = replace(layer, attention=attention, feed_forward=_pack_feed_forward(layer.feed_forward, dtype))
+    return _fuse(packed)
+
+
+def _pack_feed_forward(
+    layer: FeedForward | GatedFeedForward | FastFeedForward, dtype: str
+) -> FeedForward | GatedFeedForward | FastFeedForward:
+    if isinstance(layer, FastFeedForward):
+        trees = layer.trees
+        if isinstance(trees, Trees):
+            kept = "float32" if dtype == "float32" else "bfloat16"
+            weights = (trees.w_in, trees.b_in, trees.w_out)
+            trees = PackedFFF(*weights, trees.depth, activation=trees.activation, weight_dtype=kept)
+        return replace(layer, trees=trees)
+    return replace(layer, dense_in=layer.dense_in.pack(dtype), dense_out=layer.dense_out.pack(dtype))
+
+
+def _fuse(layer: EncoderLayer) -> EncoderLayer:
+    """One kernel in place of the parts, if it can do what all of them do."""
+    obstacle = _obstacle(layer)
+    if obstacle:
+        return replace(layer, fused=None, not_fused=obstacle)
+    attention, feed_forward = layer.attention, layer.feed_forward
+    fused = FusedLayer(
+        attention.query_key_value,
+        attention.output,
+        (feed_forward.trees, feed_forward.bias)
+        if isinstance(feed_forward, FastFeedForward)
+        else (feed_forward.dense_in, feed_forward.dense_out),
+        norm1=(layer.norm1.weight, layer.norm1.bias, layer.norm1.eps),
+        norm2=(layer.norm2.weight, layer.norm2.bias, layer.norm2.eps),
+        num_heads=attention.num_heads,
+        scale=attention.scale,
+        norm_position=layer.norm_position,
+    )
+    return replace(layer, fused=fused, not_fused="")
+
+
+def _obstacle(layer: EncoderLayer) -> str:
+    """What the kernel of a whole layer cannot do; empty if it can do all."""
+    if not dense.is_available():
+        return "no compiled kernels"
+    if layer.norm1.bias is None or layer.norm2.bias is None:
+        return f"{layer.norm1.kind} has no kernel"
+    if layer.attention.output is None:
+        return "no output projection"
+    if isinstance(layer.feed_forward, GatedFeedForward):
+        return "the feed-forward layer is gated"
+    if isinstance(layer.feed_forward, FastFeedForward):
+        packed = isinstance(layer.feed_forward.trees, PackedFFF) and layer.feed_forward.trees.packed is not None
+        return "" if packed else "the trees are not packed"
+    for linear in (layer.feed_forward.dense_in, layer.feed_forward.dense_out):
+        if not linear.is_fused:
+            return "no neurons" if 0 in linear.shape else f"{linear.activation} has no kernel"
+    return ""

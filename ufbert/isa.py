@@ -1,0 +1,60 @@
+"""Which compiled kernels run: the extension modules, and the instruction set that they use."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any
+
+from . import checks
+
+__all__ = ["active_isa", "dense_kernels", "fff_kernels", "openmp_version", "supported_isas", "use_isa"]
+
+
+
+def _extension(name: str) -> Any:
+    try:
+        return import_module(f".{name}", __package__)
+    except ImportError:  # built with UFBERT_NO_EXTENSION=1, or for another platform
+        return None
+
+
+fff_kernels = _extension("_cmm")
+"""The compiled FFF kernels, typed and unchecked; None where they are not built."""
+dense_kernels = fff_kernels
+"""The compiled kernels of linear layers, attention, norms and whole encoder layers; None where they are not built."""
+
+
+def supported_isas() -> list[str]:
+    """Name the instruction sets that this build has and this machine runs, best last; ``["numpy"]`` without a build."""
+    return list(fff_kernels.supported_isas()) if fff_kernels else ["numpy"]
+
+
+def active_isa() -> str:
+    """Name the instruction set in use."""
+    return str(fff_kernels.active_isa()) if fff_kernels else "numpy"
+
+
+def openmp_version() -> int | None:
+    """Give the date of the OpenMP standard that the kernels were built with, such as 201511; None without OpenMP."""
+    return (int(fff_kernels.OPENMP_VERSION) or None) if fff_kernels else None
+
+
+def use_isa(name: str) -> None:
+    """Choose the instruction set by name, as ``UFBERT_ISA`` does at import.
+
+    Do not call it while another thread runs a kernel.
+
+    Raises
+    ------
+    InputError
+        If this build or this machine does not have it.
+    """
+    advice = "these run on this machine: choose one of them or unset it"
+    checks.choice(name, "instruction set (UFBERT_ISA)", supported_isas(), advice=advice)
+    if fff_kernels:
+        fff_kernels.use_isa(name)
+
+
+if _name := os.environ.get("UFBERT_ISA"):
+    use_isa(_name)
