@@ -31,7 +31,6 @@ import ufbert_weights
 
 import ufbert
 from ufbert.batch import from_padded
-from ufbert.dense import PackedLinear
 from ufbert.heads import MaskedLMHead
 from ufbert.layers import Linear
 
@@ -256,7 +255,7 @@ def fill_mask_heads(folder: Path) -> Calls:
     word = ufbert.load(folder).encoder.embeddings.word
     calls: Calls = {}
     for dtype in DTYPES:
-        decoder = Linear(word) if dtype == "float32" else PackedLinear(word, dtype=dtype)
+        decoder = Linear(word) if dtype == "float32" else Linear(word, dtype=dtype)
         head = MaskedLMHead(None, "gelu", None, decoder)
         calls[f"one row, {dtype}"] = lambda head=head: head(hidden[5:6])
         calls[f"128 rows, {dtype}"] = lambda head=head: head(hidden)

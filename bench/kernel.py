@@ -203,13 +203,13 @@ def headline(batch, threads, rounds, limit):
     runs = {name: (lambda run=run: run(x)) for name, run in dense.items()}
     names, bounds = [], {}
     for dtype in ("float32", "bfloat16"):
-        layer = cmm.PackedFFF(*arrays, 11, dtype)
+        layer = cmm.PackedFFF(*arrays, 11, weight_dtype=dtype)
         spread = verify(layer, arrays, x)
         out = aligned(batch)
         name = f"ufbert {dtype}"
         names.append(name)
         bounds[name] = bound_ms(layer, layer(x, return_path=True)[1], limit, cached_weights=True)
-        runs[name] = lambda layer=layer, out=out: layer(x, threads, out=out)
+        runs[name] = lambda layer=layer, out=out: layer(x, num_threads=threads, out=out)
     return report(
         f"768 -> 4095 -> 768, 1x11, batch {batch}, {threads} thread(s)",
         in_turns(runs, rounds, 0.2 if batch > 1000 else 0.02),
@@ -237,7 +237,9 @@ def single_token(threads, rounds):
             {"NumPy": installed()["NumPy"](stack[0][0][0], stack[0][1][0], stack[0][2][0], threads), name: layers[0]}, x
         )
         dense[name] = layers
-    ours = {f"ufbert {t}": [cmm.PackedFFF(*arrays, 11, t) for arrays in stack] for t in ("float32", "bfloat16")}
+    ours = {
+        f"ufbert {t}": [cmm.PackedFFF(*arrays, 11, weight_dtype=t) for arrays in stack] for t in ("float32", "bfloat16")
+    }
     spread = verify(ours["ufbert float32"][0], stack[0], x)
     verify(ours["ufbert bfloat16"][0], stack[0], x)
     turn = iter(range(10**9))
@@ -271,7 +273,7 @@ def sweep(threads, rounds, batch=2048):
         layer = cmm.PackedFFF(*arrays, depth)
         spread = verify(layer, arrays, x)
         out, name = aligned(batch), f"ufbert {trees}x{depth}"
-        runs = {best: lambda: dense(x), name: lambda layer=layer, out=out: layer(x, threads, out=out)}
+        runs = {best: lambda: dense(x), name: lambda layer=layer, out=out: layer(x, num_threads=threads, out=out)}
         theory = 4095 / (trees * (depth + 1))
         rows.append(
             report(
@@ -287,9 +289,11 @@ def depth_cost(threads, rounds, depths, batch=4096):
     print(f"\nneurons, nanoseconds a token at batch {batch}, {threads} thread(s): float32, bfloat16")
     for depth in depths:
         arrays = weights(1, depth)
-        layers = {dtype: cmm.PackedFFF(*arrays, depth, dtype) for dtype in ("float32", "bfloat16")}
+        layers = {dtype: cmm.PackedFFF(*arrays, depth, weight_dtype=dtype) for dtype in ("float32", "bfloat16")}
         spread = verify(layers["float32"], arrays, x)
-        times = in_turns({d: (lambda layer=layer: layer(x, threads, out=out)) for d, layer in layers.items()}, rounds)
+        times = in_turns(
+            {d: (lambda layer=layer: layer(x, num_threads=threads, out=out)) for d, layer in layers.items()}, rounds
+        )
         nanoseconds = {dtype: 1e6 * t["ms"] / batch for dtype, t in times.items()}
         rows.append({"neurons": 2 ** (depth + 1) - 1, "ns": nanoseconds, "diversity": spread})
         print(
@@ -317,13 +321,13 @@ def gpt3(threads, rounds, batch=128):
     few = (arrays[0][0, :GPT3_NEURONS], arrays[1][0, :GPT3_NEURONS], arrays[2][0, :GPT3_NEURONS])
     runs = verify_dense({name: make(*few, threads) for name, make in makers.items()}, batches[0])
     runs = {name: (lambda run=run: run(batches[0])) for name, run in runs.items()}
-    layer = cmm.PackedFFF(*arrays, GPT3_DEPTH, "bfloat16")
+    layer = cmm.PackedFFF(*arrays, GPT3_DEPTH, weight_dtype="bfloat16")
     y, path = layer(batches[0], return_path=True)
     spread = diversity(path, GPT3_DEPTH)
     expected = walked(batches[0][:4], path[:4, 0], arrays)
     assert np.abs(y[:4] - expected).max() < 1e-4 * np.abs(expected).max(), "the large layer's output is wrong"
     turn, out = iter(range(10**9)), aligned(batch, GPT3_WIDTH)
-    runs["ufbert bfloat16"] = lambda: layer(batches[next(turn) % 8], threads, out=out)
+    runs["ufbert bfloat16"] = lambda: layer(batches[next(turn) % 8], num_threads=threads, out=out)
     theory = GPT3_NEURONS / (GPT3_DEPTH + 1)
     title = f"12288 -> 49152 -> 12288, 1x15 of 65,535, batch {batch}, {threads} thread(s)"
     return report(title, in_turns(runs, rounds, 0.1), ["ufbert bfloat16"], theory, spread)
@@ -353,7 +357,7 @@ def training_step(threads, rounds, batch=4096):
             return y, d_scores @ w_in, d_scores.T @ x, d_scores.sum(axis=0), active.T @ dy
 
     def ours():
-        y, path, scores = cmm.fff_forward(x, *arrays, 11, threads, True, return_scores=True)
+        y, path, scores = cmm.fff_forward(x, *arrays, 11, num_threads=threads, return_path=True, return_scores=True)
         return y, *cmm.fff_backward(dy, x, *arrays, 11, path, scores, num_threads=threads)
 
     for result, expected in zip(ours(), dense(), strict=True):

@@ -81,4 +81,24 @@ def test_what_is_no_array_of_float32_is_refused(value, message):
 )
 def test_what_are_no_integers_in_the_range_is_refused(value, message):
     with pytest.raises(InputError, match=message):
-        checks.integers(value, "tried", (2, 3), "(T, P)", 4, "draw them")
+        checks.integers(value, "tried", (2, 3), "(T, P)", 4, advice="draw them")
+
+
+@checks.keyword_only(1, "first", "second")
+def described(x, *, second="b", first="a"):
+    return x, first, second
+
+
+def test_options_may_still_come_by_position_in_their_former_order():
+    with pytest.warns(DeprecationWarning, match="described: pass first, second by name, not by position"):
+        assert described(0, 1, 2) == (0, 1, 2)
+    with pytest.warns(DeprecationWarning, match="described: pass first by name"):
+        assert described(0, 1, second=2) == (0, 1, 2)
+    assert described(0, second=2) == (0, "a", 2)
+
+
+def test_options_that_come_twice_or_that_nobody_knows_are_refused():
+    with pytest.warns(DeprecationWarning, match="by name"), pytest.raises(TypeError, match="multiple values"):
+        described(0, 1, first=2)
+    with pytest.raises(TypeError, match="expected at most 2 arguments after the tensors, got 3"):
+        described(0, 1, 2, 3)

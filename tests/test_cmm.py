@@ -78,9 +78,9 @@ def test_a_token_has_the_same_bits_in_any_company(case, data):
                 tokens,
                 *weights,
                 case.depth,
-                num_threads,
-                True,
-                case.activation,
+                num_threads=num_threads,
+                return_path=True,
+                activation=case.activation,
                 return_scores=True,  # noqa: B023
             )
 
@@ -102,7 +102,9 @@ def test_large_batches_are_the_single_tokens(isa, tokens):
     case = testing.make_case(tokens, 1, 9, 70, 64, seed=tokens)
     y, path, scores = forward(case, num_threads=2, return_path=True, return_scores=True)
     for token in range(0, tokens, max(1, tokens // 40)):
-        alone = cmm.fff_forward(case.x[token : token + 1], *case.arrays[1:], 9, 1, True, return_scores=True)
+        alone = cmm.fff_forward(
+            case.x[token : token + 1], *case.arrays[1:], 9, num_threads=1, return_path=True, return_scores=True
+        )
         for result, expected in zip(alone, (y, path, scores), strict=True):
             np.testing.assert_array_equal(result[0], expected[token])
 
@@ -162,7 +164,7 @@ def test_leaf_layer(isa, activation, output_bias):
         result = cmm.leaf_fff_forward(*arrays, activation=activation, output_bias=output_bias, num_threads=2)
         exact = [array.astype(np.float64) for array in arrays]
         exact[-1] = exact[-1] if output_bias else None
-        expected = reference.leaf_fff_forward(*exact, depth, activation)
+        expected = reference.leaf_fff_forward(*exact, depth, activation=activation)
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 

@@ -16,8 +16,8 @@ def gradients(case, dy, num_threads=None):
     _, path, scores = cmm.fff_forward(
         *case.arrays, case.depth, return_path=True, activation=case.activation, return_scores=True
     )
-    arguments = (dy, *case.arrays, case.depth, path, scores, case.activation)
-    return cmm.fff_backward(*arguments, num_threads), arguments
+    arguments = (dy, *case.arrays, case.depth, path, scores)
+    return cmm.fff_backward(*arguments, activation=case.activation, num_threads=num_threads), arguments
 
 
 def in_float64(arguments):
@@ -36,7 +36,7 @@ def test_matches_the_dense_masked_reference(case):
     for _ in on_every_isa():
         results, arguments = gradients(case, dy)
         # The kernel's own path and scores, so that a tie is decided once.
-        expected = reference.fff_backward(*in_float64(arguments))
+        expected = reference.fff_backward(*in_float64(arguments), activation=case.activation)
         for result, exact in zip(results, expected, strict=True):
             assert result.dtype == np.float32
             np.testing.assert_allclose(result, exact, rtol=1e-4, atol=3e-5 * max(1.0, np.abs(exact).max(initial=0)))
@@ -99,8 +99,9 @@ def test_decisions_match_the_reference(case, costly):
     dy, tried, switch_cost = output_gradient(case), drawn_levels(case), 0.5 * costly
     for _ in on_every_isa():
         _, arguments = gradients(case, dy)
-        results = cmm.fff_backward(*arguments, None, tried, switch_cost)
-        expected = reference.fff_backward(*in_float64(arguments), None, tried, switch_cost)
+        options = {"activation": case.activation, "tried": tried, "switch_cost": switch_cost}
+        results = cmm.fff_backward(*arguments, **options)
+        expected = reference.fff_backward(*in_float64(arguments), **options)
         for result, exact in zip(results, expected, strict=True):
             np.testing.assert_allclose(result, exact, rtol=1e-4, atol=3e-5 * max(1.0, np.abs(exact).max(initial=0)))
 
@@ -110,7 +111,7 @@ def test_a_decision_s_gradient_is_that_of_the_loss_when_noise_is_added_to_its_sc
     case = testing.make_case(40, 1, 1, 9, 7, seed=5)
     dy = output_gradient(case)
     _, arguments = gradients(case, dy)
-    result = cmm.fff_backward(*arguments, None, np.zeros((40, 1), int))
+    result = cmm.fff_backward(*arguments, tried=np.zeros((40, 1), int))
     x, w_in, b_in, w_out = (array.astype(np.float64) for array in case.arrays)
 
     def expected_loss(bias):
@@ -127,7 +128,7 @@ def test_a_tried_level_changes_the_gradients_of_its_own_nodes_alone(isa):  # noq
     case = testing.make_case(20, 3, 4, 16, 12, seed=6)
     dy = output_gradient(case)
     plain, arguments = gradients(case, dy)
-    each = [cmm.fff_backward(*arguments, None, np.full((20, 3), level), 0.3) for level in range(4)]
+    each = [cmm.fff_backward(*arguments, tried=np.full((20, 3), level), switch_cost=0.3) for level in range(4)]
     for gradient, *levels in zip(plain[1:3], *(one[1:3] for one in each), strict=True):
         first_levels = [level[:, : 2**case.depth - 1] for level in levels]
         assert not np.array_equal(first_levels[0], first_levels[1])
@@ -142,9 +143,11 @@ def test_decisions_are_the_same_bits_for_any_threads(isa):  # noqa: F811
     case = testing.make_case(700, 2, 5, 65, 40, seed=2)
     _, arguments = gradients(case, output_gradient(case))
     tried = drawn_levels(case)
-    first = cmm.fff_backward(*arguments, 1, tried, 0.2)
+    decisions = {"tried": tried, "switch_cost": 0.2}
+    first = cmm.fff_backward(*arguments, num_threads=1, **decisions)
     for num_threads in (2, 3, 8):
-        for result, expected in zip(cmm.fff_backward(*arguments, num_threads, tried, 0.2), first, strict=True):
+        again = cmm.fff_backward(*arguments, num_threads=num_threads, **decisions)
+        for result, expected in zip(again, first, strict=True):
             np.testing.assert_array_equal(result, expected)
 
 
@@ -162,11 +165,11 @@ def test_wrong_levels():
         (levels, "much", "switch_cost: expected a number from 0"),
     ):
         with pytest.raises(ufbert.UfbertError, match=message):
-            cmm.fff_backward(*arguments, None, tried, switch_cost)
+            cmm.fff_backward(*arguments, tried=tried, switch_cost=switch_cost)
     single = testing.make_case(4, 2, 0, 8, 9)
     _, arguments = gradients(single, output_gradient(single))
     with pytest.raises(ufbert.UfbertError, match="trees of depth 0 decide nothing"):
-        cmm.fff_backward(*arguments, None, levels)
+        cmm.fff_backward(*arguments, tried=levels)
 
 
 def test_wrong_arguments():

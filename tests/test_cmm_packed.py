@@ -15,7 +15,7 @@ def rounded(case):
 
 
 def pack(case, weight_dtype="float32"):
-    return cmm.PackedFFF(*case.arrays[1:], case.depth, weight_dtype, case.activation)
+    return cmm.PackedFFF(*case.arrays[1:], case.depth, weight_dtype=weight_dtype, activation=case.activation)
 
 
 @settings(max_examples=120, deadline=None)
@@ -24,8 +24,10 @@ def pack(case, weight_dtype="float32"):
 @example(testing.make_case(16, 1, 3, 768, 768), 2)
 def test_float32_has_the_bits_of_plain_arrays(case, num_threads):
     for _ in on_every_isa():
-        plain = cmm.fff_forward(*case.arrays, case.depth, 1, True, case.activation, return_scores=True)
-        packed = pack(case)(case.x, num_threads, return_path=True, return_scores=True)
+        plain = cmm.fff_forward(
+            *case.arrays, case.depth, num_threads=1, return_path=True, activation=case.activation, return_scores=True
+        )
+        packed = pack(case)(case.x, num_threads=num_threads, return_path=True, return_scores=True)
         for result, expected in zip(packed, plain, strict=True):
             np.testing.assert_array_equal(bits(result), bits(expected))
 
@@ -36,7 +38,7 @@ def test_float32_has_the_bits_of_plain_arrays(case, num_threads):
 @example(testing.make_case(16, 1, 3, 768, 768), 2)
 def test_bfloat16_is_the_reference_on_rounded_weights(case, num_threads):
     for _ in on_every_isa():
-        y, path = pack(case, "bfloat16")(case.x, num_threads, return_path=True)
+        y, path = pack(case, "bfloat16")(case.x, num_threads=num_threads, return_path=True)
         testing.assert_fff_close(y, path, *rounded(case), case.depth, case.activation)
 
 
@@ -48,8 +50,8 @@ def test_any_split_order_and_threads(isa, weight_dtype, shape):  # noqa: F811
     y = layer(case.x, num_threads=1)
     order = np.random.default_rng(0).permutation(len(case.x))
     for num_threads in (1, 2, 3, 8):
-        np.testing.assert_array_equal(layer(case.x[order], num_threads), y[order])
-        parts = [layer(part, num_threads) for part in np.array_split(case.x, 7)]
+        np.testing.assert_array_equal(layer(case.x[order], num_threads=num_threads), y[order])
+        parts = [layer(part, num_threads=num_threads) for part in np.array_split(case.x, 7)]
         np.testing.assert_array_equal(np.concatenate(parts), y)
     for token in range(0, len(case.x), 61):
         np.testing.assert_array_equal(layer(case.x[token : token + 1])[0], y[token])
@@ -124,7 +126,7 @@ def test_the_short_and_the_long_way_agree(isa):  # noqa: F811
     same = (read_only(case.x.copy()), case.x.tolist(), case.x.astype(">f4"), np.asfortranarray(case.x), wide[:, :33])
     for x in (case.x, *same):
         np.testing.assert_array_equal(layer(x), y)
-        np.testing.assert_array_equal(layer(x, 2, out=np.empty((4, 20), "f4")), y)
+        np.testing.assert_array_equal(layer(x, num_threads=2, out=np.empty((4, 20), "f4")), y)
     assert layer(case.x[:0]).shape == (0, 20)
     for x in (np.zeros(33, "f4"), np.zeros((4, 33), "c8"), np.zeros((4, 32), "f4")):
         with pytest.raises(ufbert.UfbertError, match="x: expected"):
@@ -147,3 +149,18 @@ def test_wrong_arguments():
         pack(case)(case.x[:, :32])
     with pytest.raises(ufbert.UfbertError, match=r"w_in: expected shape \(1, 31, 33\)"):
         cmm.PackedFFF(*case.arrays[1:], 4)
+
+
+def test_options_by_position_are_taken_in_their_former_order_with_a_warning():
+    case = testing.make_case(30, 1, 3, 16, 8)
+    with pytest.warns(DeprecationWarning, match="pass weight_dtype, activation by name"):
+        layer = cmm.PackedFFF(*case.arrays[1:], 3, "bfloat16", "relu")
+    assert (layer.weight_dtype, layer.activation) == ("bfloat16", "relu")
+    expected = layer(case.x, num_threads=1, return_path=True)
+    with pytest.warns(DeprecationWarning, match="pass num_threads, return_path by name"):
+        found = layer(case.x, 1, True)
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    out = np.empty((30, 8), "f4")
+    with pytest.warns(DeprecationWarning, match="pass num_threads, return_path, out by name"):
+        assert layer(case.x, 1, False, out) is out

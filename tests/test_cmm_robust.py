@@ -50,7 +50,7 @@ def test_guard_pages(isa, width, at_end):  # noqa: F811
     _cmm.fff_forward(*arrays, 3, 0, 1, y, path, scores)
     np.testing.assert_array_equal(y, cmm.fff_forward(*case.arrays, 3))
     for dtype in ("float32", "bfloat16"):
-        cmm.PackedFFF(*arrays[1:], 3, dtype)(arrays[0], out=y)
+        cmm.PackedFFF(*arrays[1:], 3, weight_dtype=dtype)(arrays[0], out=y)
     gradients = [guarded.copy(np.zeros_like(array), at_end) for array in case.arrays]
     dy = guarded.copy(outputs[0], at_end)
     x, *weights = arrays
@@ -70,7 +70,7 @@ def test_nothing_is_written_beside_out(isa, width, num_threads):  # noqa: F811
         memory[:] = canary
         out = memory[start : start + 200 * width].reshape(200, width)
         for dtype in ("float32", "bfloat16"):
-            cmm.PackedFFF(*case.arrays[1:], 4, dtype)(case.x, num_threads, out=out)
+            cmm.PackedFFF(*case.arrays[1:], 4, weight_dtype=dtype)(case.x, num_threads=num_threads, out=out)
             assert (memory[:start] == canary).all() and (memory[start + out.size :] == canary).all()
 
 
@@ -86,7 +86,7 @@ def test_inputs_that_are_no_numbers(isa, value):  # noqa: F811
 
 def test_eight_python_threads_at_once(isa):  # noqa: F811
     case = testing.make_case(400, 1, 7, 64, 64)
-    layer = cmm.PackedFFF(*case.arrays[1:], 7, "bfloat16")
+    layer = cmm.PackedFFF(*case.arrays[1:], 7, weight_dtype="bfloat16")
     expected, plain = layer(case.x), cmm.fff_forward(*case.arrays, 7)
     failures = []
 
@@ -95,7 +95,10 @@ def test_eight_python_threads_at_once(isa):  # noqa: F811
         for _ in range(25):
             start = int(rng.integers(0, 300))
             part = slice(start, start + int(rng.integers(1, 100)))
-            results = layer(case.x[part], 2), cmm.fff_forward(case.x[part], *case.arrays[1:], 7, 2)
+            results = (
+                layer(case.x[part], num_threads=2),
+                cmm.fff_forward(case.x[part], *case.arrays[1:], 7, num_threads=2),
+            )
             if not (np.array_equal(results[0], expected[part]) and np.array_equal(results[1], plain[part])):
                 failures.append(part)
 
@@ -137,9 +140,9 @@ case = testing.make_case(64, 1, 4, 96, 96)
 
 def calls(n):
     for _ in range(n):
-        layer = cmm.PackedFFF(*case.arrays[1:], 4, "bfloat16")
-        y, path, scores = cmm.fff_forward(*case.arrays, 4, 2, True, return_scores=True)
-        layer(case.x, 2)
+        layer = cmm.PackedFFF(*case.arrays[1:], 4, weight_dtype="bfloat16")
+        y, path, scores = cmm.fff_forward(*case.arrays, 4, num_threads=2, return_path=True, return_scores=True)
+        layer(case.x, num_threads=2)
         cmm.fff_backward(y, *case.arrays, 4, path, scores)
         cmm.fff_backward(y, *case.arrays, 4, path, scores, tried=path[:, :, 0])
 

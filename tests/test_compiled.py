@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ufbert import InputError, cmm, dense, layers
 from ufbert.batch import Batch
+from ufbert.checkpoint.pack import pack_layer
 
 each_isa = pytest.mark.parametrize("isa", cmm.supported_isas())
 pytestmark = pytest.mark.skipif(not dense.is_available(), reason="built without kernels")
@@ -36,7 +37,7 @@ def random_layer(rng, heads, size, inner, dtype, position, depth=None, bias=True
         return (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
 
     def linear(out, into, activation=None):
-        return dense.PackedLinear(array(out, into), array(out) if bias else None, activation, dtype)
+        return layers.Linear(array(out, into), array(out) if bias else None, activation)
 
     def norm():
         return layers.Norm("layer_norm", 1 + array(width), array(width), 1e-5)
@@ -46,9 +47,9 @@ def random_layer(rng, heads, size, inner, dtype, position, depth=None, bias=True
         feed_forward = layers.FeedForward(linear(inner, width, "gelu"), linear(width, inner))
     else:
         nodes = 2 ** (depth + 1) - 1
-        trees = cmm.PackedFFF(array(inner, nodes, width), array(inner, nodes), array(inner, nodes, width), depth)
+        trees = layers.Trees(array(inner, nodes, width), array(inner, nodes), array(inner, nodes, width), depth, "gelu")
         feed_forward = layers.FastFeedForward(trees, array(width) if bias else None)
-    return layers.EncoderLayer(attention, feed_forward, norm(), norm(), position)
+    return pack_layer(layers.EncoderLayer(attention, feed_forward, norm(), norm(), position), dtype)
 
 
 @each_isa
@@ -71,7 +72,7 @@ def test_dense_layers(isa, lengths, heads, size, inner, dtype, position, masked,
     x = rng.standard_normal((batch.num_tokens, heads * size)).astype(np.float32)
     expected = layer.in_parts(x, batch)
     for threads in (None, 1, 2, 3, 5):
-        found = layer.compiled(x, batch, num_threads=threads)
+        found = layer.fused(x, batch, num_threads=threads)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -95,7 +96,7 @@ def test_layers_with_trees(isa, lengths, heads, size, trees, depth, position, bi
     x = rng.standard_normal((batch.num_tokens, heads * size)).astype(np.float32)
     expected = layer.in_parts(x, batch)
     for threads in (None, 1, 2, 3, 5):
-        np.testing.assert_array_equal(layer.compiled(x, batch, num_threads=threads), expected)
+        np.testing.assert_array_equal(layer.fused(x, batch, num_threads=threads), expected)
 
 
 @each_isa
@@ -109,20 +110,20 @@ def test_large_batches_by_groups_and_by_columns(isa, dtype, lengths):
     x = rng.standard_normal((batch.num_tokens, 64)).astype(np.float32)
     expected = layer.in_parts(x, batch)
     for threads in (1, 2, 4):
-        np.testing.assert_array_equal(layer.compiled(x, batch, num_threads=threads), expected)
+        np.testing.assert_array_equal(layer.fused(x, batch, num_threads=threads), expected)
 
 
 def test_no_rows():
     layer = random_layer(np.random.default_rng(0), 2, 8, 10, "float32", "post")
-    assert layer.compiled(np.zeros((0, 16), np.float32), random_batch(None, [])).shape == (0, 16)
+    assert layer.fused(np.zeros((0, 16), np.float32), random_batch(None, [])).shape == (0, 16)
 
 
 def test_what_cannot_be_compiled_runs_in_parts():
     rng = np.random.default_rng(0)
     layer = random_layer(rng, 2, 8, 10, "float32", "post")
     scale = layers.Norm("rms_norm", np.ones(16, np.float32), None, 1e-5)
-    other = layers.EncoderLayer(layer.attention, layer.feed_forward, scale, scale, "pre")
-    assert other.compiled is None
+    other = pack_layer(layers.EncoderLayer(layer.attention, layer.feed_forward, scale, scale, "pre"), "float32")
+    assert other.fused is None and "in parts: rms_norm has no kernel" in repr(other)
     x, batch = rng.standard_normal((7, 16)).astype(np.float32), random_batch(rng, [3, 4])
     np.testing.assert_array_equal(other(x, batch), other.in_parts(x, batch))
 
@@ -130,4 +131,4 @@ def test_what_cannot_be_compiled_runs_in_parts():
 def test_rows_of_another_batch_are_refused():
     layer = random_layer(np.random.default_rng(0), 2, 8, 10, "float32", "post")
     with pytest.raises(InputError, match="a row for each of the batch's 7 tokens, got 4"):
-        layer.compiled(np.zeros((4, 16), np.float32), random_batch(None, [3, 4]))
+        layer.fused(np.zeros((4, 16), np.float32), random_batch(None, [3, 4]))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ufbert import InputError, cmm, dense, ops
-from ufbert.checkpoint.tensors import narrow_bfloat16, widen_bfloat16
+from ufbert import InputError, cmm, dense, reference
+from ufbert.activations import TABLE
 
 SIZES = st.integers(1, 70)
 ACTIVATIONS = st.sampled_from([None, "gelu", "relu", "silu", "tanh"])
@@ -29,7 +29,7 @@ def layer_arrays(rng, rows, width_in, width_out):
 
 def expected_layer(x, weight, bias, activation, residual):
     y = x.astype(np.float64) @ weight.T.astype(np.float64) + bias
-    y = y if activation is None else ops.ACTIVATIONS[activation](y.astype(np.float32))
+    y = y if activation is None else TABLE[activation](y.astype(np.float32))
     return y + residual
 
 
@@ -39,9 +39,9 @@ def expected_layer(x, weight, bias, activation, residual):
 def test_float32_layers(isa, rows, width_in, width_out, activation, seed):
     cmm.use_isa(isa)
     x, weight, bias, residual = layer_arrays(np.random.default_rng(seed), rows, width_in, width_out)
-    found = dense.PackedLinear(weight, bias, activation)(x, residual)
+    found = dense.Linear(weight, bias, activation, "float32")(x, residual)
     np.testing.assert_allclose(found, expected_layer(x, weight, bias, activation, residual), atol=5e-5)
-    plain = dense.PackedLinear(weight)(x)
+    plain = dense.Linear(weight, dtype="float32")(x)
     np.testing.assert_allclose(plain, x.astype(np.float64) @ weight.T, atol=5e-5)
 
 
@@ -51,8 +51,8 @@ def test_float32_layers(isa, rows, width_in, width_out, activation, seed):
 def test_bfloat16_layers_round_inputs_and_weights_and_nothing_else(isa, rows, width_in, width_out, seed):
     cmm.use_isa(isa)
     x, weight, bias, residual = layer_arrays(np.random.default_rng(seed), rows, width_in, width_out)
-    rounded = [widen_bfloat16(narrow_bfloat16(array)) for array in (x, weight)]
-    found = dense.PackedLinear(weight, bias, dtype="bfloat16")(x, residual)
+    rounded = [reference.round_to_bfloat16(array) for array in (x, weight)]
+    found = dense.Linear(weight, bias, dtype="bfloat16")(x, residual)
     np.testing.assert_allclose(found, expected_layer(*rounded, bias, None, residual), atol=1e-4)
 
 
@@ -64,7 +64,7 @@ def test_int8_layers_err_by_their_rounding_at_most(isa, rows, width_in, width_ou
     x, weight, bias, residual = layer_arrays(np.random.default_rng(seed), rows, width_in, width_out)
     step_x = (x.max(1) - x.min(1)) / 255
     step_weight = np.abs(weight).max(1) / 127
-    found = dense.PackedLinear(weight, bias, dtype="int8")(x, residual)
+    found = dense.Linear(weight, bias, dtype="int8")(x, residual)
     error = np.abs(found - expected_layer(x, weight, bias, None, residual))
     # Half a step of each factor at each of the products, and float32's own rounding.
     bound = 0.5 * np.outer(step_x, np.abs(weight).sum(1)) + 0.5 * np.outer(np.abs(x).sum(1), step_weight)
@@ -80,7 +80,7 @@ def test_int8_layers_are_exact_for_whole_numbers(isa):
     x[:, 0], x[:, 1] = 0, 255
     weight = rng.integers(-127, 128, (45, 130)).astype(np.float32)
     weight[:, 0] = 127
-    np.testing.assert_allclose(dense.PackedLinear(weight, dtype="int8")(x), x @ weight.T, rtol=1e-6)
+    np.testing.assert_allclose(dense.Linear(weight, dtype="int8")(x), x @ weight.T, rtol=1e-6)
 
 
 @each_isa
@@ -88,7 +88,7 @@ def test_int8_layers_are_exact_for_whole_numbers(isa):
 def test_a_row_is_the_same_bits_alone_and_in_any_batch(isa, dtype):
     cmm.use_isa(isa)
     x, weight, bias, residual = layer_arrays(np.random.default_rng(0), 203, 100, 130)
-    layer = dense.PackedLinear(weight, bias, "gelu", dtype)
+    layer = dense.Linear(weight, bias, "gelu", dtype)
     whole = layer(x, residual, num_threads=1)
     np.testing.assert_array_equal(layer(x, residual, num_threads=2), whole)
     np.testing.assert_array_equal(layer(x, residual, num_threads=7), whole)
@@ -114,7 +114,7 @@ def test_attention(isa, lengths, num_heads, size, masked, seed):
     attended = rng.random(cu_seqlens[-1]) < 0.7 if masked else None
     arguments = (qkv, cu_seqlens, num_heads, size**-0.5, attended)
     found = dense.attention(*arguments, num_threads=1)
-    expected = ops.numpy_attention(*arguments)
+    expected = reference.attention(*arguments)
     # Where a whole text is masked, float32 keeps only three digits of a score beside -10,000.
     kept = np.ones(len(qkv), bool)
     if masked:
@@ -146,7 +146,7 @@ def test_layer_norm(isa, rows, width, seed):
 def test_nan_and_infinity_stay_in_their_rows(isa, dtype):
     cmm.use_isa(isa)
     x, weight, bias, residual = layer_arrays(np.random.default_rng(0), 20, 40, 50)
-    layer = dense.PackedLinear(weight, bias, dtype=dtype)
+    layer = dense.Linear(weight, bias, dtype=dtype)
     clean = layer(x, residual)
     x[3, 5], x[11, 7] = np.nan, np.inf
     with np.errstate(invalid="ignore"):
@@ -156,7 +156,7 @@ def test_nan_and_infinity_stay_in_their_rows(isa, dtype):
 
 
 def test_no_rows():
-    layer = dense.PackedLinear(np.ones((5, 4), np.float32))
+    layer = dense.Linear(np.ones((5, 4), np.float32), dtype="float32")
     assert layer(np.zeros((0, 4), np.float32)).shape == (0, 5)
     assert dense.attention(np.zeros((0, 12), np.float32), np.zeros(1, int), 2, 1.0).shape == (0, 4)
     assert dense.layer_norm(np.zeros((0, 4), np.float32), np.ones(4), np.ones(4), 0.1).shape == (0, 4)
@@ -164,7 +164,7 @@ def test_no_rows():
 
 def test_many_threads_share_one_layer():
     x, weight, bias, residual = layer_arrays(np.random.default_rng(0), 130, 96, 200)
-    layer = dense.PackedLinear(weight, bias, "gelu", "int8")
+    layer = dense.Linear(weight, bias, "gelu", "int8")
     alone = layer(x, residual)
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: layer(x, residual), range(64)):
@@ -174,13 +174,13 @@ def test_many_threads_share_one_layer():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: dense.PackedLinear(np.ones(3)), "weight: expected 2 dimensions"),
-        (lambda: dense.PackedLinear(np.ones((3, 0))), "no empty axis"),
-        (lambda: dense.PackedLinear(np.ones((3, 4)), np.ones(4)), "bias: expected shape"),
-        (lambda: dense.PackedLinear(np.ones((3, 4)), activation="mish"), "activation: expected one of"),
-        (lambda: dense.PackedLinear(np.ones((3, 4)), dtype="int4"), "dtype: expected one of"),
-        (lambda: dense.PackedLinear(np.ones((3, 4)))(np.ones((2, 5))), "x: expected shape"),
-        (lambda: dense.PackedLinear(np.ones((3, 4)))(np.ones((2, 4)), np.ones((2, 4))), "residual: expected shape"),
+        (lambda: dense.Linear(np.ones(3)), "weight: expected 2 dimensions"),
+        (lambda: dense.Linear(np.ones((3, 0)), dtype="float32"), "no empty axis"),
+        (lambda: dense.Linear(np.ones((3, 4)), np.ones(4)), "bias: expected shape"),
+        (lambda: dense.Linear(np.ones((3, 4)), activation="swish"), "activation: expected one of"),
+        (lambda: dense.Linear(np.ones((3, 4)), dtype="int4"), "dtype: expected one of"),
+        (lambda: dense.Linear(np.ones((3, 4)))(np.ones((2, 5))), "x: expected shape"),
+        (lambda: dense.Linear(np.ones((3, 4)))(np.ones((2, 4)), np.ones((2, 4))), "residual: expected shape"),
         (lambda: dense.attention(np.ones((4, 12)), [0, 3], 2, 1.0), "expected to cut"),
         (lambda: dense.attention(np.ones((4, 13)), [0, 4], 2, 1.0), "qkv: expected"),
         (lambda: dense.attention(np.ones((4, 12)), [0, 6, 4], 2, 1.0), "expected to cut"),

@@ -9,13 +9,14 @@ import ufbert
 
 PACKAGE = Path(ufbert.__file__).parent
 RANKS = [
-    {"errors", "_cmm", "reference"},
+    {"errors", "_cmm"},
     {"checks"},
+    {"activations", "isa"},
+    {"reference"},
     {"config", "threads", "batch"},
-    {"_door"},
-    {"packed"},
-    {"cmm", "dense"},
-    {"ops"},
+    {"leaf", "paths"},
+    {"cmm"},
+    {"dense"},
     {"layers", "heads"},
     {"encoder", "tokenizer"},
     {"checkpoint"},

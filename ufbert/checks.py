@@ -140,15 +140,15 @@ def rows(value: Any, name: str, width: int) -> NDArray[np.float32]:
 
 
 def integers(
-    value: Any, name: str, expected: tuple[int, ...], meaning: str, high: int, advice: str
+    value: Any, name: str, expected: tuple[int, ...], meaning: str, high: int, *, kind: str = "integers", advice: str
 ) -> NDArray[np.int32]:
-    """Return C-contiguous int32 of the shape `expected`, all of it from 0 to `high`."""
+    """Return C-contiguous int32 of the shape `expected`, all of it from 0 to `high`; `kind` says what they are."""
     found = _converted(value, name, "integers")
     if found.dtype.kind not in "iu":
         raise InputError(f"{name}: expected an integer array, got dtype {found.dtype}; {advice}")
     shape(found, name, expected, meaning)
     if found.size and not (found.min() >= 0 and found.max() <= high):
-        raise InputError(f"{name}: expected integers from 0 to {high}, got {found.min()} to {found.max()}; {advice}")
+        raise InputError(f"{name}: expected {kind} from 0 to {high}, got {found.min()} to {found.max()}; {advice}")
     return np.ascontiguousarray(found, np.int32)
 
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from . import checks, isa, reference
 from .activations import check_kernel_activation
-from .errors import InputError
 from .isa import active_isa, openmp_version, supported_isas, use_isa
 from .leaf import leaf_fff_forward, load_leaf_fff
 from .paths import node_visits, smallest_margin
@@ -60,17 +59,17 @@ class _CallOptions(TypedDict, total=False):
 
 # fmt: off
 @overload
-def fff_forward(x: Like, w_in: Like, b_in: Like, w_out: Like, depth: int, *, return_path: No = ..., return_scores: No = ...,
-                **options: Unpack[_Options]) -> Floats: ...
+def fff_forward(x: Like, w_in: Like, b_in: Like, w_out: Like, depth: int, *, return_path: No = ...,
+                return_scores: No = ..., **options: Unpack[_Options]) -> Floats: ...
 @overload
-def fff_forward(x: Like, w_in: Like, b_in: Like, w_out: Like, depth: int, *, return_path: Yes, return_scores: No = ...,
-                **options: Unpack[_Options]) -> tuple[Floats, Path]: ...
+def fff_forward(x: Like, w_in: Like, b_in: Like, w_out: Like, depth: int, *, return_path: Yes,
+                return_scores: No = ..., **options: Unpack[_Options]) -> tuple[Floats, Path]: ...
 @overload
-def fff_forward(x: Like, w_in: Like, b_in: Like, w_out: Like, depth: int, *, return_path: No = ..., return_scores: Yes,
-                **options: Unpack[_Options]) -> tuple[Floats, Floats]: ...
+def fff_forward(x: Like, w_in: Like, b_in: Like, w_out: Like, depth: int, *, return_path: No = ...,
+                return_scores: Yes, **options: Unpack[_Options]) -> tuple[Floats, Floats]: ...
 @overload
-def fff_forward(x: Like, w_in: Like, b_in: Like, w_out: Like, depth: int, *, return_path: Yes, return_scores: Yes,
-                **options: Unpack[_Options]) -> tuple[Floats, Path, Floats]: ...
+def fff_forward(x: Like, w_in: Like, b_in: Like, w_out: Like, depth: int, *, return_path: Yes,
+                return_scores: Yes, **options: Unpack[_Options]) -> tuple[Floats, Path, Floats]: ...
 # fmt: on
 @checks.keyword_only(5, "num_threads", "return_path", "activation", "return_scores")
 def fff_forward(
@@ -203,11 +202,11 @@ def fff_backward(
     dy = checks.shaped(dy, "dy", (len(x), w_out.shape[2]), "(T, H_out)")
     visits, meaning = (len(x), len(w_in), depth + 1), "(T, P, depth + 1)"
     advice = "pass what fff_forward returned for the same layer"
-    path = checks.integers(path, "path", visits, meaning, b_in.shape[1] - 1, advice)
+    path = checks.integers(path, "path", visits, meaning, b_in.shape[1] - 1, kind="nodes", advice=advice)
     scores = checks.shaped(scores, "scores", visits, meaning)
     if tried is not None:
         advice = "draw levels below the depth" if depth else "trees of depth 0 decide nothing: leave it out"
-        tried = checks.integers(tried, "tried", visits[:2], "(T, P)", depth - 1, advice)
+        tried = checks.integers(tried, "tried", visits[:2], "(T, P)", depth - 1, kind="levels", advice=advice)
         switch_cost = checks.number(switch_cost, "switch_cost")
     arguments = (dy, x, w_in, b_in, w_out, depth, path, scores)
     if isa.fff_kernels is None or min(*x.shape, *w_in.shape, *dy.shape) == 0:

@@ -65,7 +65,7 @@ class ModelConfig:
     pruned : bool
         Whether the checkpoint has only the nodes of FFF layers that some corpus visited.
     hidden_act : str
-        A key of `ufbert.ops.ACTIVATIONS`.
+        A key of `ufbert.activations.TABLE`.
     """
 
     family: str

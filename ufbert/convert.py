@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint.build import load
 from .checkpoint.folder import ModelFolder
+from .checkpoint.pack import load
 from .checkpoint.sentence import load_sentence_model
 from .checkpoint.tensors import Tensor, narrow_bfloat16
 from .checkpoint.writing import new_folder

@@ -243,7 +243,10 @@ def layer_norm(
 ) -> Floats:
     """Layer normalisation over the last axis: (T, H) -> (T, H); see `ufbert.reference.layer_norm`."""
     x = checks.array(x, "x", 2)
-    weight, bias = checks.shaped(weight, "weight", x.shape[1:], "(H,)"), checks.shaped(bias, "bias", x.shape[1:], "(H,)")
+    weight, bias = (
+        checks.shaped(weight, "weight", x.shape[1:], "(H,)"),
+        checks.shaped(bias, "bias", x.shape[1:], "(H,)"),
+    )
     if isa.dense_kernels is None:
         return reference.layer_norm(x, weight, bias, eps)
     y = np.empty_like(x)

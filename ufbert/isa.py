@@ -11,7 +11,6 @@ from . import checks
 __all__ = ["active_isa", "dense_kernels", "fff_kernels", "openmp_version", "supported_isas", "use_isa"]
 
 
-
 def _extension(name: str) -> Any:
     try:
         return import_module(f".{name}", __package__)
@@ -50,8 +49,9 @@ def use_isa(name: str) -> None:
     InputError
         If this build or this machine does not have it.
     """
-    advice = "these run on this machine: choose one of them or unset it"
-    checks.choice(name, "instruction set (UFBERT_ISA)", supported_isas(), advice=advice)
+    if name not in supported_isas():
+        expected = f"one of {', '.join(supported_isas())} on this machine"
+        raise checks.refusal("instruction set (UFBERT_ISA)", expected, name, "choose one of these or unset it")
     if fff_kernels:
         fff_kernels.use_isa(name)
 

@@ -167,29 +167,16 @@ class EncoderLayer:
     fused: FusedLayer | None = None
     not_fused: str = "plain arrays"
 
-<<<<<<< HEAD
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "compiled", _compiled(self))
-
-    def __call__(self, x: np.ndarray, batch: Batch) -> np.ndarray:
-        if self.compiled is not None:
-            return self.compiled(x, batch)
-=======
     def __call__(self, x: Floats, batch: Batch) -> Floats:
         if self.fused is not None:
             return self.fused(x, batch)
->>>>>>> 29da1ed (Untie the backend: isa, threads, activations, leaf, dense.Linear, build and pack)
         return self.in_parts(x, batch)
 
     def in_parts(self, x: Floats, batch: Batch) -> Floats:
         """Run the parts one after another."""
         return self.traced(x, batch)[1]
 
-<<<<<<< HEAD
-    def traced(self, x: np.ndarray, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-=======
     def traced(self, x: Floats, batch: Batch) -> tuple[Floats, Floats]:
->>>>>>> 29da1ed (Untie the backend: isa, threads, activations, leaf, dense.Linear, build and pack)
         """Run the parts one after another; return what the feed-forward layer reads, and what the layer gives."""
         if self.norm_position == "pre":
             x = self.attention(self.norm1(x), batch, residual=x)

@@ -114,7 +114,7 @@ def test_decisions_get_gradients_where_asked_for_and_the_generator_decides_which
     w_in, w_out = (weight.view(2, 31, 16) for weight in (layer.linear_in.weight, layer.linear_out.weight.t()))
     arrays = [array.detach().double().numpy() for array in (w_in, layer.linear_in.bias.view(2, 31), w_out)]
     expected = reference.fff_backward(
-        dy.double().numpy(), x.double().numpy(), *arrays, 4, layer.path, layer.scores, "gelu", None, tried, 0.2
+        dy.double().numpy(), x.double().numpy(), *arrays, 4, layer.path, layer.scores, tried=tried, switch_cost=0.2
     )
     for mine, exact in zip((dx, dw_in, db_in, dw_out.t()), expected, strict=True):
         np.testing.assert_allclose(mine.numpy(), exact.reshape(mine.shape), rtol=1e-4, atol=ATOL)

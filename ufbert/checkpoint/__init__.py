@@ -1,7 +1,7 @@
 """A model folder becomes a model: files, tensors, names, configuration, build. Nothing from it is ever executed."""
 
-from .build import load, load_model
 from .folder import ModelFolder
+from .pack import load, load_model
 from .tokenization import load_tokenizer
 
 __all__ = ["ModelFolder", "load", "load_model", "load_tokenizer"]

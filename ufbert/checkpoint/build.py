@@ -155,7 +155,9 @@ class Source:
             w_in, b_in, w_out = (expand(rows, kept, trees * nodes) for rows in (w_in, b_in, w_out))
         w_out = np.ascontiguousarray(w_out)  # a node's output row becomes contiguous
         rows = (trees, nodes, hidden)
-        plain = Trees(w_in.reshape(rows), b_in.reshape(trees, nodes), w_out.reshape(rows), config.depth, config.hidden_act)
+        plain = Trees(
+            w_in.reshape(rows), b_in.reshape(trees, nodes), w_out.reshape(rows), config.depth, config.hidden_act
+        )
         return FastFeedForward(plain, self.tensor("fff_out_bias", (hidden,), index) if config.output_bias else None)
 
     def head(self, encoder: Encoder, pooler: Pooler | None) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from .. import checks, dense
 from ..cmm import PackedFFF
@@ -13,9 +12,9 @@ from ..dense import FusedLayer
 from ..encoder import Model
 from ..errors import InputError
 from ..heads import MaskedLMHead
-from ..layers import EncoderLayer, FastFeedForward, FeedForward, GatedFeedForward, Linear, SelfAttention, Trees
+from ..layers import EncoderLayer, FastFeedForward, FeedForward, GatedFeedForward, Trees
 from .build import build_model
-from .files import ModelFolder
+from .folder import ModelFolder
 
 __all__ = ["load", "load_model", "pack_layer"]
 

@@ -8,14 +8,15 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from ..activations import TORCH
 from ..encoder import Model
 from ..errors import CheckpointError, shown
 from ..heads import Dense, Normalize, Pooling
 from ..layers import Linear
 from ..tokenizer import Tokenizer
-from .build import load_model
 from .folder import ModelFolder, Module
 from .options import Options
+from .pack import load_model
 from .tensors import Tensors
 from .tokenization import load_tokenizer
 
@@ -30,14 +31,6 @@ POOLING_MODES = {
 }
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 REFUSED_MODES = ("pooling_mode_weightedmean_tokens", "pooling_mode_lasttoken")
-DENSE_ACTIVATIONS = {
-    "Identity": "identity",
-    "Tanh": "tanh",
-    "ReLU": "relu",
-    "GELU": "gelu",
-    "SiLU": "silu",
-    "Sigmoid": "sigmoid",
-}
 
 
 @dataclass(frozen=True)
@@ -178,9 +171,9 @@ def _dense(folder: ModelFolder, width: int) -> Dense:
     for key in ("module_input_name", "module_output_name"):
         config.refuse_unless(key, ("sentence_embedding", None), "sentence_embedding")
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
-    if activation not in DENSE_ACTIVATIONS:
+    if activation not in TORCH:
         raise CheckpointError(
-            f"{file}: activation_function: expected one of {', '.join(DENSE_ACTIVATIONS)}, found {shown(activation)}"
+            f"{file}: activation_function: expected one of {', '.join(TORCH)}, found {shown(activation)}"
         )
     in_width, out_width = config.integer("in_features", 1), config.integer("out_features", 1)
     if in_width != width or out_width is None:
@@ -196,4 +189,4 @@ def _dense(folder: ModelFolder, width: int) -> Dense:
             f"{tensors.where}: tensor {tensors.unused()[0]}: {file} does not account for it, expected none; "
             "are the two of the same model?"
         )
-    return Dense(Linear(weight, bias), DENSE_ACTIVATIONS[activation])
+    return Dense(Linear(weight, bias), TORCH[activation])

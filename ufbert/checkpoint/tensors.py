@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError, InputError, shown
+from ..reference import narrow_bfloat16, widen_bfloat16
 from .writing import check_regular
 
 __all__ = ["Tensor", "Tensors", "encoded", "narrow_bfloat16", "widen_bfloat16", "write_tensors"]
@@ -198,18 +199,6 @@ class Tensors:
     def unused(self) -> list[str]:
         """Names that `take` was not asked for."""
         return [name for name in self._tensors if name not in self.taken and name not in self.inherited]
-
-
-def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """Float32 values of bfloat16 bits, given as uint16: bfloat16 is the upper half of float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def narrow_bfloat16(values: np.ndarray) -> np.ndarray:
-    """Bits, as uint16, of the bfloat16 nearest to float32 values; ties go to even, NaN stays NaN."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
 
 
 def encoded(name: str, values: np.ndarray, dtype: str) -> tuple[str, np.ndarray]:

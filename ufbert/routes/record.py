@@ -12,8 +12,8 @@ import numpy as np
 
 from .. import cmm
 from ..batch import Batch
-from ..checkpoint.build import load_model
 from ..checkpoint.files import ModelFolder
+from ..checkpoint.pack import load_model
 from ..checkpoint.sentence import load_sentence_model
 from ..checkpoint.tokenization import load_tokenizer
 from ..encoder import Model
@@ -111,7 +111,7 @@ def recording(model: Model) -> tuple[Model, list[RecordedTrees]]:
             raise InputError("model: expected FFF layers, got others; load a folder that has them")
         trees: Any = RecordedTrees(layer.feed_forward.trees)
         recorded.append(trees)
-        layers.append(replace(layer, feed_forward=replace(layer.feed_forward, trees=trees)))
+        layers.append(replace(layer, feed_forward=replace(layer.feed_forward, trees=trees), fused=None))
     return replace(model, encoder=replace(model.encoder, layers=tuple(layers))), recorded
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .. import ops
+from ..activations import softmax
 from ..errors import CheckpointError, InputError
 from .load import load_parts, top
 from .run import check_batch_size, check_count, check_overflow, check_texts, hidden_states
@@ -82,7 +82,7 @@ class FillMask:
         results: list[Any] = [None] * len(encodings)
         for indices, batch, hidden in hidden_states(self._model, encodings, batch_size):
             rows = [start + at for start, i in zip(batch.cu_seqlens, indices, strict=False) for at in masks[i]]
-            probabilities = iter(ops.softmax(self._head(hidden[rows])))  # (M, V), at the masks only
+            probabilities = iter(softmax(self._head(hidden[rows])))  # (M, V), at the masks only
             for index in indices:
                 ids = encodings[index].ids
                 alone = len(masks[index]) == 1

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checkpoint.build import load_model
 from ..checkpoint.files import ModelFolder
+from ..checkpoint.pack import load_model
 from ..checkpoint.tokenization import load_tokenizer
 from ..encoder import Model
 from ..errors import CheckpointError

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import ops
+from ..activations import softmax
 from ..errors import InputError
 from .load import load_parts
 from .run import check_batch_size, check_count, check_texts, hidden_states
@@ -155,7 +155,7 @@ class QuestionAnswerer:
         found: dict[str, dict[str, Any]] = {}
         for span, scores in zip(spans, logits, strict=True):
             masked = np.where(span.answerable[:, None], scores, _UNDESIRED)
-            start, end = ops.softmax(masked.T)  # (S,) each
+            start, end = softmax(masked.T)  # (S,) each
             no_answer = min(no_answer, float(start[0] * end[0]))
             start[0] = end[0] = 0.0
             for first, last, score in best_spans(start, end, candidates, longest, span.answerable):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops
+from ..activations import TABLE, softmax
 from ..errors import InputError, shown
 from ..tokenizer import Text
 from .bundled import model_folder
@@ -16,7 +16,7 @@ from .run import check_batch_size, check_choice, check_count, check_overflow, hi
 
 __all__ = ["TextClassifier"]
 
-FUNCTIONS = {"softmax": ops.softmax, "sigmoid": ops.sigmoid, "none": ops.identity}
+FUNCTIONS = {"softmax": softmax, "sigmoid": TABLE["sigmoid"], "none": TABLE["identity"]}
 
 
 class TextClassifier:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops
+from ..activations import softmax
 from .load import labels, load_parts
 from .run import check_batch_size, check_choice, check_overflow, check_texts, hidden_states
 
@@ -82,7 +82,7 @@ class TokenClassifier:
         check_overflow(truncated, self._tokenizer.max_length, on_overflow)
         results: list[Any] = [None] * len(texts)
         for indices, batch, hidden in hidden_states(self._model, encodings, batch_size):
-            scores = ops.softmax(self._head(hidden))  # (T, H) -> (T, C)
+            scores = softmax(self._head(hidden))  # (T, H) -> (T, C)
             for at, index in enumerate(indices):
                 own = scores[batch.cu_seqlens[at] : batch.cu_seqlens[at + 1]]
                 entities = self._entities(texts[index], encodings[index], own, aggregation_strategy)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .. import activations
 from ..checkpoint.families import parse_config
 from ..checkpoint.folder import ModelFolder
 from ..config import ModelConfig
@@ -21,12 +22,7 @@ from .fast_feedforward import FastFeedForward
 __all__ = ["Bert"]
 
 ACTIVATIONS = {
-    "gelu": functional.gelu,
-    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
-    "relu": functional.relu,
-    "silu": functional.silu,
-    "tanh": torch.tanh,
-    "identity": lambda x: x,
+    name: getattr(nn, act.torch)(**act.torch_arguments) for name, act in activations.TABLE.items() if act.torch
 }
 
 

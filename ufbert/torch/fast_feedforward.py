@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from .. import cmm
+from .. import checks, cmm
+from ..activations import IN_KERNELS, TABLE
 from ..errors import InputError
 
 __all__ = ["FastFeedForward"]
 
-ACTIVATIONS = {"gelu": functional.gelu, "relu": functional.relu, "silu": functional.silu, "tanh": torch.tanh}
+ACTIVATIONS = {name: getattr(nn, str(TABLE[name].torch))() for name in IN_KERNELS}
 
 
 class FastFeedForward(nn.Module):
@@ -72,17 +72,10 @@ class FastFeedForward(nn.Module):
         switch_cost: float = 0.2,
     ) -> None:
         super().__init__()
-        for name, value, low, high in (
-            ("hidden_size", hidden_size, 1, 2**20),
-            ("num_trees", num_trees, 1, 2**22),
-            ("depth", depth, 0, 24),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise InputError(
-                    f"{name}: expected an integer from {low} to {high}, got {value!r}; choose one of these"
-                )
-        if activation not in ACTIVATIONS:
-            raise InputError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+        checks.integer(hidden_size, "hidden_size", 1, 2**20)
+        checks.integer(num_trees, "num_trees", 1, 2**22)
+        checks.depth(depth)
+        checks.choice(activation, "activation", ACTIVATIONS)
         self.hidden_size, self.num_trees, self.depth, self.activation = hidden_size, num_trees, depth, activation
         self.decision_gradient, self.switch_cost = decision_gradient, switch_cost
         neurons = num_trees * self.num_nodes
@@ -154,8 +147,9 @@ class _Walk(torch.autograd.Function):
         arrays = (w_in.detach().view(shape).numpy(), b_in.detach().view(shape[:2]).numpy())
         arrays += (w_out.detach().reshape(shape).numpy(),)
         y, path, scores = cmm.fff_forward(
-            x.detach().numpy(), *arrays, layer.depth, torch.get_num_threads(), True, layer.activation, True
-        )
+            x.detach().numpy(), *arrays, layer.depth, activation=layer.activation,
+            num_threads=torch.get_num_threads(), return_path=True, return_scores=True,
+        )  # fmt: skip
         ctx.save_for_backward(x, w_in, b_in, w_out)
         ctx.visits, ctx.depth, ctx.activation, ctx.shape = (path, scores), layer.depth, layer.activation, shape
         ctx.decides, ctx.switch_cost = layer.decision_gradient and layer.depth > 0, layer.switch_cost
@@ -169,8 +163,8 @@ class _Walk(torch.autograd.Function):
             tried = torch.randint(ctx.depth, (len(x), shape[0]), dtype=torch.int32).numpy()
         grads = cmm.fff_backward(
             dy.contiguous().numpy(), x.numpy(), w_in.view(shape).numpy(), b_in.view(shape[:2]).numpy(),
-            w_out.reshape(shape).numpy(), ctx.depth, *ctx.visits, ctx.activation, torch.get_num_threads(),
-            tried, ctx.switch_cost,
+            w_out.reshape(shape).numpy(), ctx.depth, *ctx.visits, activation=ctx.activation,
+            num_threads=torch.get_num_threads(), tried=tried, switch_cost=ctx.switch_cost,
         )  # fmt: skip
         dx, dw_in, db_in, dw_out = map(torch.from_numpy, grads)
         return dx, dw_in.view(w_in.shape), db_in.view(-1), dw_out.view(w_out.shape), None

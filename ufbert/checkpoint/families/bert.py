@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...activations import HUGGING_FACE
 from ...config import ClassificationHeadConfig, ModelConfig
 from ..options import Options
-from .family import ACTIVATIONS, Family, labels, read_keys, written
+from .family import Family, labels, read_keys, written
 
 __all__ = ["FAMILY", "KEYS", "read_encoder"]
 
@@ -26,10 +27,10 @@ KEYS = {
 
 def read(top: Options, task: str) -> ModelConfig:
     """Read a ``config.json`` of BERT."""
-    act = top.choice("hidden_act", ACTIVATIONS, "gelu")
+    act = top.choice("hidden_act", HUGGING_FACE, "gelu")
     width = top.get("intermediate_size", 3072)
     return ModelConfig(
-        family="bert", task=task, hidden_act=ACTIVATIONS[act], intermediate_size=width, **read_encoder(top)
+        family="bert", task=task, hidden_act=HUGGING_FACE[act], intermediate_size=width, **read_encoder(top)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...activations import IN_KERNELS, TORCH
 from ...config import LIMITS, ClassificationHeadConfig, ModelConfig, check_size
 from ..options import Options
 from .family import Family, labels
@@ -11,7 +12,7 @@ from .ufbert import FFF_NODES
 
 __all__ = ["FAMILY"]
 
-ACTIVATIONS = {"GELU": "gelu", "ReLU": "relu", "SiLU": "silu", "Tanh": "tanh"}
+ACTIVATIONS = {spelling: name for spelling, name in TORCH.items() if name in IN_KERNELS}
 NORMS = {"LayerNorm": "layer_norm", "RMSNorm": "rms_norm", "ScaleNorm": "scale_norm"}
 POSITIONS = {
     "learned": "learned",

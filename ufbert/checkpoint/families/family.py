@@ -7,28 +7,12 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...activations import HUGGING_FACE
 from ...config import ModelConfig
 from ..options import Options
 
-__all__ = ["ACTIVATIONS", "Family", "labels", "read_keys", "written"]
+__all__ = ["Family", "labels", "read_keys", "written"]
 
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_python_tanh": "gelu_tanh",
-    "gelu_accurate": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-    "mish": "mish",
-    "tanh": "tanh",
-    "sigmoid": "sigmoid",
-    "linear": "identity",
-}
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 LEFTOVERS = r"(loss|loss_fct|loss_fn|loss_function|criterion)\..*|class_weights"
 """Tensors of loss functions, which training with class weights leaves behind."""
@@ -113,7 +97,7 @@ def written(config: ModelConfig, family: Family, keys: Mapping[str, tuple[str, A
     """Write what `read_keys` and `labels` read, the class of the model's task and, as `act`, its activation."""
     architecture = next(name for name, task in family.tasks.items() if task == config.task)
     settings = {"architectures": [architecture]} | {key: getattr(config, field) for field, (key, _) in keys.items()}
-    settings[act] = next(name for name, own in ACTIVATIONS.items() if own == config.hidden_act)
+    settings[act] = next(name for name, own in HUGGING_FACE.items() if own == config.hidden_act)
     if config.id2label:
         settings["id2label"] = {str(index): label for index, label in config.id2label.items()}
         settings["label2id"] = {label: index for index, label in config.id2label.items()}

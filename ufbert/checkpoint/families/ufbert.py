@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from ...activations import HUGGING_FACE, IN_KERNELS
 from ...config import ModelConfig
 from ...errors import CheckpointError
 from ..options import Options
 from ..tensors import Tensors
 from . import bert
-from .family import ACTIVATIONS, Family, written
+from .family import Family, written
 
 __all__ = ["FAMILY", "FFF_NODES", "expand", "kept_nodes"]
 
 FFF_NODES = "nodes"  # of a pruned layer: the flat ids of the nodes that are stored
-FFF_ACTIVATIONS = {name: act for name, act in ACTIVATIONS.items() if act in ("gelu", "relu", "silu", "tanh")}
+FFF_ACTIVATIONS = {spelling: name for spelling, name in HUGGING_FACE.items() if name in IN_KERNELS}
 
 
 def read(top: Options, task: str) -> ModelConfig:
