@@ -11,7 +11,7 @@ from . import checks
 __all__ = ["active_isa", "dense_kernels", "fff_kernels", "openmp_version", "supported_isas", "use_isa"]
 
 
-def _extension(name: str) -> Any:
+def _extension(name: str) -> Any:  # noqa: ANN401 (a module)
     try:
         return import_module(f".{name}", __package__)
     except ImportError:  # built with UFBERT_NO_EXTENSION=1, or for another platform
