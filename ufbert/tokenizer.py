@@ -45,6 +45,8 @@ class Tokenizer:
         Lowercase texts first, as sentence-transformers' ``do_lower_case`` asks.
     clean_up_spaces : bool
         Decode with the spaces around English punctuation taken out, as ``clean_up_tokenization_spaces`` asks.
+    truncate_left : bool
+        Cut long texts at their beginning.
     """
 
     backend: Any
@@ -52,6 +54,7 @@ class Tokenizer:
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     lowercase: bool = False
     clean_up_spaces: bool = False
+    truncate_left: bool = False
 
     def encode(
         self, texts: Sequence[Text], max_length: int | None = None, offsets: bool = False
@@ -86,7 +89,7 @@ class Tokenizer:
         rooms = [limit - self.backend.num_special_tokens_to_add(is_pair) for is_pair in (False, True)]
         for parts in pairs:
             encoded = [next(pieces) for _ in parts]
-            truncated.append(_cut(encoded, rooms[len(parts) - 1]))
+            truncated.append(_cut(encoded, rooms[len(parts) - 1], "left" if self.truncate_left else "right"))
             encodings.append(self.backend.post_process(*encoded))
         return encodings, truncated
 
@@ -137,15 +140,15 @@ class Tokenizer:
         return (encode or self.backend.encode_batch)(texts, add_special_tokens=False)
 
 
-def _cut(parts: Sequence[Encoding], room: int) -> int:
-    """Cut a text or a pair, the longer one first, to `room` tokens; return by how much."""
+def _cut(parts: Sequence[Encoding], room: int, side: str) -> int:
+    """Cut a text or a pair at one side, the longer one first, to `room` tokens; return by how much."""
     before = [len(part) for part in parts]
     if sum(before) <= room:
         return 0
     after = cut_pair(before[0], before[1], room) if len(parts) == 2 else (room,)
     for part, length, longer in zip(parts, after, before, strict=True):
         if length < longer:
-            part.truncate(length)
+            part.truncate(length, direction=side)
     return sum(before) - sum(after)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 from ..tokenizer import Tokenizer
+from .families import find_family
 from .folder import ModelFolder
 from .options import Options
+
+if TYPE_CHECKING:
+    from tokenizers import AddedToken
 
 __all__ = ["load_tokenizer"]
 
@@ -23,6 +28,20 @@ BERT_TOKENS = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
+SPECIAL_TOKENS = ("bos_token", "eos_token", *BERT_TOKENS)
+# Classes of transformers, without "Fast": those that are BERT's, those that have no rules of their own, those that
+# split texts by other means than tokenizer.json or vocab.txt, and those that give no token types.
+BERT_CLASSES = (
+    "BertTokenizer", "ConvBertTokenizer", "DPRContextEncoderTokenizer", "DPRQuestionEncoderTokenizer",
+    "DistilBertTokenizer", "ElectraTokenizer", "FunnelTokenizer", "LayoutLMTokenizer", "LxmertTokenizer",
+    "MobileBertTokenizer", "RetriBertTokenizer", "SplinterTokenizer", "SqueezeBertTokenizer",
+)  # fmt: skip
+GENERIC_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend")
+OTHER_MEANS = ("BertJapaneseTokenizer", "BertweetTokenizer", "CanineTokenizer", "PhobertTokenizer")
+WITHOUT_TYPES = (
+    "BartTokenizer", "BertGenerationTokenizer", "CamembertTokenizer", "DistilBertTokenizer", "GPT2Tokenizer",
+    "LlamaTokenizer", "MPNetTokenizer", "RobertaTokenizer", "T5Tokenizer", "XLMRobertaTokenizer",
+)  # fmt: skip
 
 
 def load_tokenizer(
@@ -47,17 +66,24 @@ def load_tokenizer(
     """
     name = "tokenizer_config.json"
     settings = Options(folder.read_optional_json(name), folder.path / name)
-    special = _special_tokens(folder, settings)
+    kind = _class(folder, settings)
+    entries = _entries(folder, settings)
+    special = {key: text for key in BERT_TOKENS if (text := _content(entries.get(key))) is not None}
     if folder.has("tokenizer.json"):
         file = folder.path / "tokenizer.json"
-        backend = _from_json(folder, file)
+        backend = _from_json(folder, file, settings, kind)
     elif folder.has("vocab.txt"):
         file = folder.path / "vocab.txt"
-        backend = _from_vocabulary(folder, settings, BERT_TOKENS | special)
+        backend = _from_vocabulary(folder, settings, BERT_TOKENS | special, kind)
     else:
         raise CheckpointError(
             f"{folder.path}: expected tokenizer.json or vocab.txt, found neither; copy it from the model's folder"
         )
+    _guarded(file, lambda: _add_tokens(backend, folder, settings, entries, vocab_size))
+    side = (backend.truncation or {}).get("direction", "right").lower()
+    side = settings.choice("truncation_side", ("right", "left"), side)
+    if not _gives_token_types(settings, kind):
+        backend.post_processor = _without_types(backend.post_processor)
     backend.no_truncation()
     backend.no_padding()
     _check_ids(file, backend, vocab_size)
@@ -68,7 +94,7 @@ def load_tokenizer(
             known = [token for token in (text, angled) if backend.token_to_id(token) is not None]
             special |= {name: known[0]} if known else {}
     clean_up = settings.flag("clean_up_tokenization_spaces", False)
-    tokenizer = Tokenizer(backend, max_positions, special, lowercase, clean_up)
+    tokenizer = Tokenizer(backend, max_positions, special, lowercase, clean_up, truncate_left=side == "left")
     limit = settings.get("model_max_length", max_positions)
     minimum = tokenizer.min_length()
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= minimum:
@@ -80,7 +106,7 @@ def _guarded(file: Path, call: Callable[[], Result]) -> Result:
     """Call the library; whatever it raises is the file's fault."""
     try:
         return call()
-    except (KeyboardInterrupt, SystemExit, MemoryError):
+    except (KeyboardInterrupt, SystemExit, MemoryError, CheckpointError):
         raise
     except BaseException as error:  # a panic in the library is not an Exception
         raise CheckpointError(
@@ -102,18 +128,72 @@ def _check_ids(file: Path, backend: Any, vocab_size: int | None) -> None:
         )
 
 
-def _from_json(folder: ModelFolder, file: Path) -> Any:
-    from tokenizers import Tokenizer, processors
+def _class(folder: ModelFolder, settings: Options) -> str:
+    """Name of the tokenizer's class, without "Fast": as the files say, else that of the model's family."""
+    config = folder.read_optional_json("config.json")
+    name = settings.get("tokenizer_class", None) or config.get("tokenizer_class")
+    if name is None:
+        name = find_family(config).tokenizer if config else "BertTokenizer"
+    if not isinstance(name, str):
+        raise settings.error("tokenizer_class", "the name of a class", name)
+    kind = name.removesuffix("Fast")
+    by_rules = folder.has("tokenizer.json") or kind in (*BERT_CLASSES, *GENERIC_CLASSES)
+    if kind in OTHER_MEANS or not by_rules:
+        found = f"{name}, which splits texts in its own way" if kind in OTHER_MEANS else f"{name} without it"
+        raise CheckpointError(
+            f"{folder.path}: tokenizer_class: expected BERT's or a tokenizer.json, found {found}; ufbert would give "
+            "other ids than the model was trained with: use another model"
+        )
+    return kind
+
+
+def _gives_token_types(settings: Options, kind: str) -> bool:
+    """Whether the second text of a pair has the type 1."""
+    names = settings.get("model_input_names", None)
+    if names is None:
+        return kind not in WITHOUT_TYPES
+    if not isinstance(names, list):
+        raise settings.error("model_input_names", "a list of names", names)
+    return "token_type_ids" in names
+
+
+def _without_types(processor: Any) -> Any:
+    """Return a post-processor that does the same but gives everything the type 0."""
+    from tokenizers import processors
+
+    state = processor.__getstate__().decode()
+    if '"type_id"' in state:  # a template, or a sequence with one
+        processor.__setstate__(re.sub(r'"type_id":\s*\d+', '"type_id":0', state).encode())
+        return processor
+    zeros = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:0", special_tokens=[])
+    return processors.Sequence([processor, zeros])
+
+
+def _from_json(folder: ModelFolder, file: Path, settings: Options, kind: str) -> Any:
+    from tokenizers import Tokenizer, normalizers, processors
 
     text = folder.read_text("tokenizer.json")
     backend = _guarded(file, lambda: Tokenizer.from_str(text))
     if backend.post_processor is None:  # the types that `encode` gives to a pair, for `post_process` too
         backend.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
+    if kind in BERT_CLASSES and isinstance(backend.normalizer, normalizers.BertNormalizer):
+        backend.normalizer = _normalizer(settings, backend.normalizer.clean_text)  # these classes set it anew
     return backend
 
 
-def _from_vocabulary(folder: ModelFolder, settings: Options, special: dict[str, str]) -> Any:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+def _normalizer(settings: Options, clean_text: bool = True) -> Any:
+    from tokenizers import normalizers
+
+    return normalizers.BertNormalizer(
+        clean_text=clean_text,
+        handle_chinese_chars=settings.flag("tokenize_chinese_chars", True),
+        strip_accents=settings.choice("strip_accents", (True, False, None), None),
+        lowercase=settings.flag("do_lower_case", True),
+    )
+
+
+def _from_vocabulary(folder: ModelFolder, settings: Options, special: dict[str, str], kind: str) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     words = folder.read_text("vocab.txt").split("\n")
     words = [word.removesuffix("\r") for word in (words[:-1] if words[-1] == "" else words)]
@@ -125,12 +205,7 @@ def _from_vocabulary(folder: ModelFolder, settings: Options, special: dict[str, 
             f"found {len(words)} lines without {', '.join(missing)}; copy it anew"
         )
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk_token"], max_input_chars_per_word=100))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=settings.flag("tokenize_chinese_chars", True),
-        strip_accents=settings.choice("strip_accents", (True, False, None), None),
-        lowercase=settings.flag("do_lower_case", True),
-    )
+    backend.normalizer = _normalizer(settings)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     cls, sep = special["cls_token"], special["sep_token"]
     backend.post_processor = processors.TemplateProcessing(
@@ -146,13 +221,101 @@ def _from_vocabulary(folder: ModelFolder, settings: Options, special: dict[str, 
     return backend
 
 
-def _special_tokens(folder: ModelFolder, settings: Options) -> dict[str, str]:
-    """Special tokens by name; an entry is the text itself or an object that has it as ``content``."""
-    entries = folder.read_optional_json("special_tokens_map.json") | dict(settings.values)
-    found = {}
-    for name in BERT_TOKENS:
-        entry = entries.get(name)
-        text = entry.get("content") if isinstance(entry, dict) else entry
-        if isinstance(text, str):
-            found[name] = text.encode("utf-8", "replace").decode()  # without half characters
+def _entries(folder: ModelFolder, settings: Options) -> dict[str, Any]:
+    """What ``tokenizer_config.json`` says, and in older folders ``special_tokens_map.json`` over it."""
+    if settings.values.get("added_tokens_decoder") is not None:
+        return dict(settings.values)
+    return dict(settings.values) | folder.read_optional_json("special_tokens_map.json")
+
+
+def _content(entry: object) -> str | None:
+    """Text of a token, which is written as itself or as an object; None if it is neither."""
+    text = entry.get("content") if isinstance(entry, dict) else entry
+    return text.encode("utf-8", "replace").decode() if isinstance(text, str) else None  # without half characters
+
+
+def _add_tokens(
+    backend: Any, folder: ModelFolder, settings: Options, entries: dict[str, Any], vocab_size: int | None
+) -> None:
+    """Add the tokens that other files than the vocabulary know, in transformers' order, each with its id.
+
+    Raises
+    ------
+    CheckpointError
+        If a token would get another id than the files say.
+    """
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    for token, expected in sorted(_with_ids(folder, settings, entries), key=lambda pair: pair[1]):
+        if token.content not in known:
+            _add(backend, token)
+        found = backend.token_to_id(token.content)
+        if found != expected:
+            raise CheckpointError(
+                f"{folder.path}: added token {shown(token.content)}: expected the id {expected}, as the files say, "
+                f"found {found} in the vocabulary; copy all files of the tokenizer anew"
+            )
+    for key in SPECIAL_TOKENS:
+        token = _token(entries.get(key), special=True)
+        room = vocab_size is None or backend.get_vocab_size() < vocab_size
+        if token is not None and (room or backend.token_to_id(token.content) is not None):
+            _add(backend, token)
+    for entry in _listed(settings, entries):
+        token = _token(entry, special=True)
+        if token is None:
+            raise settings.error("additional_special_tokens", "a list of tokens", entry)
+        _add(backend, token)
+
+
+def _add(backend: Any, token: AddedToken) -> None:
+    """Add a token, if it is not there as an added one."""
+    (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+
+
+def _listed(settings: Options, entries: dict[str, Any]) -> list[Any]:
+    """Special tokens without a role; the newer key may also name them."""
+    found: list[Any] = []
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        value = entries.get(key) or []
+        if not isinstance(value, (list, dict)):
+            raise settings.error(key, "a list of tokens", value)
+        found += value.values() if isinstance(value, dict) else value
     return found
+
+
+def _with_ids(folder: ModelFolder, settings: Options, entries: dict[str, Any]) -> list[tuple[AddedToken, int]]:
+    """Tokens whose ids are known: from ``added_tokens_decoder``, in older folders from ``added_tokens.json``."""
+    key, name = "added_tokens_decoder", "added_tokens.json"
+    found: list[tuple[AddedToken | None, object]]
+    if settings.values.get(key) is not None:
+        found = [
+            (_token(entry), int(number) if number.isdecimal() else None)
+            for number, entry in settings.section(key).values.items()
+        ]
+        where = f"{settings.where}: {key}"
+    else:
+        texts = {_content(entry) for entry in [*map(entries.get, SPECIAL_TOKENS), *_listed(settings, entries)]}
+        tokens = folder.read_optional_json(name)
+        found = [(_token(text, special=text in texts), number) for text, number in tokens.items()]
+        where = str(folder.path / name)
+    checked = []
+    for token, number in found:
+        if token is None or isinstance(number, bool) or not isinstance(number, int):
+            raise CheckpointError(f"{where}: expected tokens with ids, found {shown(token)}: {shown(number)}")
+        checked.append((token, number))
+    return checked
+
+
+def _token(entry: object, special: bool = False) -> AddedToken | None:
+    """Build a token from its text, or from an object with its text and flags."""
+    from tokenizers import AddedToken
+
+    text = _content(entry)
+    if not text:
+        return None
+    names = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    flags = {name: entry[name] for name in names if name in entry} if isinstance(entry, dict) else {}
+    if not all(isinstance(flag, bool) for flag in flags.values()):
+        return None
+    special = flags.setdefault("special", special) or special
+    flags.setdefault("normalized", not special)
+    return AddedToken(text, **(flags | {"special": special}))

@@ -106,6 +106,7 @@ FAMILY = Family(
         "ScriptableLMForSequenceClassification": "sequence-classification",
     },
     read=read,
+    tokenizer="PreTrainedTokenizer",
     prefix="encoder.",
     encoder={
         "word_embeddings": "embedding.word_embedding.weight",

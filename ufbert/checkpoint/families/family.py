@@ -35,6 +35,8 @@ class Family:
         and ``.bias``; ``{layer}`` is the layer's number.
     ignored : tuple of str
         Patterns of tensors that may be there without being used, behind the prefix or not.
+    tokenizer : str
+        Class of its tokenizer in transformers, where the folder names none.
     encoders : tuple of str
         Further classes of the architecture's own library, of which only the encoder can be used.
     write : callable, optional
@@ -47,6 +49,7 @@ class Family:
     encoder: Mapping[str, str]
     head: Mapping[str, str]
     ignored: tuple[str, ...] = ()
+    tokenizer: str = "BertTokenizer"
     encoders: tuple[str, ...] = ()
     write: Callable[[ModelConfig], dict[str, Any]] | None = None
 
