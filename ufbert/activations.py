@@ -15,7 +15,8 @@ from . import checks
 __all__ = ["HUGGING_FACE", "IN_KERNELS", "TABLE", "TORCH", "Activation", "check_kernel_activation", "softmax"]
 
 BLOCK = 65_536  # floats of a block that an elementwise chain keeps in L2
-Function = Callable[[NDArray[Any]], NDArray[Any]]
+Array = NDArray[Any]
+Function = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Activation:
     torch_arguments: Mapping[str, str] = field(default_factory=dict)
     spellings: tuple[str, ...] = ()
 
-    def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
+    def __call__(self, x: Array) -> NDArray[np.float32]:
         """Apply the function block by block, so that each stays in the cache."""
         x = np.ascontiguousarray(x, np.float32)
         flat = x.reshape(-1)
@@ -63,11 +64,12 @@ class Activation:
 _erf: Any = np.frompyfunc(math.erf, 1, 1)  # exact, and slow: one Python call an element
 
 
-def _exact_gelu(x: NDArray[Any]) -> NDArray[Any]:
-    return (0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)).astype(x.dtype))).astype(x.dtype)
+def _exact_gelu(x: Array) -> Array:
+    y: Array = (0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)).astype(x.dtype))).astype(x.dtype)
+    return y
 
 
-def _gelu(x: NDArray[Any]) -> NDArray[Any]:
+def _gelu(x: Array) -> Array:
     """Exact GELU, ``x * Phi(x)`` = ``max(x, 0) - |x| * (1 - Phi(|x|))``, to 1e-7.
 
     The tail is formula 26.2.17 of Abramowitz and Stegun, Handbook of Mathematical Functions (error < 7.5e-8).
@@ -90,13 +92,14 @@ def _gelu(x: NDArray[Any]) -> NDArray[Any]:
     return x
 
 
-def _gelu_derivative(x: NDArray[Any]) -> NDArray[Any]:
+def _gelu_derivative(x: Array) -> Array:
     cdf = 0.5 * (1.0 + _erf(x / math.sqrt(2.0)).astype(x.dtype))
     density = np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
-    return (cdf + x * density).astype(x.dtype)
+    slope: Array = (cdf + x * density).astype(x.dtype)
+    return slope
 
 
-def _gelu_tanh(x: NDArray[Any]) -> NDArray[Any]:
+def _gelu_tanh(x: Array) -> Array:
     """GELU with the tanh approximation. arXiv 1606.08415."""
     inner = x * x
     inner *= np.float32(0.044715)
@@ -110,23 +113,26 @@ def _gelu_tanh(x: NDArray[Any]) -> NDArray[Any]:
     return x
 
 
-def _relu(x: NDArray[Any]) -> NDArray[Any]:
+def _relu(x: Array) -> Array:
     return np.maximum(x, 0)
 
 
-def _sigmoid(x: NDArray[Any]) -> NDArray[Any]:
+def _sigmoid(x: Array) -> Array:
     with np.errstate(over="ignore"):  # exp(-x) = inf gives the right 0
-        return 1 / (1 + np.exp(-x))
+        y: Array = np.reciprocal(1 + np.exp(-x))
+    return y
 
 
-def _silu(x: NDArray[Any]) -> NDArray[Any]:
+def _silu(x: Array) -> Array:
     with np.errstate(over="ignore"):
-        return x / (1 + np.exp(-x))
+        y: Array = np.divide(x, 1 + np.exp(-x))
+    return y
 
 
-def _silu_derivative(x: NDArray[Any]) -> NDArray[Any]:
+def _silu_derivative(x: Array) -> Array:
     sigmoid = _sigmoid(x)
-    return sigmoid * (1.0 + x * (1.0 - sigmoid))
+    slope: Array = sigmoid * (1.0 + x * (1.0 - sigmoid))
+    return slope
 
 
 def softmax(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -131,7 +131,8 @@ def fff_forward(
     if isa.fff_kernels is None or min(*x.shape, len(w_in), w_out.shape[2]) == 0:
         _walk(x, (w_in, b_in, w_out), depth, activation, y, path, scores)
     else:
-        num_threads = threads_for(len(x) * _token_work(w_in, w_out, depth), num_threads)
+        work = len(x) * len(w_in) * (depth + 1) * (x.shape[1] + w_out.shape[2])
+        num_threads = threads_for(work, num_threads)
         isa.fff_kernels.fff_forward(x, w_in, b_in, w_out, depth, code, num_threads, y, path, scores)
     return _asked_for(y, path, scores)
 
@@ -214,13 +215,12 @@ def fff_backward(
     num_threads = threads_for(3 * scores.size * (x.shape[1] + dy.shape[1]), num_threads)
     dx = _on_cache_lines(np.empty, x.shape)
     # np.zeros leaves the clearing to the system, page by page as they are written.
-    gradients = [dx, *(_on_cache_lines(np.zeros, array.shape) for array in (w_in, b_in, w_out))]
+    dw_in, db_in, dw_out = (_on_cache_lines(np.zeros, array.shape) for array in (w_in, b_in, w_out))
     decisions: tuple[NDArray[Any], ...] = ()
     if tried is not None:
         costs = np.sqrt(np.einsum("to,to->t", dy, dy) / dy.shape[1]) * np.float32(switch_cost)
         decisions = (tried, np.einsum("pno,pno->pn", w_out, w_out), costs)
-    isa.fff_kernels.fff_backward(*arguments, code, num_threads, *gradients, *decisions)
-    dx, dw_in, db_in, dw_out = gradients
+    isa.fff_kernels.fff_backward(*arguments, code, num_threads, dx, dw_in, db_in, dw_out, *decisions)
     return dx, dw_in, db_in, dw_out
 
 
@@ -241,10 +241,10 @@ class PackedFFF:
     weight_dtype, activation : str
     nbytes : int
         Memory of the packed weights. The arrays that were passed are not kept.
-    token_work : int
-        Multiply-adds for one token.
+    row_work : int
+        Multiply-adds for one row of x.
     packed : object or None
-        The weights in the kernels' layout; None where NumPy computes: without kernels, or with an empty axis.
+        Weights in the kernels' layout; None where NumPy computes: without kernels, or with an empty axis.
 
     Raises
     ------
@@ -277,8 +277,8 @@ class PackedFFF:
         self.activation = activation
         self.num_trees, self.num_nodes, self.width_in = w_in.shape
         self.width_out = w_out.shape[2]
-        self.token_work = _token_work(w_in, w_out, self.depth)
-        self._serial_tokens = (SERIAL_BELOW - 1) // max(1, self.token_work)
+        self.row_work = self.num_trees * (self.depth + 1) * (self.width_in + self.width_out)
+        self._serial_tokens = (SERIAL_BELOW - 1) // max(1, self.row_work)
         self.packed = self._plain = None
         bfloat16 = weight_dtype == "bfloat16"
         if isa.fff_kernels is None or min(self.num_trees, self.width_in, self.width_out) == 0:
@@ -328,28 +328,18 @@ class PackedFFF:
         -------
         y, path, scores
             As from `fff_forward`; y is `out` if that was given.
-
-        Raises
-        ------
-        InputError
-            If `x`, `out` or `num_threads` does not fit.
         """
         if old:  # not by `keyword_only`, which costs a twelfth of the kernel at one token
-            options = {
-                "num_threads": num_threads,
-                "return_path": return_path,
-                "return_scores": return_scores,
-                "out": out,
-            }
             names = ("num_threads", "return_path", "out", "return_scores")
-            return self(x, **(options | checks.by_name("PackedFFF", names, old)))
+            by_name = dict(zip(names, (num_threads, return_path, out, return_scores), strict=True))
+            return self(x, **(by_name | checks.by_name("PackedFFF", names, old)))
         usual = not (return_path or return_scores) and self.packed is not None
         if usual and (num_threads is None or (type(num_threads) is int and num_threads > 0)):
             y = self.packed.forward_alone(x, out, self._serial_tokens)
             if y is not None:
                 return y
         x = checks.rows(x, "x", self.width_in)
-        num_threads = threads_for(len(x) * self.token_work, num_threads)
+        num_threads = threads_for(len(x) * self.row_work, num_threads)
         shape = (self.num_trees, self.depth + 1)
         y, path, scores = _outputs(out, x, shape, self.width_out, return_path, return_scores)
         if self._plain is not None:
@@ -359,10 +349,8 @@ class PackedFFF:
         return _asked_for(y, path, scores)
 
     def __repr__(self) -> str:
-        return (
-            f"PackedFFF({self.num_trees}x{self.depth}, {self.width_in} -> {self.width_out}, {self.weight_dtype}, "
-            f"{self.activation})"
-        )
+        shape = f"{self.num_trees}x{self.depth}, {self.width_in} -> {self.width_out}"
+        return f"PackedFFF({shape}, {self.weight_dtype}, {self.activation})"
 
 
 def _trees(w_in: Like, b_in: Like, w_out: Like, depth: int) -> tuple[Floats, Floats, Floats]:
@@ -374,21 +362,18 @@ def _trees(w_in: Like, b_in: Like, w_out: Like, depth: int) -> tuple[Floats, Flo
     return w_in, checks.shaped(b_in, "b_in", shape, "(P, n)"), w_out
 
 
-def _token_work(w_in: Floats, w_out: Floats, depth: int) -> int:
-    return len(w_in) * (depth + 1) * (w_in.shape[2] + w_out.shape[2])
-
-
 def _outputs(
     out: Floats | None, x: Floats, visits: tuple[int, int], width: int, return_path: bool, return_scores: bool
 ) -> tuple[Floats, Path | None, Floats | None]:
     """Memory for y, `out` if it is fit for that, and for the path and the scores where they are asked for."""
-    shape = (len(x), width)
+    if out is None:
+        small = len(x) * width <= ALIGNED_ABOVE
+        y = np.empty((len(x), width), np.float32) if small else _on_cache_lines(np.empty, (len(x), width))
+    else:
+        y = checks.output(out, (len(x), width), x)
     path = np.empty((len(x), *visits), np.int32) if return_path else None
     scores = np.empty((len(x), *visits), np.float32) if return_scores else None
-    if out is None:
-        small = shape[0] * shape[1] <= ALIGNED_ABOVE
-        return np.empty(shape, np.float32) if small else _on_cache_lines(np.empty, shape), path, scores
-    return checks.output(out, shape, x), path, scores
+    return y, path, scores
 
 
 def _on_cache_lines(make: Callable[..., NDArray[Any]], shape: tuple[int, ...]) -> Floats:
@@ -399,17 +384,14 @@ def _on_cache_lines(make: Callable[..., NDArray[Any]], shape: tuple[int, ...]) -
     return memory[start : start + size].reshape(shape)
 
 
-def _walk(
-    x: Floats, weights: Any, depth: int, activation: str, y: Floats, path: Path | None, scores: Floats | None
-) -> None:
-    """Fill the outputs in NumPy."""
+def _walk(x: Floats, weights: Any, depth: int, activation: str, *outputs: NDArray[Any] | None) -> None:
+    """Fill y, path and scores, which may be None, in NumPy."""
     found = reference.fff_walk(x, *weights, depth, activation=activation, return_path=True, return_scores=True)
-    for array, result in zip((y, path, scores), found, strict=True):
+    for array, result in zip(outputs, found, strict=True):
         if array is not None:
             array[...] = result
 
 
 def _asked_for(y: Floats, path: Path | None, scores: Floats | None) -> Any:
-    if path is None and scores is None:
-        return y
-    return tuple(array for array in (y, path, scores) if array is not None)
+    extras = [array for array in (path, scores) if array is not None]
+    return (y, *extras) if extras else y

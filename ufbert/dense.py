@@ -26,7 +26,7 @@ DTYPES = ("float32", "bfloat16", "int8")
 # short text of MiniLM: a second thread pays from some 80 microseconds of work on.
 CHEAPER = {"float32": 25, "bfloat16": 50, "int8": 100}
 Floats = NDArray[np.float32]
-NormWeights = tuple[ArrayLike, ArrayLike, float]
+NormWeights = tuple[Floats, Floats | None, float]  # a layer norm's weight, bias and eps
 
 
 def is_available() -> bool:
@@ -60,7 +60,7 @@ class Linear:
         The weights in the kernels' layout; None if it is plain.
     activation, dtype : str or None
     row_work : float
-        Cost of one row, in multiply-adds of a tree walk.
+        Cost of one row in the kernel, in multiply-adds of a tree walk.
 
     Raises
     ------
@@ -83,7 +83,9 @@ class Linear:
         self.shape: tuple[int, int] = weight.shape
         self.weight: Floats | None = weight
         self.bias: Floats | None = bias
-        self.activation, self.dtype, self.packed = activation, dtype, None
+        self.activation, self.dtype = activation, dtype
+        self.packed: Any = None
+        self.row_work = 0.0
         if dtype is not None:
             self._pack(weight, bias, checks.choice(dtype, "dtype", DTYPES))
 
@@ -163,8 +165,8 @@ class FusedLayer:
     def __init__(
         self,
         query_key_value: Linear,
-        output: Linear,
-        feed_forward: tuple[Linear, Linear] | tuple[PackedFFF, ArrayLike | None],
+        output: Linear | None,
+        feed_forward: tuple[Linear, Linear] | tuple[PackedFFF, Floats | None],
         *,
         norm1: NormWeights,
         norm2: NormWeights,
@@ -172,16 +174,19 @@ class FusedLayer:
         scale: float,
         norm_position: str,
     ) -> None:
-        self.width = output.shape[0]
-        self.row_work = query_key_value.row_work + output.row_work
+        if output is None or norm1[1] is None or norm2[1] is None:
+            raise InputError(
+                "FusedLayer: expected an output projection and layer norms with a bias, found them missing"
+            )
         first, second = feed_forward
-        packed: tuple[Any, Any]
-        if isinstance(second, Linear):
-            self.row_work += first.row_work + second.row_work
-            packed = first.packed, second.packed
-        else:
-            self.row_work += first.token_work
-            packed = first.packed, None if second is None else checks.array(second, "bias", 1)
+        parts = [query_key_value, output, first, *([second] if isinstance(second, Linear) else [])]
+        for part in parts:
+            if part.packed is None or (isinstance(part, Linear) and not part.is_fused):
+                raise InputError(f"FusedLayer: expected packed parts that the kernels can run whole, got {part}")
+        self.width = output.shape[0]
+        self.row_work = sum(part.row_work for part in parts)
+        bias = None if second is None or isinstance(second, Linear) else checks.array(second, "bias", 1)
+        packed = first.packed, second.packed if isinstance(second, Linear) else bias
         norms = [(checks.array(w, "norm", 1), checks.array(b, "norm", 1), eps) for w, b, eps in (norm1, norm2)]
         self._kernel = isa.dense_kernels.CompiledLayer(
             query_key_value.packed, output.packed, packed, *norms, num_heads, scale, norm_position == "pre"

@@ -118,9 +118,9 @@ class Source:
             if self.has("attention_scale", layer=index):
                 scale = float(self.tensor("attention_scale", (), index))
         else:
-            parts = [self.linear(key, hidden, hidden, config.qkv_bias, index) for key in ("query", "key", "value")]
-            bias = np.concatenate([part.bias for part in parts]) if config.qkv_bias else None
-            qkv = Linear(np.concatenate([part.weight for part in parts]), bias)
+            parts = [self.weights(key, hidden, hidden, config.qkv_bias, index) for key in ("query", "key", "value")]
+            weights, biases = zip(*parts, strict=True)
+            qkv = Linear(np.concatenate(weights), np.concatenate(biases) if config.qkv_bias else None)
         output = None
         if config.output_projection:
             output = self.linear("attention_output", hidden, hidden, config.linear_bias, index)
@@ -129,10 +129,11 @@ class Source:
     def interleaved_query_key_value(self, index: int) -> Linear:
         """Rows in the order head, (q, k, v), column of the head -> (q, k, v), head, column."""
         config = self.config
-        linear = self.linear("query_key_value", 3 * config.hidden_size, config.hidden_size, config.qkv_bias, index)
-        rows = np.arange(3 * config.hidden_size).reshape(config.num_attention_heads, 3, config.head_size)
+        shape = 3 * config.hidden_size, config.hidden_size
+        weight, bias = self.weights("query_key_value", *shape, config.qkv_bias, index)
+        rows = np.arange(shape[0]).reshape(config.num_attention_heads, 3, config.head_size)
         order = rows.swapaxes(0, 1).reshape(-1)
-        return Linear(linear.weight[order], None if linear.bias is None else linear.bias[order])
+        return Linear(weight[order], None if bias is None else bias[order])
 
     def feed_forward(self, index: int) -> FeedForward | GatedFeedForward:
         config, width = self.config, self.config.intermediate_size
@@ -210,9 +211,14 @@ class Source:
     def linear(
         self, key: str, out_width: int, in_width: int, bias: bool = True, layer: int = 0, activation: str | None = None
     ) -> Linear:
+        return Linear(*self.weights(key, out_width, in_width, bias, layer), activation)
+
+    def weights(
+        self, key: str, out_width: int, in_width: int, bias: bool = True, layer: int = 0
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         stem = self.name(key, layer)
         weight = self.tensors.take(stem + ".weight", (out_width, in_width))
-        return Linear(weight, self.tensors.take(stem + ".bias", (out_width,)) if bias else None, activation)
+        return weight, self.tensors.take(stem + ".bias", (out_width,)) if bias else None
 
     def norm(self, key: str, layer: int = 0) -> Norm:
         config, stem = self.config, self.name(key, layer)

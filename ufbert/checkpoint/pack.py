@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from .. import checks, dense
 from ..cmm import PackedFFF
@@ -87,14 +88,18 @@ def _fuse(layer: EncoderLayer) -> EncoderLayer:
     if obstacle:
         return replace(layer, fused=None, not_fused=obstacle)
     attention, feed_forward = layer.attention, layer.feed_forward
+    parts: Any = (
+        (feed_forward.trees, feed_forward.bias)
+        if isinstance(feed_forward, FastFeedForward)
+        else (feed_forward.dense_in, feed_forward.dense_out)
+    )
+    norm1, norm2 = ((norm.weight, norm.bias, norm.eps) for norm in (layer.norm1, layer.norm2))
     fused = FusedLayer(
         attention.query_key_value,
         attention.output,
-        (feed_forward.trees, feed_forward.bias)
-        if isinstance(feed_forward, FastFeedForward)
-        else (feed_forward.dense_in, feed_forward.dense_out),
-        norm1=(layer.norm1.weight, layer.norm1.bias, layer.norm1.eps),
-        norm2=(layer.norm2.weight, layer.norm2.bias, layer.norm2.eps),
+        parts,
+        norm1=norm1,
+        norm2=norm2,
         num_heads=attention.num_heads,
         scale=attention.scale,
         norm_position=layer.norm_position,
