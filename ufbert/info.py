@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 
 from . import cmm, threads
+from .encoder import Model
 
 __all__ = ["info"]
 
 
-def info() -> dict[str, Any]:
-    """Describe the installation.
+def info(model: Model | None = None) -> dict[str, Any]:
+    """Describe the installation, and how a model runs on it.
+
+    Parameters
+    ----------
+    model : Model, optional
+        What `ufbert.load` gave.
 
     Returns
     -------
@@ -22,7 +28,8 @@ def info() -> dict[str, Any]:
         ``version``; ``kernel``, "cython" or "numpy"; ``instruction_set`` in use and ``instruction_sets`` that may be
         chosen with ``UFBERT_ISA``; ``threads``, what a call uses by default, and ``cpus``, what the process may use;
         ``openmp``, the version's date, or None; ``blas``, what NumPy multiplies matrices with; versions of the
-        libraries; ``weights``, the version of the bundled weights, or None.
+        libraries; ``weights``, the version of the bundled weights, or None. With a model, ``encoder_layers``, how many
+        there are; ``fused_layers``, how many of them are one kernel call; ``not_fused``, why the others run in parts.
     """
     from importlib import metadata  # slow to import, and rarely wanted
 
@@ -41,6 +48,15 @@ def info() -> dict[str, Any]:
         "tokenizers": metadata.version("tokenizers"),
         "safetensors": metadata.version("safetensors"),
         "weights": metadata.version("ufbert-weights") if importlib.util.find_spec("ufbert_weights") else None,
+    } | ({} if model is None else _layers(model))
+
+
+def _layers(model: Model) -> dict[str, Any]:
+    layers = model.encoder.layers
+    return {
+        "encoder_layers": len(layers),
+        "fused_layers": sum(layer.fused is not None for layer in layers),
+        "not_fused": sorted({layer.not_fused for layer in layers if layer.fused is None}),
     }
 
 
