@@ -47,7 +47,7 @@ def test_pooling_joined_and_without_the_prompt():
     ],
 )
 def test_crammed_poolers(pooler, function, keep):
-    head = heads.CrammedClassifier(pooler, None, "identity", IDENTITY)
+    head = heads.SequenceClassifier(pooler, None, "identity", IDENTITY)
     np.testing.assert_allclose(head(HIDDEN, BATCH), each(function), atol=1e-6)
     assert head.keep == keep
 

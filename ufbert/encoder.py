@@ -11,7 +11,7 @@ import numpy as np
 from .batch import Batch, from_padded, pad
 from .config import ModelConfig
 from .errors import InputError
-from .heads import CrammedClassifier, MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
+from .heads import MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
 from .layers import Embeddings, EncoderLayer, Norm
 
 __all__ = ["TOKEN_BUDGET", "Encoder", "LayerTrace", "Model", "ModelOutput"]
@@ -98,7 +98,7 @@ class Model:
     config: ModelConfig
     encoder: Encoder
     pooler: Pooler | None = None
-    head: CrammedClassifier | MaskedLMHead | SequenceClassifier | TokenClassifier | None = None
+    head: MaskedLMHead | SequenceClassifier | TokenClassifier | None = None
 
     def __call__(self, input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> ModelOutput:
         """Run padded arrays, as Hugging Face's models take them.

@@ -16,7 +16,6 @@ from .batch import Batch
 from .layers import Linear, Norm
 
 __all__ = [
-    "CrammedClassifier",
     "Dense",
     "MaskedLMHead",
     "Normalize",
@@ -85,20 +84,6 @@ class MaskedLMHead:
 
 
 @dataclass(frozen=True)
-class SequenceClassifier:
-    """BERT's text classifier: a linear layer on the pooler's output."""
-
-    keep: ClassVar[str] = "first"
-    per_token: ClassVar[bool] = False
-
-    pooler: Pooler
-    classifier: Linear
-
-    def __call__(self, hidden: np.ndarray, batch: Batch) -> np.ndarray:
-        return self.classifier(self.pooler(hidden, batch))  # (T, H) -> (N, C)
-
-
-@dataclass(frozen=True)
 class TokenClassifier:
     """A linear layer on every token: entities, or the start and end of an answer."""
 
@@ -112,10 +97,11 @@ class TokenClassifier:
 
 
 @dataclass(frozen=True)
-class CrammedClassifier:
-    """The crammed models' text classifier: pooler, dense (or None), activation, linear.
+class SequenceClassifier:
+    """A text classifier: pooler, dense (or None), activation, linear.
 
-    "avg", "max" and "lse" run over all positions of a padded row, padding included, as their authors' code does.
+    The pooler "zero_index" takes the first token. "avg", "max" and "lse" run over all positions of a padded row,
+    padding included, as crammedBERT does.
     """
 
     per_token: ClassVar[bool] = False

@@ -11,7 +11,7 @@ import numpy as np
 from ..config import ModelConfig
 from ..encoder import Encoder, Model
 from ..errors import CheckpointError
-from ..heads import CrammedClassifier, MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
+from ..heads import MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
 from ..layers import (
     Embeddings,
     EncoderLayer,
@@ -33,7 +33,9 @@ __all__ = ["build_model"]
 Finish = Callable[[EncoderLayer], EncoderLayer]
 
 
-def build_model(folder: ModelFolder, encoder_only: bool = False, finish: Finish | None = None) -> Model:
+def build_model(
+    folder: ModelFolder, encoder_only: bool = False, task: str | None = None, finish: Finish | None = None
+) -> Model:
     """Read a model whose layers are plain arrays, which NumPy multiplies.
 
     Parameters
@@ -41,6 +43,8 @@ def build_model(folder: ModelFolder, encoder_only: bool = False, finish: Finish 
     folder : ModelFolder
     encoder_only : bool
         Leave the head out, whatever it is, and BERT's pooler.
+    task : str, optional
+        What a ``config.json`` without ``architectures`` is taken for; by default a bare encoder.
     finish : callable, optional
         What becomes of each encoder layer as soon as it is read, so that only one is held twice.
 
@@ -54,7 +58,7 @@ def build_model(folder: ModelFolder, encoder_only: bool = False, finish: Finish 
     CheckpointError
         If a file, a tensor or an option is missing, faulty or unknown.
     """
-    config = parse_config(folder.read_json("config.json"), encoder_only)
+    config = parse_config(folder.read_json("config.json"), encoder_only, task)
     source = Source(config, folder.tensors())
     model = source.model(not encoder_only, finish or (lambda layer: layer))
     source.check_unused(encoder_only)
@@ -87,7 +91,10 @@ class Source:
         config, hidden = self.config, self.config.hidden_size
         # Rows are widened as they are looked up, so a float16 table can stay mapped, unless a decoder multiplies by it.
         table = (config.vocab_size, hidden)
-        word = self.tensors.take(self.name("word_embeddings"), table, keep_float16=config.task != "masked-lm")
+        stored = "word_embeddings"
+        if config.tie_word_embeddings and not self.has(stored) and self.has("lm_decoder"):
+            stored = "lm_decoder"  # tied, the two are one tensor, under either name
+        word = self.tensors.take(self.name(stored), table, keep_float16=config.task != "masked-lm")
         token_type = None
         if config.type_vocab_size:
             token_type = self.tensor("token_type_embeddings", (config.type_vocab_size, hidden))
@@ -169,11 +176,8 @@ class Source:
             return TokenClassifier(self.linear("classifier", config.num_labels, hidden))
         if config.task == "question-answering":
             return TokenClassifier(self.linear("question_answering", 2, hidden))
-        if config.task == "sequence-classification" and "classifier_dense" in self.spelling:
-            return self.crammed_classifier()
         if config.task == "sequence-classification":
-            pooler = pooler or Pooler(self.linear("pooler", hidden, hidden))  # the latter to name what is missing
-            return SequenceClassifier(pooler, self.linear("classifier", config.num_labels, hidden))
+            return self.sequence_classifier(pooler)
         return None
 
     def masked_lm_head(self, encoder: Encoder) -> MaskedLMHead:
@@ -183,21 +187,42 @@ class Source:
             dense = self.linear("lm_dense", hidden, hidden, config.linear_bias)
             norm = self.norm("lm_norm")
         weight, bias = encoder.embeddings.word, None
-        if not config.tie_word_embeddings:
+        if config.tie_word_embeddings:
+            self.check_tied("word_embeddings", "lm_decoder")
+            self.check_tied("lm_bias", "lm_untied_bias")
+        else:
             weight = self.tensor("lm_decoder", (config.vocab_size, hidden))
         if config.decoder_bias:
-            # Tied, the two are one; untied, transformers adds the decoder's own.
-            untied = not config.tie_word_embeddings and self.has("lm_untied_bias")
-            bias = self.tensor("lm_untied_bias" if untied else "lm_bias", (config.vocab_size,))
+            # Tied, the two are one, under either name; untied, transformers adds the decoder's own.
+            keys = ("lm_bias", "lm_untied_bias") if config.tie_word_embeddings else ("lm_untied_bias", "lm_bias")
+            bias = self.tensor(next(filter(self.has, keys), "lm_bias"), (config.vocab_size,))
         return MaskedLMHead(dense, config.hidden_act, norm, Linear(weight, bias))
 
-    def crammed_classifier(self) -> CrammedClassifier:
+    def sequence_classifier(self, pooler: Pooler | None) -> SequenceClassifier:
         config, head = self.config, self.config.classification_head
         if head is None:
             raise CheckpointError("config.json: arch: classification_head: expected its settings, found none")
-        dense = self.linear("classifier_dense", head.head_dim, config.hidden_size) if head.include_ff_layer else None
+        dense = None if pooler is None else pooler.dense  # BERT's classifier stands on its pooler
+        if dense is None and head.include_ff_layer:
+            key = "classifier_dense" if "classifier_dense" in self.spelling else "pooler"
+            dense = self.linear(key, head.head_dim, config.hidden_size)
         classifier = self.linear("classifier", config.num_labels, head.head_dim)
-        return CrammedClassifier(head.pooler, dense, head.activation, classifier)
+        return SequenceClassifier(head.pooler, dense, head.activation, classifier)
+
+    def check_tied(self, first: str, second: str) -> None:
+        """Refuse a file in which two tensors differ that are one in the model."""
+        if not (self.has(first) and self.has(second)) or self.name(first) == self.name(second):
+            return
+        one, two = self.tensors.tensor(self.name(first)), self.tensors.tensor(self.name(second))
+        bits = [np.frombuffer(tensor.data, np.uint8) for tensor in (one, two)]
+        if one.dtype != two.dtype:
+            bits = [tensor.float32() for tensor in (one, two)]
+        if not np.array_equal(*bits):
+            raise CheckpointError(
+                f"{two.file}: tensor {two.name}: expected the values of {one.name}, which it is tied to, found others; "
+                "versions of transformers differ in which of them they use: say in config.json (tie_word_embeddings) "
+                "whether they were tied in training"
+            )
 
     def name(self, key: str, layer: int = 0) -> str:
         return self.spelling[key].format(layer=layer)

@@ -48,12 +48,18 @@ def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
     return load_model(ModelFolder(folder), dtype=dtype)
 
 
-def load_model(folder: ModelFolder, encoder_only: bool = False, dtype: str = "float32") -> Model:
-    """Load a model; with `encoder_only` without its head, whatever it is, but with BERT's pooler left out too."""
+def load_model(
+    folder: ModelFolder, encoder_only: bool = False, dtype: str = "float32", task: str | None = None
+) -> Model:
+    """Load a model.
+
+    With `encoder_only` its head is left out, whatever it is, and BERT's pooler too. `task` is what a ``config.json``
+    without ``architectures`` is taken for.
+    """
     checks.choice(dtype, "dtype", dense.DTYPES)
     if dtype != "float32" and not dense.is_available():
         raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
-    model = build_model(folder, encoder_only, partial(pack_layer, dtype=dtype))
+    model = build_model(folder, encoder_only, task, partial(pack_layer, dtype=dtype))
     if isinstance(model.head, MaskedLMHead) and dtype != "float32":
         # In float32 a copy for the kernels gains nothing: one row reads the whole table anyway.
         return replace(model, head=replace(model.head, decoder=model.head.decoder.pack(dtype)))

@@ -18,6 +18,7 @@ __all__ = ["Family", "family_of", "find_family", "parse_config"]
 MODULES = {
     "bert": "bert",
     "crammedBERT": "crammed",
+    "distilbert": "distilbert",
     "ufbert": "ufbert",
 }
 
