@@ -65,6 +65,12 @@ class ModelFolder:
                 f"{self.path}: expected a model folder (config.json, model.safetensors), found {found}; a model of the "
                 "Hugging Face hub is first copied: hf download ORGANISATION/NAME --local-dir FOLDER"
             )
+        if (self.path / "snapshots").is_dir() and not _is_model(self.path):
+            names = sorted(f"snapshots/{found.name}" for found in (self.path / "snapshots").iterdir())
+            raise CheckpointError(
+                f"{self.path}: expected a model folder, found the hub's cache of one; name the folder "
+                f"{' or '.join(names[:3]) or 'snapshots/...'} in it"
+            )
 
     def has(self, name: str) -> bool:
         """Tell whether something of that name is there, though it may turn out not to be readable."""
@@ -247,6 +253,11 @@ class ModelFolder:
         CheckpointError
             If a file is faulty, or the base model shares an encoder in its turn.
         """
+        if self.has("adapter_config.json"):
+            raise CheckpointError(
+                f"{self.path / 'adapter_config.json'}: expected a model without an adapter, found one, which peft "
+                "would apply; merge it into the weights (merge_and_unload), or remove its files"
+            )
         tensors, base = Tensors(self.weight_files()), self.base()
         if base is None:
             return tensors

@@ -34,7 +34,7 @@ def load_parts(folder: str | os.PathLike[str], task: str, dtype: str) -> Parts:
         If the folder is not usable, or has another head.
     """
     root = ModelFolder(folder)
-    model = load_model(root, dtype=dtype)
+    model = load_model(root, dtype=dtype, task=task)
     if model.config.task != task:
         raise CheckpointError(
             f"{root.path / 'config.json'}: expected an architecture for {task}, found one for {model.config.task}; "
