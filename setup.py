@@ -1,4 +1,4 @@
-"""Builds ``ufbert._cmm``, the compiled kernels.
+"""Builds ``ufbert._cmm`` and ``ufbert._dense``, the compiled kernels.
 
 Two environment variables opt out of what is normally required:
 
@@ -37,7 +37,12 @@ What to do:
 """
 
 
-KERNELS = ("dispatch", "dense", "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16")
+ISAS = ("generic", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16")
+KERNELS = {
+    "_cmm": ("dispatch", "memory", "fff/pack", *(f"isa/{name}" for name in ISAS)),
+    "_dense": ("memory", "dense/pack", "dense/encoder_layer"),
+}
+FLAGS = ["-O3", "-g1", "-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
 
 
 def is_set(name):
@@ -48,16 +53,14 @@ class BuildKernels(build_ext):
     """Adds the compiler's flags, after a probe that OpenMP really compiles and links."""
 
     def build_extensions(self):
-        msvc = self.compiler.compiler_type == "msvc"
-        # No -march and no -ffast-math: each function names its own instruction set, and one rounding more or
-        # less can turn a token into another branch of the tree.
-        flags = ["/O2"] if msvc else ["-O3", "-g0", "-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-Wall"]
-        openmp = [] if is_set("UFBERT_NO_OPENMP") else ["/openmp" if msvc else "-fopenmp"]
-        if openmp and not msvc:
+        # No -march and no -ffast-math: each file of kernels/isa names its own instruction set, and one rounding more
+        # or less can turn a token into another branch of the tree.
+        openmp = [] if is_set("UFBERT_NO_OPENMP") else ["-fopenmp"]
+        if openmp:
             self.require_openmp(openmp)
         for extension in self.extensions:
-            extension.extra_compile_args = flags + openmp
-            extension.extra_link_args = [] if msvc else openmp
+            extension.extra_compile_args = FLAGS + openmp
+            extension.extra_link_args = openmp
         super().build_extensions()
 
     def require_openmp(self, openmp):
@@ -78,12 +81,16 @@ def extensions():
         return []
     from Cython.Build import cythonize
 
-    kernels = Extension(
-        "ufbert._cmm",
-        sources=["ufbert/_cmm.pyx", *(f"ufbert/kernels/{name}.c" for name in KERNELS)],
-        depends=sorted(str(path) for path in Path("ufbert/kernels").glob("*.h")),
-        libraries=[] if sys.platform == "win32" else ["m"],
-    )
+    headers = sorted(str(path) for path in Path("ufbert/kernels").rglob("*.h"))
+    kernels = [
+        Extension(
+            f"ufbert.{name}",
+            sources=[f"ufbert/{name}.pyx", *(f"ufbert/kernels/{source}.c" for source in sources)],
+            depends=headers,
+            libraries=["m"],
+        )
+        for name, sources in KERNELS.items()
+    ]
     directives = {
         "language_level": 3,
         "boundscheck": False,
@@ -92,7 +99,7 @@ def extensions():
         "initializedcheck": False,
         "freethreading_compatible": True,
     }
-    return cythonize([kernels], compiler_directives=directives)
+    return cythonize(kernels, compiler_directives=directives)
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})

@@ -286,7 +286,7 @@ class PackedFFF:
             self._plain = (rounded(w_in), b_in.copy(), rounded(w_out))
             self.nbytes = sum(array.nbytes for array in self._plain)
         else:
-            self.packed = isa.fff_kernels.PackedLayer(w_in, b_in, w_out, self.depth, code, bfloat16)
+            self.packed = isa.fff_kernels.PackedLayer(w_in, b_in, w_out, self.depth, code, weight_dtype)
             self.nbytes = self.packed.nbytes
 
     # fmt: off

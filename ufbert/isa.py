@@ -8,7 +8,7 @@ from typing import Any
 
 from . import checks
 
-__all__ = ["active_isa", "dense_kernels", "fff_kernels", "openmp_version", "supported_isas", "use_isa"]
+__all__ = ["active_isa", "compiled_isas", "dense_kernels", "fff_kernels", "openmp_version", "supported_isas", "use_isa"]
 
 
 def _extension(name: str) -> Any:  # noqa: ANN401 (a module)
@@ -20,8 +20,15 @@ def _extension(name: str) -> Any:  # noqa: ANN401 (a module)
 
 fff_kernels = _extension("_cmm")
 """The compiled FFF kernels, typed and unchecked; None where they are not built."""
-dense_kernels = fff_kernels
+dense_kernels = _extension("_dense")
 """The compiled kernels of linear layers, attention, norms and whole encoder layers; None where they are not built."""
+
+OLD_NAMES = {"scalar": "generic"}  # that are still understood
+
+
+def compiled_isas() -> list[str]:
+    """Name the instruction sets that this build has, best last, whether or not this machine runs them."""
+    return list(fff_kernels.compiled_isas()) if fff_kernels else ["numpy"]
 
 
 def supported_isas() -> list[str]:
@@ -49,6 +56,7 @@ def use_isa(name: str) -> None:
     InputError
         If this build or this machine does not have it.
     """
+    name = OLD_NAMES.get(name, name)
     if name not in supported_isas():
         expected = f"one of {', '.join(supported_isas())} on this machine"
         raise checks.refusal("instruction set (UFBERT_ISA)", expected, name, "choose one of these or unset it")

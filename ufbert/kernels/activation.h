@@ -1,31 +1,18 @@
 /* Activations and their derivatives, in vectors: a lane's value does not depend on its neighbours. NaN stays NaN. */
+#ifndef UFBERT_ACTIVATION_H
+#define UFBERT_ACTIVATION_H
 
-/* e^v to 2e-7 relative; 0 below the normal floats, infinity above the largest. */
-INLINE vec v_exp(vec v) {
-    const vec highest = v_set(88.72283f), lowest = v_set(-87.33654f);
-    const vec inside = v_if_greater(v, highest, highest, v_if_greater(lowest, v, lowest, v));
-    const vec k = v_round(v_mul(inside, v_set(1.44269504f)));
+#include "vectors.h"
+
+/* e^v for v within the floats' exponents, to 2e-7 relative; with a term less to 3e-7. NaN stays NaN. */
+INLINE vec v_exp_inside(const int terms, vec v) {
+    const vec k = v_round(v_mul(v, v_set(1.44269504f)));
     /* ln 2 in two parts, the first exact in few bits, so that k * ln 2 loses nothing. */
-    vec r = v_fma(k, v_set(-0.693359375f), inside);
-    r = v_fma(k, v_set(2.12194440e-4f), r);
-    vec p = v_set(1.9875691500e-4f);
-    p = v_fma(p, r, v_set(1.3981999507e-3f));
-    p = v_fma(p, r, v_set(8.3334519073e-3f));
-    p = v_fma(p, r, v_set(4.1665795894e-2f));
-    p = v_fma(p, r, v_set(1.6666665459e-1f));
-    p = v_fma(p, r, v_set(5.0000001201e-1f));
-    p = v_fma(v_mul(p, r), r, v_add(r, v_set(1.0f)));
-    p = v_scale(p, k);
-    return v_if_greater(v, highest, v_set(__builtin_inff()), v_if_greater(lowest, v, v_set(0.0f), p));
-}
-
-/* e^v for v that are not above 0, without the tests for what else may come: 1e-38 below -87. */
-INLINE vec v_exp_below(vec v) {
-    const vec lowest = v_set(-87.33654f), inside = v_if_greater(v, lowest, v, lowest);
-    const vec k = v_round(v_mul(inside, v_set(1.44269504f)));
-    vec r = v_fma(k, v_set(-0.693359375f), inside);
+    vec r = v_fma(k, v_set(-0.693359375f), v);
     r = v_fma(k, v_set(2.12194440e-4f), r);
     vec p = v_set(1.3981999507e-3f);
+    if (terms == 6)
+        p = v_fma(v_set(1.9875691500e-4f), r, p);
     p = v_fma(p, r, v_set(8.3334519073e-3f));
     p = v_fma(p, r, v_set(4.1665795894e-2f));
     p = v_fma(p, r, v_set(1.6666665459e-1f));
@@ -33,11 +20,24 @@ INLINE vec v_exp_below(vec v) {
     return v_scale(v_fma(v_mul(p, r), r, v_add(r, v_set(1.0f))), k);
 }
 
+/* e^v; 0 below the normal floats, infinity above the largest. */
+INLINE vec v_exp(vec v) {
+    const vec highest = v_set(88.72283f), lowest = v_set(-87.33654f);
+    const vec inside = v_if_greater(v, highest, highest, v_if_greater(lowest, v, lowest, v)), p = v_exp_inside(6, inside);
+    return v_if_greater(v, highest, v_set(INFINITY), v_if_greater(lowest, v, v_set(0.0f), p));
+}
+
+/* e^v for v that are not above 0: 1e-38 below -87. */
+INLINE vec v_exp_below(vec v) {
+    const vec lowest = v_set(-87.33654f);
+    return v_exp_inside(5, v_if_greater(lowest, v, lowest, v));
+}
+
 /* The normal distribution's cumulative function, and e^(-v*v/2), which it needs anyway.
  *
  * Below zero it is e^(-v*v/2) * q(t), t = 1 / (1 - 0.26 v). The coefficients of q are a weighted least-squares fit
  * on 0 <= -v <= 14, repeated until the largest relative error no longer fell: 6e-9, before rounding to float. */
-INLINE vec v_normal_cdf(vec v, vec *bell) {
+INLINE vec v_normal_cdf(vec v, vec *gaussian) {
     const vec one = v_set(1.0f), a = v_abs(v);
     const vec t = v_div(one, v_fma(v_set(0.26f), a, one));
     vec q = v_set(3.3925410360e-2f);
@@ -50,8 +50,8 @@ INLINE vec v_normal_cdf(vec v, vec *bell) {
     q = v_fma(q, t, v_set(1.0171596706e-1f));
     q = v_fma(q, t, v_set(1.0390654206e-1f));
     q = v_fma(q, t, v_set(-7.1629137892e-6f));
-    *bell = v_exp(v_mul(v_mul(a, v_set(-0.5f)), a));
-    q = v_mul(q, *bell);
+    *gaussian = v_exp(v_mul(v_mul(a, v_set(-0.5f)), a));
+    q = v_mul(q, *gaussian);
     return v_if_greater(v, v_set(0.0f), v_sub(one, q), q);
 }
 
@@ -73,7 +73,7 @@ INLINE vec v_tanh(vec v) {
 
 INLINE vec v_activate(int activation, vec v) {
     const vec zero = v_set(0.0f);
-    vec bell;
+    vec gaussian;
     switch (activation) {
     case UFBERT_RELU:
         return v_if_greater(zero, v, zero, v);
@@ -82,13 +82,13 @@ INLINE vec v_activate(int activation, vec v) {
     case UFBERT_TANH:
         return v_tanh(v);
     default:
-        return v_mul(v, v_normal_cdf(v, &bell));
+        return v_mul(v, v_normal_cdf(v, &gaussian));
     }
 }
 
 INLINE vec v_derivative(int activation, vec v) {
     const vec one = v_set(1.0f), zero = v_set(0.0f);
-    vec s, bell;
+    vec s, gaussian;
     switch (activation) {
     case UFBERT_RELU:
         return v_if_greater(v, zero, one, zero);
@@ -99,8 +99,8 @@ INLINE vec v_derivative(int activation, vec v) {
         s = v_tanh(v);
         return v_sub(one, v_mul(s, s));
     default:
-        s = v_normal_cdf(v, &bell);
-        return v_fma(v_mul(v, v_set(0.3989422804f)), bell, s);
+        s = v_normal_cdf(v, &gaussian);
+        return v_fma(v_mul(v, v_set(0.3989422804f)), gaussian, s);
     }
 }
 
@@ -121,3 +121,5 @@ INLINE void activate_backward(int activation, float *values, float *gradients, p
         v_store_part(values + i, v_activate(activation, v), n - i);
     }
 }
+
+#endif

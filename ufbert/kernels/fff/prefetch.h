@@ -2,8 +2,12 @@
  *
  * Prefetches in one burst wait for each other; a few lines after each row's arithmetic cost next to nothing. They go to
  * the second cache: fetched to the first one directly, half as many lines are under way at a time. */
+#ifndef UFBERT_PREFETCH_H
+#define UFBERT_PREFETCH_H
 
-enum { LINE = 64, MOST_STRETCHES = 160 };
+#include "../dtypes.h"
+
+enum { MOST_STRETCHES = 160 };
 
 typedef struct {
     struct {
@@ -29,10 +33,12 @@ INLINE void plan_fetch(fetch_plan *plan, const void *start, ptrdiff_t bytes) {
 }
 
 /* Everything planned is to be fetched by the time that so many rows have been multiplied or added. */
-INLINE void spread_over(fetch_plan *plan, ptrdiff_t rows) { plan->bytes_a_row = (plan->total / (rows + 1) / LINE + 1) * LINE; }
+INLINE void spread_over(fetch_plan *plan, ptrdiff_t rows) {
+    plan->bytes_a_row = (plan->total / (rows + 1) / UFBERT_CACHE_LINE + 1) * UFBERT_CACHE_LINE;
+}
 
 INLINE void prefetch_bytes(const char *start, ptrdiff_t bytes) {
-    for (ptrdiff_t at = 0; at < bytes; at += LINE)
+    for (ptrdiff_t at = 0; at < bytes; at += UFBERT_CACHE_LINE)
         __builtin_prefetch(start + at, 0, 2);
 }
 
@@ -49,3 +55,5 @@ static void fetch_ahead(fetch_plan *plan, ptrdiff_t rows) {
         }
     }
 }
+
+#endif

@@ -1,13 +1,21 @@
-/* Vectors of AVX-512 (F, VL, BW, DQ): 16 lanes, 32 registers. */
+/* Vectors of AVX-512 (F, VL, BW, DQ): 16 lanes, 32 registers. USE_VNNI, USE_BF16: with dot products of bytes, of bfloat16,
+ * in one instruction. */
+#ifndef UFBERT_AVX512_VECTORS_H
+#define UFBERT_AVX512_VECTORS_H
+
+#include "../compiler.h"
+
 #include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <string.h>
-#include "inline.h"
 
 #define LANES 16
 #define TOKENS_AT_ONCE 8 /* 16 sums, one row vector or two */
 #define TILE_ROWS 8 /* 16 sums, two vectors of weights, one input */
 #define PANEL_BLOCKS 12  /* 24 sums, one coefficient, two row vectors */
 
+#define VECTORS_OF_FLOATS
 typedef __m512 vec;
 
 INLINE __mmask16 first_lanes(ptrdiff_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1); }
@@ -24,14 +32,19 @@ INLINE vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
 INLINE vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
 INLINE vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vec v_abs(vec a) { return _mm512_abs_ps(a); }
-/* a > b ? yes : no, in each lane; no where a or b is NaN. */
 INLINE vec v_if_greater(vec a, vec b, vec yes, vec no) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), no, yes);
 }
-/* p * 2^k for a whole k from -126 to 128, given as a float. */
 INLINE vec v_scale(vec p, vec k) { return _mm512_scalef_ps(p, k); }
 INLINE vec v_round(vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-/* Tables of 16 floats. */
+INLINE float v_sum(vec a) {
+    __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+
+#define VECTORS_TABLES
 #define TABLE_ENTRIES 16
 typedef __m512i vec_index;
 INLINE vec v_floor(vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
@@ -39,8 +52,9 @@ INLINE vec_index v_index(vec whole) { return _mm512_cvttps_epi32(whole); }
 INLINE vec v_look_up(const float table[TABLE_ENTRIES], vec_index at) {
     return _mm512_permutexvar_ps(at, _mm512_loadu_ps(table));
 }
-/* Rows become columns. */
-#define HAS_TRANSPOSE
+
+#define VECTORS_TRANSPOSE
+INLINE float v_highest(vec a) { return _mm512_reduce_max_ps(a); }
 INLINE void v_transpose(vec rows[16]) {
     vec pairs[16];
 #pragma GCC unroll 16
@@ -72,77 +86,74 @@ INLINE void v_transpose(vec rows[16]) {
         rows[12 + c] = _mm512_shuffle_f32x4(pairs[4 + c], pairs[12 + c], 0xdd);
     }
 }
-/* The empty assembly keeps the compiler from loading the words twice, once for each half. */
+
+#define VECTORS_OF_BF16
+/* The empty assembly keeps the compiler from loading the words twice, once for each value. */
 INLINE vec v_load_words(const uint16_t *p) {
     vec words = _mm512_loadu_ps((const float *)p);
     __asm__("" : "+v"(words));
     return words;
 }
-INLINE vec v_low_halves(vec words) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(words), 16)); }
-INLINE vec v_high_halves(vec words) {
+INLINE vec v_low_bf16(vec words) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(words), 16)); }
+INLINE vec v_high_bf16(vec words) {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(words), _mm512_set1_epi32((int)0xffff0000u)));
 }
-INLINE float v_highest(vec a) { return _mm512_reduce_max_ps(a); }
-INLINE float v_sum(vec a) {
-    __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
-}
 
-/* Products of pairs of bfloat16, added to float32 sums of LANES columns. */
 #ifdef USE_BF16
-typedef __m512bh bf_weights;
-typedef __m512bh bf_two;
-INLINE bf_weights bf_load(const uint16_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
-INLINE bf_two bf_set_two(const uint16_t *p) {
-    int32_t two;
-    memcpy(&two, p, sizeof two);
-    return (__m512bh)_mm512_set1_epi32(two);
+#define VECTORS_DOT_BF16
+typedef __m512bh bf16_weights;
+typedef __m512bh bf16_pair;
+INLINE bf16_weights bf16_load(const uint16_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
+INLINE bf16_pair bf16_set_pair(const uint16_t *p) {
+    int32_t pair;
+    memcpy(&pair, p, sizeof pair);
+    return (__m512bh)_mm512_set1_epi32(pair);
 }
-INLINE vec bf_dot(vec sums, bf_two x, bf_weights w) { return _mm512_dpbf16_ps(sums, x, w); }
-INLINE void v_store_halves(uint16_t *p, vec a) { _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(a)); }
-#else
-#include "halves.h"
+INLINE vec bf16_dot(vec sums, bf16_pair x, bf16_weights w) { return _mm512_dpbf16_ps(sums, x, w); }
+INLINE void v_store_bf16(uint16_t *p, vec a) { _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(a)); }
 #endif
 
-/* Bytes 0 to 255 of values that lie between, rounded to nearest. */
-INLINE void v_store_bytes(uint8_t *p, vec a) {
+#define VECTORS_OF_INT8
+typedef __m512i int8_sums;
+INLINE vec v_load_int8(const int8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+INLINE void v_store_uint8(uint8_t *p, vec a) {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(a)));
 }
-/* int32 sums of LANES columns, four products of bytes at a time: unsigned inputs, signed weights. */
-typedef __m512i ivec;
-INLINE ivec iv_zero(void) { return _mm512_setzero_si512(); }
-INLINE vec iv_float(ivec a) { return _mm512_cvtepi32_ps(a); }
+INLINE int8_sums int8_zero(void) { return _mm512_setzero_si512(); }
+INLINE vec int8_float(int8_sums a) { return _mm512_cvtepi32_ps(a); }
 #ifdef USE_VNNI
-typedef __m512i iv_weights;
-typedef __m512i iv_four;
-INLINE iv_weights iv_load(const int8_t *p) { return _mm512_loadu_si512(p); }
-INLINE iv_four iv_set_four(const uint8_t *p) {
+typedef __m512i int8_weights;
+typedef __m512i int8_four;
+INLINE int8_weights int8_load(const int8_t *p) { return _mm512_loadu_si512(p); }
+INLINE int8_four int8_set_four(const uint8_t *p) {
     int32_t four;
     memcpy(&four, p, sizeof four);
     return _mm512_set1_epi32(four);
 }
-INLINE ivec iv_dot(ivec sums, iv_four x, iv_weights w) { return _mm512_dpbusd_epi32(sums, x, w); }
+INLINE int8_sums int8_dot(int8_sums sums, int8_four x, int8_weights w) { return _mm512_dpbusd_epi32(sums, x, w); }
 #else
+typedef __m512i int8_four;
 typedef struct {
     __m512i first, second; /* 8 columns of four int16 each */
-} iv_weights;
-typedef __m512i iv_four;
-INLINE iv_weights iv_load(const int8_t *p) {
-    return (iv_weights){_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)),
-                        _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(p + 32)))};
+} int8_weights;
+INLINE int8_weights int8_load(const int8_t *p) {
+    return (int8_weights){_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)),
+                          _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(p + 32)))};
 }
-INLINE iv_four iv_set_four(const uint8_t *p) {
+INLINE int8_four int8_set_four(const uint8_t *p) {
     int32_t four;
     memcpy(&four, p, sizeof four);
     return _mm512_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)));
 }
-INLINE ivec iv_dot(ivec sums, iv_four x, iv_weights w) {
+INLINE int8_sums int8_dot(int8_sums sums, int8_four x, int8_weights w) {
     const __m512i first = _mm512_madd_epi16(x, w.first), second = _mm512_madd_epi16(x, w.second);
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     sums = _mm512_add_epi32(sums, _mm512_permutex2var_epi32(first, even, second));
     return _mm512_add_epi32(sums, _mm512_permutex2var_epi32(first, odd, second));
 }
+#endif
+
 #endif

@@ -1,25 +1,10 @@
-/* Softmax attention of one text on itself, one head at a time, and layer norm. */
-#include <math.h>
+/* Softmax attention of one text on itself, one head at a time. */
+#ifndef UFBERT_ATTENTION_H
+#define UFBERT_ATTENTION_H
 
-#ifndef HAS_TRANSPOSE
-INLINE void v_transpose(vec rows[LANES]) {
-    float lanes[LANES][LANES], column[LANES];
-    for (int i = 0; i < LANES; i++)
-        v_store(lanes[i], rows[i]);
-    for (int j = 0; j < LANES; j++) {
-        for (int i = 0; i < LANES; i++)
-            column[i] = lanes[i][j];
-        rows[j] = v_load(column);
-    }
-}
-INLINE float v_highest(vec a) {
-    float lanes[LANES], most = -INFINITY;
-    v_store(lanes, a);
-    for (int i = 0; i < LANES; i++)
-        most = lanes[i] > most ? lanes[i] : most;
-    return most;
-}
-#endif
+#include "../activation.h"
+#include "dense.h"
+#include "tile.h"
 
 /* out[:rows] = a (rows, k) times b (k, columns); rows of out are `ldo` floats apart. */
 INLINE void multiply_rows(const int rows, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t k,
@@ -46,7 +31,7 @@ INLINE void multiply_rows(const int rows, const float *a, ptrdiff_t lda, const f
 static void multiply_some(int now, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t k,
                           ptrdiff_t columns, float *out, ptrdiff_t ldo) {
 #define CALL(count) multiply_rows(count, a, lda, b, ldb, k, columns, out, ldo)
-    LINEAR_CASES(CALL)
+    SWITCH_ROWS(now, CALL)
 #undef CALL
 }
 
@@ -58,9 +43,9 @@ INLINE float exponentiate(float *scores, const float *penalties, float scale, pt
         v_store(scores + i, score);
         highest = v_if_greater(score, highest, score, highest);
     }
-    const vec most = v_set(v_highest(highest));
+    const vec maximum = v_set(v_highest(highest));
     for (ptrdiff_t i = 0; i < columns; i += LANES) {
-        const vec weight = v_exp_below(v_sub(v_load(scores + i), most));
+        const vec weight = v_exp_below(v_sub(v_load(scores + i), maximum));
         v_store(scores + i, weight);
         sum = v_add(sum, weight);
     }
@@ -70,7 +55,7 @@ INLINE float exponentiate(float *scores, const float *penalties, float scale, pt
 INLINE ptrdiff_t whole_vectors(ptrdiff_t n) { return (n + LANES - 1) / LANES * LANES; }
 
 /* Floats from one row of a packed matrix to the next: an odd number of cache lines, so that they spread over the sets. */
-INLINE ptrdiff_t spread(ptrdiff_t columns) { return columns % 32 == 0 ? columns + 16 : columns; }
+INLINE ptrdiff_t padded_stride(ptrdiff_t columns) { return columns % 32 == 0 ? columns + 16 : columns; }
 
 /* Keys (length, size), `row` floats apart, as columns (size, keys); the last ones are zeros. */
 static void turn_keys(const float *k, ptrdiff_t row, ptrdiff_t length, ptrdiff_t size, float *turned, ptrdiff_t ld) {
@@ -87,16 +72,16 @@ static void turn_keys(const float *k, ptrdiff_t row, ptrdiff_t length, ptrdiff_t
         }
 }
 
-static void attention(const ufbert_attention *work, ptrdiff_t start, ptrdiff_t length, ptrdiff_t head, void *scratch) {
-    const ptrdiff_t size = work->head_size, width = work->num_heads * size, row = 3 * width;
-    const ptrdiff_t keys = whole_vectors(length), columns = whole_vectors(size), ldk = spread(keys);
-    const float *q = work->qkv + start * row + head * size, *k = q + width, *v = k + width;
+static void attention(const ufbert_attention *attention, ptrdiff_t start, ptrdiff_t length, ptrdiff_t head, void *scratch) {
+    const ptrdiff_t size = attention->head_size, width = attention->num_heads * size, row = 3 * width;
+    const ptrdiff_t keys = whole_vectors(length), columns = whole_vectors(size), ldk = padded_stride(keys);
+    const float *q = attention->qkv + start * row + head * size, *k = q + width, *v = k + width;
     float *turned = scratch, *values = turned + ldk * size, *penalties = values + length * columns;
     float *scores = penalties + keys, *mixed = scores + TILE_ROWS * keys;
 
     turn_keys(k, row, length, size, turned, ldk);
     for (ptrdiff_t i = 0; i < keys; i++)
-        penalties[i] = i >= length ? -INFINITY : work->attended && !work->attended[start + i] ? -10000.0f : 0.0f;
+        penalties[i] = i >= length ? -INFINITY : attention->attended && !attention->attended[start + i] ? -10000.0f : 0.0f;
     for (ptrdiff_t i = 0; i < length; i++)
         for (ptrdiff_t j = 0; j < columns; j += LANES)
             v_store(values + i * columns + j, size - j >= LANES ? v_load(v + i * row + j)
@@ -107,44 +92,15 @@ static void attention(const ufbert_attention *work, ptrdiff_t start, ptrdiff_t l
         float sums[TILE_ROWS];
         multiply_some(now, q + first * row, row, turned, ldk, size, keys, scores, keys);
         for (int i = 0; i < now; i++)
-            sums[i] = exponentiate(scores + i * keys, penalties, work->scale, keys);
+            sums[i] = exponentiate(scores + i * keys, penalties, attention->scale, keys);
         multiply_some(now, scores, keys, values, columns, length, columns, mixed, columns);
         for (int i = 0; i < now; i++) {
-            float *to = work->context + (start + first + i) * width + head * size;
-            const vec by = v_set(1.0f / sums[i]);
+            float *context = attention->context + (start + first + i) * width + head * size;
+            const vec factor = v_set(1.0f / sums[i]);
             for (ptrdiff_t j = 0; j < size; j += LANES)
-                v_store_part(to + j, v_mul(v_load(mixed + i * columns + j), by), size - j);
+                v_store_part(context + j, v_mul(v_load(mixed + i * columns + j), factor), size - j);
         }
     }
 }
 
-static void layer_norm(const float *x, ptrdiff_t rows, ptrdiff_t width, const float *weight, const float *bias,
-                       float eps, float *y) {
-    const ptrdiff_t whole = width / LANES * LANES, left = width - whole;
-    for (; rows > 0; rows--, x += width, y += width) {
-        vec sum = v_set(0.0f), squares = v_set(0.0f), last = v_set(0.0f);
-        for (ptrdiff_t i = 0; i < whole; i += LANES)
-            sum = v_add(sum, v_load(x + i));
-        if (left)
-            sum = v_add(sum, v_load_part(x + whole, left));
-        const vec mean = v_set(v_sum(sum) / (float)width);
-        for (ptrdiff_t i = 0; i < whole; i += LANES) {
-            const vec centred = v_sub(v_load(x + i), mean);
-            squares = v_fma(centred, centred, squares);
-        }
-        if (left) { /* lanes beyond the row count for nothing */
-            float lanes[LANES] = {0.0f};
-            last = v_sub(v_load_part(x + whole, left), mean);
-            v_store_part(lanes, last, left);
-            squares = v_fma(v_load(lanes), v_load(lanes), squares);
-        }
-        const vec by = v_set(1.0f / sqrtf(v_sum(squares) / (float)width + eps));
-        for (ptrdiff_t i = 0; i < whole; i += LANES) {
-            const vec centred = v_mul(v_sub(v_load(x + i), mean), by);
-            v_store(y + i, v_fma(centred, v_load(weight + i), v_load(bias + i)));
-        }
-        if (left)
-            v_store_part(y + whole, v_fma(v_mul(last, by), v_load_part(weight + whole, left),
-                                          v_load_part(bias + whole, left)), left);
-    }
-}
+#endif

@@ -1,21 +1,20 @@
-/* AVX2 and FMA: 8 lanes, 16 registers. */
-#if defined(__GNUC__) && defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC target("avx2,fma")
-#endif
+/* Vectors of AVX2 and FMA: 8 lanes, 16 registers. USE_VNNI: with dot products of bytes from AVX-VNNI. */
+#ifndef UFBERT_AVX2_VECTORS_H
+#define UFBERT_AVX2_VECTORS_H
+
+#include "../compiler.h"
+
 #include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
-#include "inline.h"
-
-#define ISA avx2
 #define LANES 8
 #define TOKENS_AT_ONCE 4
 #define TILE_ROWS 4 /* 8 sums, two vectors of weights, one input */
 #define PANEL_BLOCKS 3
 
+#define VECTORS_OF_FLOATS
 typedef __m256 vec;
 
 INLINE __m256i first_lanes(ptrdiff_t n) {
@@ -35,11 +34,10 @@ INLINE vec v_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
 INLINE vec v_div(vec a, vec b) { return _mm256_div_ps(a, b); }
 INLINE vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vec v_abs(vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
-/* a > b ? yes : no, in each lane; no where a or b is NaN. */
 INLINE vec v_if_greater(vec a, vec b, vec yes, vec no) {
     return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
 }
-/* p * 2^k for a whole k from -126 to 128, given as a float: in two steps, because 2^128 is not a float. */
+/* In two steps, because 2^128 is not a float. */
 INLINE vec v_scale(vec p, vec k) {
     const __m256i whole = _mm256_cvtps_epi32(k), half = _mm256_srai_epi32(whole, 1), bias = _mm256_set1_epi32(127);
     const __m256i rest = _mm256_sub_epi32(whole, half);
@@ -47,49 +45,59 @@ INLINE vec v_scale(vec p, vec k) {
     return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23)));
 }
 INLINE vec v_round(vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-INLINE vec v_load_words(const uint16_t *p) { return _mm256_loadu_ps((const float *)p); }
-INLINE vec v_low_halves(vec words) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(words), 16)); }
-INLINE vec v_high_halves(vec words) {
-    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(words), _mm256_set1_epi32((int)0xffff0000u)));
-}
 INLINE float v_sum(vec a) {
     __m128 c = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     c = _mm_add_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
 }
 
-#include "halves.h"
-/* Bytes 0 to 255 of values that lie between, rounded to nearest. */
-INLINE void v_store_bytes(uint8_t *p, vec a) {
+#define VECTORS_OF_BF16
+INLINE vec v_load_words(const uint16_t *p) { return _mm256_loadu_ps((const float *)p); }
+INLINE vec v_low_bf16(vec words) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(words), 16)); }
+INLINE vec v_high_bf16(vec words) {
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(words), _mm256_set1_epi32((int)0xffff0000u)));
+}
+
+#define VECTORS_OF_INT8
+typedef __m256i int8_sums;
+INLINE vec v_load_int8(const int8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+INLINE void v_store_uint8(uint8_t *p, vec a) {
     const __m256i whole = _mm256_cvtps_epi32(a);
     const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
     _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(words, words));
 }
-/* int32 sums of LANES columns, four products of bytes at a time: unsigned inputs, signed weights. */
-typedef __m256i ivec;
-typedef __m256i iv_four;
+INLINE int8_sums int8_zero(void) { return _mm256_setzero_si256(); }
+INLINE vec int8_float(int8_sums a) { return _mm256_cvtepi32_ps(a); }
+#ifdef USE_VNNI
+typedef __m256i int8_weights;
+typedef __m256i int8_four;
+INLINE int8_weights int8_load(const int8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE int8_four int8_set_four(const uint8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+INLINE int8_sums int8_dot(int8_sums sums, int8_four x, int8_weights w) { return _mm256_dpbusd_avx_epi32(sums, x, w); }
+#else
+typedef __m256i int8_four;
 typedef struct {
     __m256i first, second; /* 4 columns of four int16 each */
-} iv_weights;
-INLINE ivec iv_zero(void) { return _mm256_setzero_si256(); }
-INLINE vec iv_float(ivec a) { return _mm256_cvtepi32_ps(a); }
-INLINE iv_weights iv_load(const int8_t *p) {
-    return (iv_weights){_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)),
-                        _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p + 16)))};
+} int8_weights;
+INLINE int8_weights int8_load(const int8_t *p) {
+    return (int8_weights){_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)),
+                          _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p + 16)))};
 }
-INLINE iv_four iv_set_four(const uint8_t *p) {
+INLINE int8_four int8_set_four(const uint8_t *p) {
     int32_t four;
     memcpy(&four, p, sizeof four);
     return _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)));
 }
-INLINE ivec iv_dot(ivec sums, iv_four x, iv_weights w) {
+INLINE int8_sums int8_dot(int8_sums sums, int8_four x, int8_weights w) {
     const __m256i pairs = _mm256_hadd_epi32(_mm256_madd_epi16(x, w.first), _mm256_madd_epi16(x, w.second));
     return _mm256_add_epi32(sums, _mm256_permute4x64_epi64(pairs, 0xd8));
 }
-
-#include "table.h"
-
-#if defined(__clang__)
-#pragma clang attribute pop
 #endif
+
 #endif

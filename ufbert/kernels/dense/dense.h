@@ -1,0 +1,114 @@
+/* The dense part of an encoder: linear layers on packed weights, attention, layer norm, a whole layer.
+ *
+ * Every output element is one chain of additions in an order fixed by position alone, so a row's result does not depend
+ * on the rows beside it, on the batch or on the number of threads. */
+#ifndef UFBERT_DENSE_H
+#define UFBERT_DENSE_H
+
+#include "../fff/fff.h"
+
+enum {
+    UFBERT_PANEL = 32,         /* columns that lie together in packed weights */
+    UFBERT_ROWS_IN_CHUNK = 96, /* rows that a panel meets before the next one is read */
+};
+
+/* y = activation(x W' + b) + residual. Panels are filled up with zeros to whole ones. */
+typedef struct {
+    ptrdiff_t width_in, width_out;
+    int activation;
+    ufbert_dtype dtype;
+    /* float32: (panels, width_in, 32); bfloat16: (panels, width_in / 2 rounded up, 32, 2) uint16;
+     * int8: (panels, width_in / 4 rounded up, 32, 4). */
+    const void *weights;
+    const float *bias;   /* (panels, 32) */
+    const float *scales; /* of int8 columns: (panels, 32); else NULL */
+    const float *sums;   /* of the int8 weights of each column: (panels, 32); else NULL */
+} ufbert_linear;
+
+typedef struct {
+    ptrdiff_t num_heads, head_size;
+    float scale;
+    const float *qkv;        /* (T, 3 * num_heads * head_size) */
+    const uint8_t *attended; /* (T,) or NULL */
+    float *context;          /* (T, num_heads * head_size) */
+} ufbert_attention;
+
+typedef struct {
+    const float *weight, *bias; /* (H,) */
+    float eps;
+} ufbert_norm;
+
+/* An encoder layer. The feed-forward part is dense_in and dense_out, or else `trees`. */
+typedef struct {
+    ptrdiff_t width, num_heads;
+    float scale;
+    int pre; /* norms come before attention and feed-forward, else after their residual sums */
+    const ufbert_linear *query_key_value, *output, *dense_in, *dense_out;
+    ufbert_norm norm1, norm2;
+    const ufbert_fff *trees;
+    const float *tree_bias; /* (H,) or NULL: is added to what the trees give */
+} ufbert_encoder_layer;
+
+/* One batch on its way through a layer. */
+typedef struct {
+    const float *x;            /* (T, H) */
+    float *y;                  /* (T, H), which is not x */
+    const uint8_t *attended;   /* (T,) or NULL */
+    const int64_t *cu_seqlens; /* (num_texts + 1,) */
+    const int64_t *groups;     /* (num_groups + 1,): where groups of texts begin, and the end */
+    ptrdiff_t num_texts, num_groups;
+    ptrdiff_t longest, largest; /* tokens of the longest text, of the largest group */
+    int by_columns;             /* threads share out columns, else groups of texts */
+    /* What ufbert_begin_layer sets. */
+    const ufbert_fff_kernels *fff; /* for trees */
+    ptrdiff_t next;                /* group that no thread has taken */
+    ptrdiff_t tree_rows;           /* that go through the trees at a time */
+    float *qkv, *context, *hidden, *sums; /* that threads share when they go by columns */
+    char *scratch;                        /* of all threads */
+} ufbert_layer_pass;
+
+/* What one thread works with. */
+typedef struct {
+    float *normed, *qkv, *context, *hidden, *tree_sums;
+    void *scratch; /* of linear, attention and trees */
+} ufbert_layer_buffers;
+
+typedef struct {
+    /* Rows of x (rows, width_in), panels first to last - 1 of y (rows, width_out). residual is like y, or NULL.
+     * scratch: ufbert_linear_scratch() bytes. */
+    void (*linear)(const ufbert_linear *linear, const float *x, ptrdiff_t rows, const float *residual, float *y,
+                   ptrdiff_t first, ptrdiff_t last, void *scratch);
+    /* One head of the text that begins at token `start`. scratch: ufbert_attention_scratch() bytes. */
+    void (*attention)(const ufbert_attention *attention, ptrdiff_t start, ptrdiff_t length, ptrdiff_t head,
+                      void *scratch);
+    void (*layer_norm)(const ufbert_norm *norm, const float *x, ptrdiff_t rows, ptrdiff_t width, float *y);
+    /* What one thread has to do of a layer; all threads of an OpenMP team must call it. */
+    void (*encoder_layer)(const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
+                          const ufbert_layer_buffers *buffers, int thread, int threads);
+} ufbert_dense_kernels;
+
+/* Bytes of the packed weights. */
+size_t ufbert_linear_bytes(ptrdiff_t width_in, ptrdiff_t width_out, ufbert_dtype dtype);
+
+/* Scratch of linear: its rows as int8 with their scales, or as bfloat16. */
+size_t ufbert_linear_scratch(const ufbert_linear *linear);
+
+/* Scratch of attention for texts up to that length. */
+size_t ufbert_attention_scratch(ptrdiff_t length, ptrdiff_t head_size);
+
+/* weight (width_out, width_in) into zeroed panels of that dtype: rounded to the nearest bfloat16, or to int8 with a scale
+ * for each column. scales and sums: for int8, else NULL. */
+void ufbert_pack_linear(ufbert_dtype dtype, const float *weight, ptrdiff_t width_in, ptrdiff_t width_out, void *panels,
+                        float *scales, float *sums, int threads);
+
+/* Allocates the scratch of a pass, which free() frees; NULL if there is none. */
+void *ufbert_begin_layer(const ufbert_fff_kernels *fff, const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
+                         int threads);
+
+ufbert_layer_buffers ufbert_buffers_of(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int thread);
+
+/* y from x by that many threads. Scratch is allocated and freed; -1 if there is none. */
+int ufbert_run_layer(const ufbert_dense_kernels *dense, const ufbert_fff_kernels *fff,
+                     const ufbert_encoder_layer *layer, ufbert_layer_pass *pass, int threads);
+
+#endif

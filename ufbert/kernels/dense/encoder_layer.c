@@ -1,0 +1,100 @@
+/* Memory and threads of an encoder layer: the same for every instruction set. */
+#include "dense.h"
+
+#include <stdlib.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+static size_t whole_lines(size_t bytes) { return (size_t)ufbert_round_up((ptrdiff_t)bytes, UFBERT_CACHE_LINE); }
+
+static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
+
+typedef struct {
+    size_t normed, qkv, context, hidden, tree_sums, scratch;
+} sizes;
+
+/* Bytes of each buffer: for one thread or, of qkv, context and hidden by columns, for all. */
+static sizes buffer_sizes(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass) {
+    const size_t row = (size_t)layer->width * sizeof(float), head_size = (size_t)(layer->width / layer->num_heads);
+    const size_t rows = (size_t)(pass->by_columns ? pass->cu_seqlens[pass->num_texts] : pass->largest);
+    const size_t in_chunk = pass->by_columns || rows < UFBERT_ROWS_IN_CHUNK ? rows : UFBERT_ROWS_IN_CHUNK;
+    sizes need = {whole_lines(rows * row), whole_lines(rows * 3 * row), whole_lines(rows * row), 0, 0, 0};
+    need.scratch = max_size(ufbert_linear_scratch(layer->query_key_value), ufbert_linear_scratch(layer->output));
+    need.scratch = max_size(need.scratch, ufbert_attention_scratch(pass->longest, (ptrdiff_t)head_size));
+    if (layer->trees) {
+        need.tree_sums = whole_lines((size_t)pass->tree_rows * row);
+        need.normed = max_size(need.normed, need.tree_sums);
+        need.scratch = max_size(need.scratch, ufbert_fff_scratch(layer->trees, pass->tree_rows));
+    } else {
+        need.hidden = whole_lines(in_chunk * (size_t)layer->dense_in->width_out * sizeof(float));
+        need.scratch = max_size(need.scratch, ufbert_linear_scratch(layer->dense_in));
+        need.scratch = max_size(need.scratch, ufbert_linear_scratch(layer->dense_out));
+    }
+    need.scratch = whole_lines(need.scratch);
+    return need;
+}
+
+static size_t bytes_of_thread(const sizes *need, int by_columns) {
+    const size_t shared = need->qkv + need->context + need->hidden;
+    return need->normed + need->tree_sums + need->scratch + (by_columns ? 0 : shared);
+}
+
+ufbert_layer_buffers ufbert_buffers_of(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int thread) {
+    const sizes need = buffer_sizes(layer, pass);
+    char *normed = pass->scratch + (size_t)thread * bytes_of_thread(&need, pass->by_columns);
+    char *tree_sums = normed + need.normed, *scratch = tree_sums + need.tree_sums, *qkv = scratch + need.scratch;
+    ufbert_layer_buffers buffers = {(float *)normed, pass->qkv, pass->context, pass->hidden, (float *)tree_sums, scratch};
+    if (!pass->by_columns) {
+        buffers.qkv = (float *)qkv;
+        buffers.context = (float *)(qkv + need.qkv);
+        buffers.hidden = (float *)(qkv + need.qkv + need.context);
+    }
+    return buffers;
+}
+
+void *ufbert_begin_layer(const ufbert_fff_kernels *fff, const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
+                         int threads) {
+    const ptrdiff_t share = ufbert_round_up((pass->cu_seqlens[pass->num_texts] + threads - 1) / threads, 8);
+    const ptrdiff_t most = layer->trees ? ufbert_tile_tokens(layer->trees) : 0;
+    pass->fff = fff;
+    pass->next = 0;
+    pass->tree_rows = share < most ? share : most;
+    const sizes need = buffer_sizes(layer, pass);
+    const size_t shared = pass->by_columns ? need.qkv + need.context + need.hidden : 0;
+    const size_t sums = pass->by_columns ? need.normed : 0;
+    char *memory = malloc(shared + sums + (size_t)threads * bytes_of_thread(&need, pass->by_columns) + UFBERT_CACHE_LINE);
+    if (!memory)
+        return NULL;
+    char *start = memory + (UFBERT_CACHE_LINE - (uintptr_t)memory % UFBERT_CACHE_LINE) % UFBERT_CACHE_LINE;
+    if (pass->by_columns) {
+        pass->qkv = (float *)start;
+        pass->context = (float *)(start + need.qkv);
+        pass->hidden = (float *)(start + need.qkv + need.context);
+        pass->sums = (float *)(start + shared);
+    }
+    pass->scratch = start + shared + sums;
+    return memory;
+}
+
+int ufbert_run_layer(const ufbert_dense_kernels *dense, const ufbert_fff_kernels *fff,
+                     const ufbert_encoder_layer *layer, ufbert_layer_pass *pass, int threads) {
+    void *memory = ufbert_begin_layer(fff, layer, pass, threads);
+    if (!memory)
+        return -1;
+#ifdef _OPENMP
+    if (threads > 1) {
+#pragma omp parallel num_threads(threads)
+        {
+            const ufbert_layer_buffers buffers = ufbert_buffers_of(layer, pass, omp_get_thread_num());
+            dense->encoder_layer(layer, pass, &buffers, omp_get_thread_num(), omp_get_num_threads());
+        }
+    } else
+#endif
+    {
+        const ufbert_layer_buffers buffers = ufbert_buffers_of(layer, pass, 0);
+        dense->encoder_layer(layer, pass, &buffers, 0, 1);
+    }
+    free(memory);
+    return 0;
+}

@@ -1,0 +1,188 @@
+/* One encoder layer, from its input rows to its output rows, by one thread of a team.
+ *
+ * Many tokens: threads take groups of whole texts, and a group goes through the layer while it is in the cache. Few
+ * tokens: threads share out the columns of each linear layer and the heads, and wait for each other after each. Trees
+ * take equal shares of all tokens once attention is done: the more tokens, the more of them share a node. Either way a
+ * row's sums are those of `linear`, `attention`, `layer_norm` and `fff_forward`, bit for bit. */
+#ifndef UFBERT_ENCODER_LAYER_H
+#define UFBERT_ENCODER_LAYER_H
+
+#include "attention.h"
+#include "dense.h"
+#include "linear.h"
+#include "norm.h"
+
+enum { FEED_FORWARD_ROWS = UFBERT_ROWS_IN_CHUNK };
+
+#ifdef UFBERT_BARRIER /* the sanitizers' driver brings its own team */
+void UFBERT_BARRIER(void);
+static void wait_for_team(void) { UFBERT_BARRIER(); }
+#else
+static void wait_for_team(void) {
+#ifdef _OPENMP
+#pragma omp barrier
+#endif
+}
+#endif
+
+static ptrdiff_t next_group(ufbert_layer_pass *pass) { return __atomic_fetch_add(&pass->next, 1, __ATOMIC_RELAXED); }
+
+INLINE ptrdiff_t panels_of(const ufbert_linear *linear) { return (linear->width_out + UFBERT_PANEL - 1) / UFBERT_PANEL; }
+
+/* All columns of a linear layer. */
+INLINE void whole_linear(const ufbert_linear *layer, const float *x, ptrdiff_t rows, const float *residual, float *y,
+                         void *scratch) {
+    linear(layer, x, rows, residual, y, 0, panels_of(layer), scratch);
+}
+
+/* A thread's share of the columns of a linear layer. */
+INLINE void shared_linear(const ufbert_linear *layer, const float *x, ptrdiff_t rows, const float *residual, float *y,
+                          int thread, int threads, void *scratch) {
+    const ptrdiff_t panels = panels_of(layer);
+    linear(layer, x, rows, residual, y, panels * thread / threads, panels * (thread + 1) / threads, scratch);
+}
+
+/* A thread's share of all rows, in blocks of eight, which the trees take together. */
+INLINE void share_rows(const ufbert_layer_pass *pass, int thread, int threads, ptrdiff_t *first, ptrdiff_t *end) {
+    const ptrdiff_t rows = pass->cu_seqlens[pass->num_texts], share = ufbert_round_up((rows + threads - 1) / threads, 8);
+    *first = share * thread < rows ? share * thread : rows;
+    *end = rows - *first < share ? rows : *first + share;
+}
+
+/* Texts first to last - 1: attention and its residual sum, with the norm that belongs to it. */
+static void attend_texts(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, ptrdiff_t first,
+                         ptrdiff_t last, const ufbert_layer_buffers *buffers) {
+    const ptrdiff_t width = layer->width, token = pass->cu_seqlens[first], rows = pass->cu_seqlens[last] - token;
+    const float *x = pass->x + token * width;
+    float *y = pass->y + token * width;
+    if (layer->pre)
+        layer_norm(&layer->norm1, x, rows, width, buffers->normed);
+    whole_linear(layer->query_key_value, layer->pre ? buffers->normed : x, rows, NULL, buffers->qkv, buffers->scratch);
+    const ufbert_attention heads = {layer->num_heads, width / layer->num_heads, layer->scale, buffers->qkv,
+                                    pass->attended ? pass->attended + token : NULL, buffers->context};
+    for (ptrdiff_t text = first; text < last; text++) {
+        const ptrdiff_t start = pass->cu_seqlens[text], length = pass->cu_seqlens[text + 1] - start;
+        for (ptrdiff_t head = 0; head < layer->num_heads && length > 0; head++)
+            attention(&heads, start - token, length, head, buffers->scratch);
+    }
+    whole_linear(layer->output, buffers->context, rows, x, y, buffers->scratch);
+    if (!layer->pre)
+        layer_norm(&layer->norm1, y, rows, width, y);
+}
+
+/* Rows of y in place: the dense feed-forward layer and its residual sum, with the norm that belongs to it. */
+static void feed_forward_rows(const ufbert_encoder_layer *layer, float *y, ptrdiff_t rows,
+                              const ufbert_layer_buffers *buffers) {
+    const ptrdiff_t width = layer->width;
+    for (ptrdiff_t done = 0; done < rows; done += FEED_FORWARD_ROWS) {
+        const ptrdiff_t now = rows - done < FEED_FORWARD_ROWS ? rows - done : FEED_FORWARD_ROWS;
+        float *y_now = y + done * width;
+        if (layer->pre)
+            layer_norm(&layer->norm2, y_now, now, width, buffers->normed);
+        whole_linear(layer->dense_in, layer->pre ? buffers->normed : y_now, now, NULL, buffers->hidden, buffers->scratch);
+        whole_linear(layer->dense_out, buffers->hidden, now, y_now, y_now, buffers->scratch);
+        if (!layer->pre)
+            layer_norm(&layer->norm2, y_now, now, width, y_now);
+    }
+}
+
+static void layer_by_groups(const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
+                            const ufbert_layer_buffers *buffers) {
+    for (ptrdiff_t group = next_group(pass); group < pass->num_groups; group = next_group(pass)) {
+        const ptrdiff_t first = pass->groups[group], last = pass->groups[group + 1], token = pass->cu_seqlens[first];
+        attend_texts(layer, pass, first, last, buffers);
+        if (!layer->trees)
+            feed_forward_rows(layer, pass->y + token * layer->width, pass->cu_seqlens[last] - token, buffers);
+    }
+}
+
+/* pass->sums: attention and its residual sum, before a norm. */
+static void attention_by_columns(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int thread,
+                                 int threads, const ufbert_layer_buffers *buffers) {
+    const ptrdiff_t width = layer->width, num_heads = layer->num_heads, rows = pass->cu_seqlens[pass->num_texts];
+    if (layer->pre)
+        layer_norm(&layer->norm1, pass->x, rows, width, buffers->normed);
+    shared_linear(layer->query_key_value, layer->pre ? buffers->normed : pass->x, rows, NULL, buffers->qkv, thread,
+                  threads, buffers->scratch);
+    wait_for_team();
+    const ufbert_attention heads = {num_heads, width / num_heads, layer->scale, buffers->qkv, pass->attended,
+                                    buffers->context};
+    const ptrdiff_t first = num_heads * thread / threads, end = num_heads * (thread + 1) / threads;
+    for (ptrdiff_t text = 0; text < pass->num_texts; text++) {
+        const ptrdiff_t start = pass->cu_seqlens[text], length = pass->cu_seqlens[text + 1] - start;
+        for (ptrdiff_t head = first; head < end && length > 0; head++)
+            attention(&heads, start, length, head, buffers->scratch);
+    }
+    wait_for_team();
+    shared_linear(layer->output, buffers->context, rows, pass->x, pass->sums, thread, threads, buffers->scratch);
+    wait_for_team();
+}
+
+static void layer_by_columns(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int thread, int threads,
+                             const ufbert_layer_buffers *buffers) {
+    const ptrdiff_t width = layer->width, rows = pass->cu_seqlens[pass->num_texts];
+    ptrdiff_t first, end;
+    share_rows(pass, thread, threads, &first, &end);
+    attention_by_columns(layer, pass, thread, threads, buffers);
+    if (layer->trees && layer->pre) {
+        memcpy(pass->y + first * width, pass->sums + first * width, (size_t)((end - first) * width) * sizeof(float));
+    } else if (layer->trees) {
+        layer_norm(&layer->norm1, pass->sums + first * width, end - first, width, pass->y + first * width);
+    } else {
+        /* Every thread normalises all rows for itself: that is less than another barrier. */
+        layer_norm(layer->pre ? &layer->norm2 : &layer->norm1, pass->sums, rows, width, buffers->normed);
+        shared_linear(layer->dense_in, buffers->normed, rows, NULL, buffers->hidden, thread, threads, buffers->scratch);
+        wait_for_team();
+        shared_linear(layer->dense_out, buffers->hidden, rows, layer->pre ? pass->sums : buffers->normed, pass->y, thread,
+                      threads, buffers->scratch);
+        wait_for_team();
+        if (!layer->pre)
+            layer_norm(&layer->norm2, pass->y + first * width, end - first, width, pass->y + first * width);
+    }
+}
+
+/* y += sums + bias */
+static void add_sums(const float *sums, const float *bias, ptrdiff_t rows, ptrdiff_t width, float *y) {
+    for (ptrdiff_t row = 0; row < rows; row++)
+        for (ptrdiff_t i = 0; i < width; i += LANES) {
+            const ptrdiff_t at = row * width + i, left = width - i;
+            vec sum = v_load_part(sums + at, left);
+            if (bias)
+                sum = v_add(sum, v_load_part(bias + i, left));
+            v_store_part(y + at, v_add(sum, v_load_part(y + at, left)), left);
+        }
+}
+
+/* A thread's share of the rows of y, in place: the trees and their residual sum, with the norm that belongs to it. */
+static void visit_trees(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int thread, int threads,
+                        const ufbert_layer_buffers *buffers) {
+    const ptrdiff_t width = layer->width;
+    ptrdiff_t first, end;
+    share_rows(pass, thread, threads, &first, &end);
+    for (ptrdiff_t now; first < end; first += now) {
+        float *y = pass->y + first * width;
+        now = end - first < pass->tree_rows ? end - first : pass->tree_rows;
+        if (layer->pre)
+            layer_norm(&layer->norm2, y, now, width, buffers->normed);
+        pass->fff->forward(layer->trees, layer->pre ? buffers->normed : y, now, buffers->tree_sums, NULL, NULL, 0,
+                           buffers->scratch);
+        add_sums(buffers->tree_sums, layer->tree_bias, now, width, y);
+        if (!layer->pre)
+            layer_norm(&layer->norm2, y, now, width, y);
+    }
+}
+
+static void encoder_layer(const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
+                          const ufbert_layer_buffers *buffers, int thread, int threads) {
+    if (pass->by_columns) {
+        layer_by_columns(layer, pass, thread, threads, buffers); /* whose shares of rows are those of the trees */
+    } else {
+        layer_by_groups(layer, pass, buffers);
+        if (layer->trees)
+            wait_for_team();
+    }
+    if (layer->trees)
+        visit_trees(layer, pass, thread, threads, buffers);
+}
+
+#endif

@@ -1,0 +1,22 @@
+#include "fff.h"
+
+#include <string.h>
+
+void ufbert_pack_bf16_row(const float *row, ptrdiff_t n, uint16_t *packed) {
+    const ptrdiff_t half = UFBERT_BLOCK / 2;
+    for (ptrdiff_t first = 0; first < n; first += UFBERT_BLOCK)
+        for (ptrdiff_t j = 0; j < half; j++) {
+            const uint32_t low = first + j < n ? ufbert_bf16(row[first + j]) : 0;
+            const uint32_t high = first + half + j < n ? ufbert_bf16(row[first + half + j]) : 0;
+            const uint32_t word = high << 16 | low;
+            memcpy(packed + first + 2 * j, &word, sizeof word);
+        }
+}
+
+float ufbert_pack_int8_row(const float *row, ptrdiff_t n, int8_t *packed) {
+    float factor;
+    const float scale = ufbert_int8_scale(row, n, &factor);
+    for (ptrdiff_t i = 0; i < n; i++)
+        packed[i] = factor > 0.0f ? (int8_t)ufbert_nearest(row[i] * factor) : 0;
+    return scale;
+}

@@ -1,0 +1,32 @@
+/* AVX-512 with VNNI and BF16: dot products of bytes and of bfloat16 in one instruction. */
+#if defined(__x86_64__)
+#include "../isa.h"
+
+#include <immintrin.h>
+
+static int is_supported(void) {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+}
+
+extern const ufbert_fff_kernels ufbert_fff_avx512;
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx512bf16,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx512bf16,fma,prefer-vector-width=512")
+#endif
+#define ISA avx512bf16
+#define USE_VNNI
+#define USE_BF16
+#include "avx512_vectors.h"
+
+#include "../dense/table.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+const ufbert_isa ufbert_isa_avx512bf16 = {"avx512bf16", is_supported, &ufbert_fff_avx512, &dense_kernels};
+#endif

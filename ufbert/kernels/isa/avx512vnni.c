@@ -1,0 +1,31 @@
+/* AVX-512 with VNNI: dot products of bytes in one instruction. */
+#if defined(__x86_64__)
+#include "../isa.h"
+
+#include <immintrin.h>
+
+static int is_supported(void) {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+
+extern const ufbert_fff_kernels ufbert_fff_avx512;
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,fma,prefer-vector-width=512")
+#endif
+#define ISA avx512vnni
+#define USE_VNNI
+#include "avx512_vectors.h"
+
+#include "../dense/table.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+const ufbert_isa ufbert_isa_avx512vnni = {"avx512vnni", is_supported, &ufbert_fff_avx512, &dense_kernels};
+#endif

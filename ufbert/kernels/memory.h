@@ -1,0 +1,11 @@
+/* Memory for packed weights. */
+#ifndef UFBERT_MEMORY_H
+#define UFBERT_MEMORY_H
+
+#include <stddef.h>
+
+/* Zeroed bytes that begin at a cache line, on huge pages where the system grants them; NULL if there are none.
+ * free() frees them. */
+void *ufbert_allocate_pages(size_t bytes);
+
+#endif

@@ -1,0 +1,139 @@
+/* The contract of an instruction set.
+ *
+ * Its file isa/NAME.c defines the macros and functions below, includes fff/table.h and dense/table.h, which compile all
+ * kernels with them, and defines `ufbert_isa_NAME`. A further line in dispatch.c and one in setup.py complete it.
+ *
+ * Macros
+ *     ISA             its name
+ *     LANES           float32 values of a vector: 4, 8 or 16
+ *     TOKENS_AT_ONCE  tokens that share the loads of a row of a tree, each with two vectors of sums: 4 or 8
+ *     TILE_ROWS       rows of a tile of a linear layer, each of two vectors of sums: 4 or 8
+ *     PANEL_BLOCKS    blocks of 32 columns summed in registers when rows of a tree are added
+ *
+ * VECTORS_OF_FLOATS: a type `vec` and
+ *     v_set, v_load, v_load_part, v_store, v_store_part (the first n lanes; others are read as 0 and not written),
+ *     v_stream, v_stream_end (stores past the caches), v_add, v_sub, v_mul, v_div, v_fma (a * b + c),
+ *     v_if_greater(a, b, yes, no) (no where a or b is NaN), v_abs, v_round (ties to even),
+ *     v_scale(p, k) (p * 2^k for a whole k from -126 to 128), v_sum (of all lanes, in one fixed order)
+ *
+ * VECTORS_OF_BF16: 32-bit words of two bfloat16
+ *     v_load_words, v_low_bf16, v_high_bf16 (as float32)
+ *
+ * VECTORS_OF_INT8: types int8_sums, int8_weights, int8_four and
+ *     v_load_int8 (LANES int8 as float32), v_store_uint8 (values from 0 to 255, rounded to nearest, ties to even),
+ *     int8_zero, int8_float, int8_load (LANES columns of four weights), int8_set_four (four uint8 for all columns),
+ *     int8_dot(sums, x, w): exact int32 sums of four products a column
+ *
+ * Optional, each with a plain version below or in the kernel that uses it
+ *     VECTORS_TRANSPOSE: v_transpose (rows of LANES vectors become columns), v_highest (the largest lane)
+ *     VECTORS_DOT_BF16:  bf16_weights, bf16_pair, bf16_load, bf16_set_pair, bf16_dot, v_store_bf16
+ *     VECTORS_TABLES:    vec_index, v_floor, v_index, v_look_up, of tables of TABLE_ENTRIES floats */
+#ifndef UFBERT_VECTORS_H
+#define UFBERT_VECTORS_H
+
+#include "dtypes.h"
+
+#include <string.h>
+
+#if !defined(ISA)
+#error "an instruction set has no name: its file in kernels/isa/ defines ISA before it includes the kernels"
+#endif
+#if LANES != 4 && LANES != 8 && LANES != 16
+#error "an instruction set must define LANES as 4, 8 or 16; see kernels/vectors.h"
+#endif
+#if TOKENS_AT_ONCE != 4 && TOKENS_AT_ONCE != 8
+#error "an instruction set must define TOKENS_AT_ONCE as 4 or 8; see kernels/vectors.h"
+#endif
+#if TILE_ROWS != 4 && TILE_ROWS != 8
+#error "an instruction set must define TILE_ROWS as 4 or 8; see kernels/vectors.h"
+#endif
+#if !defined(PANEL_BLOCKS) || PANEL_BLOCKS < 1
+#error "an instruction set must define PANEL_BLOCKS as 1 or more; see kernels/vectors.h"
+#endif
+#if !defined(VECTORS_OF_FLOATS)
+#error "an instruction set lacks its float32 vectors (VECTORS_OF_FLOATS: vec, v_set, v_load, ...); see kernels/vectors.h"
+#endif
+#if !defined(VECTORS_OF_BF16)
+#error "an instruction set lacks its bfloat16 vectors (VECTORS_OF_BF16: v_load_words, ...); see kernels/vectors.h"
+#endif
+#if !defined(VECTORS_OF_INT8)
+#error "an instruction set lacks its int8 vectors (VECTORS_OF_INT8: int8_dot, v_load_int8, ...); see kernels/vectors.h"
+#endif
+_Static_assert(sizeof(vec) == LANES * sizeof(float), "a vector has LANES floats");
+_Static_assert(LANES <= UFBERT_MOST_LANES && TILE_ROWS <= UFBERT_MOST_TILE_ROWS, "scratch is made for such");
+
+#ifndef VECTORS_TRANSPOSE
+INLINE void v_transpose(vec rows[LANES]) {
+    float lanes[LANES][LANES], column[LANES];
+    for (int i = 0; i < LANES; i++)
+        v_store(lanes[i], rows[i]);
+    for (int j = 0; j < LANES; j++) {
+        for (int i = 0; i < LANES; i++)
+            column[i] = lanes[i][j];
+        rows[j] = v_load(column);
+    }
+}
+INLINE float v_highest(vec a) {
+    float lanes[LANES], highest = -INFINITY;
+    v_store(lanes, a);
+    for (int i = 0; i < LANES; i++)
+        highest = lanes[i] > highest ? lanes[i] : highest;
+    return highest;
+}
+#endif
+
+#ifndef VECTORS_DOT_BF16 /* pairs of bfloat16 are widened, and multiplied one after the other */
+typedef vec bf16_weights;
+typedef struct {
+    vec first, second;
+} bf16_pair;
+INLINE float bf16_widen(uint16_t bf16) {
+    const union {
+        uint32_t bits;
+        float value;
+    } word = {(uint32_t)bf16 << 16};
+    return word.value;
+}
+INLINE bf16_weights bf16_load(const uint16_t *p) { return v_load_words(p); }
+INLINE bf16_pair bf16_set_pair(const uint16_t *p) { return (bf16_pair){v_set(bf16_widen(p[0])), v_set(bf16_widen(p[1]))}; }
+INLINE vec bf16_dot(vec sums, bf16_pair x, bf16_weights w) {
+    return v_fma(x.second, v_high_bf16(w), v_fma(x.first, v_low_bf16(w), sums));
+}
+INLINE void v_store_bf16(uint16_t *p, vec a) {
+    float lanes[LANES];
+    v_store(lanes, a);
+    for (int i = 0; i < LANES; i++)
+        p[i] = ufbert_bf16(lanes[i]);
+}
+#endif
+
+/* Calls of a function that is compiled for each dtype, and for each count from 1 on. */
+#define SWITCH_DTYPE(dtype, CALL)             \
+    switch (dtype) {                          \
+    case UFBERT_F32: CALL(UFBERT_F32); break; \
+    case UFBERT_BF16: CALL(UFBERT_BF16); break; \
+    case UFBERT_INT8: CALL(UFBERT_INT8); break; \
+    }
+#define CASES_TO_4(CALL)   \
+    case 1: CALL(1); break; \
+    case 2: CALL(2); break; \
+    case 3: CALL(3); break; \
+    case 4: CALL(4); break;
+#define CASES_TO_8(CALL)   \
+    CASES_TO_4(CALL)       \
+    case 5: CALL(5); break; \
+    case 6: CALL(6); break; \
+    case 7: CALL(7); break; \
+    case 8: CALL(8); break;
+#if TOKENS_AT_ONCE == 8
+#define SWITCH_TOKENS(count, CALL) switch (count) { CASES_TO_8(CALL) }
+#else
+#define SWITCH_TOKENS(count, CALL) switch (count) { CASES_TO_4(CALL) }
+#endif
+#if TILE_ROWS == 8
+#define SWITCH_ROWS(count, CALL) switch (count) { CASES_TO_8(CALL) }
+#else
+#define SWITCH_ROWS(count, CALL) switch (count) { CASES_TO_4(CALL) }
+#endif
+
+#endif
