@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ufbert import isa
 from ufbert.checkpoint.tensors import write_tensors
 
 os.environ["PYTHONSAFEPATH"] = "1"  # subprocesses import what is installed, not the folder they start in
@@ -117,6 +118,20 @@ def add_mean_pooling(folder, mode="pooling_mode_mean_tokens"):
     (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 12, mode: True}))
     return folder
+
+
+def instruction_sets():
+    """One line: which instruction sets the kernel tests run, and which of the build they cannot."""
+    missing = [name for name in isa.compiled_isas() if name not in isa.supported_isas()]
+    return f"kernels run on {', '.join(isa.supported_isas())}; not on this machine: {', '.join(missing) or 'none'}"
+
+
+def pytest_report_header():
+    return instruction_sets()
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(instruction_sets())
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,5 @@
 """The forward kernels on every instruction set of this machine, against the reference."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -203,25 +199,6 @@ def test_wrong_arguments(change, message):
     }
     with pytest.raises(ufbert.UfbertError, match=message):
         cmm.fff_forward(**(arguments | change))
-
-
-@pytest.mark.parametrize("name", ISAS)
-def test_the_environment_forces_an_instruction_set(name):
-    code = "from ufbert import cmm; print(cmm.active_isa())"
-    result = run_python(code, UFBERT_ISA=name)
-    assert result.stdout.strip() == name, result.stderr
-
-
-def test_an_unknown_instruction_set_lists_the_known_ones():
-    result = run_python("import ufbert", UFBERT_ISA="sse9")
-    assert result.returncode != 0
-    assert f"expected one of {', '.join(ISAS)} on this machine, got 'sse9'" in result.stderr
-    with pytest.raises(ufbert.UfbertError, match="sse9"):
-        cmm.use_isa("sse9")
-
-
-def run_python(code, **environment):
-    return subprocess.run([sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("depth", ["1", None, [1], 1.0, True, np.True_, np.float32(1), np.array([1]), -1, 25, "x"])

@@ -187,3 +187,11 @@ def test_wrong_arguments():
         arguments = {"dy": dy, "path": path, "scores": scores} | change
         with pytest.raises(ufbert.UfbertError, match=message):
             cmm.fff_backward(arguments["dy"], *case.arrays, 2, arguments["path"], arguments["scores"])
+
+
+def test_more_tokens_than_int32_counts_are_refused(monkeypatch):
+    case = testing.make_case(5, 1, 2, 3, 3)
+    dy, arguments = output_gradient(case), gradients(case, output_gradient(case))[1]
+    monkeypatch.setattr(cmm, "MOST_TOKENS", 4)
+    with pytest.raises(ufbert.InputError, match="rows of x: expected an integer from 0 to 4, got 5; split the batch"):
+        cmm.fff_backward(dy, *arguments[1:])

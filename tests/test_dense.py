@@ -143,16 +143,84 @@ def test_layer_norm(isa, rows, width, seed):
 
 @each_isa
 @pytest.mark.parametrize("dtype", dense.DTYPES)
-def test_nan_and_infinity_stay_in_their_rows(isa, dtype):
+@pytest.mark.parametrize("column", [5, 39])
+def test_nan_and_infinity_come_out_of_their_rows_alone(isa, dtype, column):
+    """Whether the value stands in a whole vector or in the rest of a row."""
     cmm.use_isa(isa)
     x, weight, bias, residual = layer_arrays(np.random.default_rng(0), 20, 40, 50)
     layer = dense.Linear(weight, bias, dtype=dtype)
     clean = layer(x, residual)
-    x[3, 5], x[11, 7] = np.nan, np.inf
-    with np.errstate(invalid="ignore"):
-        found = layer(x, residual)
+    x[3, column], x[11, column] = np.nan, np.inf
+    found = layer(x, residual)
     others = np.delete(np.arange(20), [3, 11])
     np.testing.assert_array_equal(found[others], clean[others])
+    assert np.isnan(found[3]).all()
+    assert not np.isfinite(found[11]).any()
+
+
+@each_isa
+@pytest.mark.parametrize("width", [65_536, 66_400, 140_001])
+def test_int8_sums_do_not_overflow(isa, width):
+    """255 * 127 * 66,310 is above the largest int32."""
+    cmm.use_isa(isa)
+    x, weight = np.ones((9, width), np.float32), np.ones((33, width), np.float32)
+    x[:, 0] = 0  # the least value of a row: byte 0, and all others 255
+    weight[1:5] = -1
+    expected = x.astype(np.float64) @ weight.T.astype(np.float64)
+    np.testing.assert_allclose(dense.Linear(weight, dtype="int8")(x), expected, rtol=1e-6)
+
+
+@each_isa
+def test_int8_weights_that_are_not_finite_come_out_as_nan(isa):
+    cmm.use_isa(isa)
+    x, weight, bias, _ = layer_arrays(np.random.default_rng(0), 3, 40, 50)
+    clean = dense.Linear(weight, bias, dtype="int8")(x)
+    weight[7, 3], weight[8, 39] = np.nan, np.inf
+    found = dense.Linear(weight, bias, dtype="int8")(x)
+    assert np.isnan(found[:, 7:9]).all()
+    np.testing.assert_array_equal(np.delete(found, [7, 8], 1), np.delete(clean, [7, 8], 1))
+
+
+@each_isa
+@pytest.mark.parametrize("tiny", [0.0, 1e-45, 1e-39, 3e-37])
+def test_int8_rows_of_almost_nothing(isa, tiny):
+    """Whose steps have no finite reciprocal."""
+    cmm.use_isa(isa)
+    x = np.full((5, 40), 1.5, np.float32)
+    x[1], x[2, 3], x[3], x[4, 39] = tiny, 1.5 + tiny, -tiny, tiny
+    weight = np.full((33, 40), tiny, np.float32)
+    weight[3:] = 1
+    weight[7, 7] = -tiny
+    found = dense.Linear(weight, dtype="int8")(x)
+    np.testing.assert_allclose(found, x.astype(np.float64) @ weight.T, rtol=1e-6, atol=1e-30)
+
+
+@each_isa
+def test_attention_with_scores_that_overflow(isa):
+    """NaN where the specification has it, in those rows alone."""
+    cmm.use_isa(isa)
+    rng = np.random.default_rng(0)
+    qkv = rng.standard_normal((40, 3 * 2 * 20)).astype(np.float32)
+    qkv[3, :40] = 1e20  # query 3 with key 3: infinity
+    qkv[15, 5] = np.nan
+    qkv[35, 0], qkv[36, 50] = np.inf, -np.inf
+    arguments = (qkv, np.array([0, 10, 30, 40]), 2, 0.2)
+    found = dense.attention(*arguments)
+    with np.errstate(invalid="ignore"):
+        expected = reference.attention(*arguments)
+    assert np.isnan(expected).any()
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    np.testing.assert_allclose(found, expected, atol=3e-5)
+
+
+def test_int8_is_the_same_bits_with_and_without_dot_product_instructions():
+    supported = cmm.supported_isas()
+    x, weight, bias, residual = layer_arrays(np.random.default_rng(0), 37, 150, 70)
+    layer = dense.Linear(weight, bias, "gelu", "int8")
+    for pair in (("avx2", "avx2vnni"), ("avx512", "avx512vnni"), ("avx512vnni", "avx512bf16")):
+        if set(pair) <= set(supported):
+            first, second = (cmm.use_isa(name) or layer(x, residual) for name in pair)
+            np.testing.assert_array_equal(first, second)
 
 
 def test_no_rows():

@@ -9,7 +9,7 @@ import ufbert
 
 PACKAGE = Path(ufbert.__file__).parent
 RANKS = [
-    {"errors", "_cmm"},
+    {"errors", "_cmm", "_dense"},
     {"checks"},
     {"activations", "isa"},
     {"reference"},

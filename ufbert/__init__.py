@@ -6,8 +6,12 @@
 >>> model = ufbert.load("path/to/ultrafastbert")  # padded integer arrays in, hidden states and logits out
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+if sys.byteorder != "little":
+    raise ImportError("ufbert: expected a little-endian machine, for weights are read as they lie in their files")
 
 from . import cmm, reference
 from .checkpoint import load

@@ -17,7 +17,7 @@ from ufbert._kernels cimport (
     ufbert_run_layer,
 )
 
-from ufbert._cmm import DTYPES
+from ufbert._cmm import DTYPES as dtype_codes
 
 
 NO_ACTIVATION = UFBERT_NO_ACTIVATION
@@ -35,7 +35,7 @@ cdef class PackedPanels:
 
     def __cinit__(self, const float[:, ::1] weight, const float[::1] bias, int activation, str dtype, int num_threads):
         """bias may be None."""
-        cdef ufbert_dtype kind = <ufbert_dtype> <int> DTYPES[dtype]
+        cdef ufbert_dtype kind = <ufbert_dtype> <int> dtype_codes[dtype]
         cdef ptrdiff_t n = weight.shape[0], k = weight.shape[1], columns = ufbert_round_up(n, UFBERT_PANEL)
         cdef size_t weights = ufbert_linear_bytes(k, n, kind)
         self.nbytes = weights + columns * (3 if kind == UFBERT_INT8 else 1) * sizeof(float)

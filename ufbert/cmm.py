@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 WEIGHT_DTYPES = ("float32", "bfloat16")
+MOST_TOKENS = 2**31 - 1  # that the backward kernels count in int32
 ALIGNED_ABOVE = 1 << 20  # floats: larger outputs are written past the caches, in whole cache lines
 CACHE_LINE = 64
 Floats = NDArray[np.float32]
@@ -200,6 +201,7 @@ def fff_backward(
     depth, code = checks.depth(depth), check_kernel_activation(activation)
     w_in, b_in, w_out = _trees(w_in, b_in, w_out, depth)
     x = checks.rows(x, "x", w_in.shape[2])
+    checks.integer(len(x), "rows of x", 0, MOST_TOKENS, advice="split the batch")
     dy = checks.shaped(dy, "dy", (len(x), w_out.shape[2]), "(T, H_out)")
     visits, meaning = (len(x), len(w_in), depth + 1), "(T, P, depth + 1)"
     advice = "pass what fff_forward returned for the same layer"

@@ -1,0 +1,72 @@
+"""The table of instruction sets, and what the extension modules offer."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ufbert
+from ufbert import InputError, checks, cmm, isa
+
+SUPPORTED = isa.supported_isas()
+KERNELS = Path(ufbert.__file__).parent / "kernels"
+
+
+def run_python(code, **environment):
+    return subprocess.run([sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_the_environment_forces_an_instruction_set(name):
+    result = run_python("import ufbert; print(ufbert.info()['instruction_set'])", UFBERT_ISA=name)
+    assert result.stdout.strip() == name, result.stderr
+
+
+def test_the_best_is_the_default():
+    result = run_python("from ufbert import cmm; print(cmm.active_isa())", UFBERT_ISA="")
+    assert result.stdout.strip() == SUPPORTED[-1], result.stderr
+
+
+def test_the_old_name_of_generic_is_understood():
+    result = run_python("from ufbert import cmm; print(cmm.active_isa())", UFBERT_ISA="scalar")
+    assert result.stdout.strip() == "generic", result.stderr
+
+
+def test_an_unknown_instruction_set_lists_the_known_ones():
+    result = run_python("import ufbert", UFBERT_ISA="sse9")
+    assert result.returncode != 0
+    assert f"expected one of {', '.join(SUPPORTED)} on this machine, got 'sse9'" in result.stderr
+    with pytest.raises(InputError, match="sse9"):
+        cmm.use_isa("sse9")
+
+
+def test_what_runs_here_is_part_of_what_is_compiled_in_its_order():
+    compiled = isa.compiled_isas()
+    assert compiled[0] == SUPPORTED[0] == "generic"
+    assert [name for name in compiled if name in SUPPORTED] == SUPPORTED
+
+
+def test_each_file_of_an_instruction_set_is_in_the_table():
+    assert {file.stem for file in (KERNELS / "isa").glob("*.c")} == set(isa.compiled_isas())
+
+
+def test_the_limit_of_depth_is_the_kernels():
+    assert isa.fff_kernels.MAX_DEPTH == checks.MAX_DEPTH
+
+
+@pytest.mark.parametrize("module", [isa.fff_kernels, isa.dense_kernels])
+def test_stubs_name_what_the_extensions_offer(module):
+    stub = ast.parse((KERNELS.parent / f"{module.__name__.rpartition('.')[2]}.pyi").read_text())
+    declared = {node.name for node in stub.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    declared |= {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
+    own = {name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
+    constants = {name for name in vars(module) if name.isupper()}
+    assert declared == {name for name in own | constants if not name.startswith("_")}
+
+
+def test_big_endian_machines_are_refused():
+    result = run_python("import sys; sys.byteorder = 'big'; import ufbert")
+    assert "ImportError: ufbert: expected a little-endian machine" in result.stderr
