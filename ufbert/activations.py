@@ -28,7 +28,7 @@ class Activation:
     function : callable
         The function of a flat float32 array, which it may overwrite.
     kernel : int or None
-        Its code in ``kernels.h``; None if the kernels do not have it.
+        Its code in ``kernels/dtypes.h``; None if the kernels do not have it.
     derivative : callable or None
         Of those that the kernels have, in the dtype of its argument.
     exact : callable or None
