@@ -96,7 +96,7 @@ def log_of(folder: Path, earlier: dict[str, Any]) -> dict[str, Any]:
     curve = [[entry["tokens"] + before["tokens"], entry["cosine"]] for entry in steps[:: len(steps) // POINTS + 1]]
     return {
         "recipe": log["recipe"],
-        "tokens": log["recipe"]["tokens"] + before["tokens"],
+        "tokens": log.get("tokens", log["recipe"]["tokens"]) + before["tokens"],  # fewer where time ran out
         "seconds": log["seconds"] + before["seconds"],
         "curve": before["curve"] + curve,
     }

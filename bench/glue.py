@@ -2,7 +2,7 @@
 
     python bench/glue.py --data GLUE_DIR --work FOLDER dense=FOLDER fff=FOLDER fff-1x11=FOLDER no-ff=FOLDER small=FOLDER
 
-Every (seed, task, model) is a job of its own: `ufbert.glue.finetune` with the default recipe, `ufbert.glue.evaluate` on
+Every (seed, task, model) is a job of its own: `ufbert.train.finetune` with the default recipe, `ufbert.glue.evaluate` on
 the classifier folder that it wrote, which is then removed. Scores stay in --work, so that the same command goes on
 where it was stopped, and a model added later costs only its own jobs. Two jobs on one thread each finish sooner on two
 cores than two threads in one job. Writes glue.json, glue.md and glue.png to --report. Needs the extras train and plot.
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from ufbert.glue import averages, evaluate, load_task, tasks_in
-from ufbert.glue.recipe import Recipe
+from ufbert.train.finetune import FinetuneRecipe
 
 HERE = Path(__file__).parent
 # What dev sets of these sizes are: none of them is GLUE's, and a score on one is not a GLUE score.
@@ -45,7 +45,7 @@ def main() -> None:
     arguments = parse()
     models = dict(pair.split("=", 1) for pair in arguments.models)
     names = arguments.tasks or tasks_in(arguments.data)
-    recipe = Recipe(epochs=arguments.epochs)
+    recipe = FinetuneRecipe(epochs=arguments.epochs)
     jobs = [
         (name, str(Path(folder).resolve()), seed, task, arguments.data, arguments.work, recipe)
         for seed in range(arguments.seeds)
@@ -74,7 +74,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--work", required=True, help="folder for scores and for what is being trained")
     parser.add_argument("--tasks", nargs="+")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=Recipe().epochs)
+    parser.add_argument("--epochs", type=int, default=FinetuneRecipe().epochs)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--report", type=Path, default=HERE / "results")
     return parser.parse_args()
@@ -99,7 +99,7 @@ def place_of(job: tuple[Any, ...]) -> Path:
 def run(job: tuple[Any, ...]) -> str:
     """One fine-tuning and its score."""
     import ufbert
-    from ufbert.glue.finetune import finetune
+    from ufbert.train.finetune import finetune
 
     name, encoder, seed, task_name, data, _, recipe = job
     place = place_of(job)
@@ -125,7 +125,7 @@ def run(job: tuple[Any, ...]) -> str:
     return f"{name} seed {seed} {task_name}: {100 * found['value']:.1f} ({time.monotonic() - start:.0f} s)"
 
 
-def write_report(folder: Path, results: Results, tasks: list[str], recipe: Recipe, command: str) -> None:
+def write_report(folder: Path, results: Results, tasks: list[str], recipe: FinetuneRecipe, command: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(results, tasks)
     facts = {"command": command, "recipe": asdict(recipe), "summary": summary, "results": results}
@@ -156,7 +156,9 @@ def summarise(results: Results, tasks: list[str]) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def render(results: Results, summary: dict[str, dict[str, Any]], tasks: list[str], recipe: Recipe, command: str) -> str:
+def render(
+    results: Results, summary: dict[str, dict[str, Any]], tasks: list[str], recipe: FinetuneRecipe, command: str
+) -> str:
     any_seed = next(iter(next(iter(results.values())).values()))
     count = len(next(iter(results.values())))
     columns = [column for column in next(iter(summary.values())) if column != "hours"]

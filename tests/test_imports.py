@@ -21,22 +21,21 @@ RANKS = [
     {"encoder", "tokenizer"},
     {"checkpoint"},
     {"tasks", "convert", "info"},
-    {"testing", "routes", "torch"},
+    {"testing", "routes"},
     {"glue"},
-    {"distill", "evaluate"},
+    {"evaluate", "train"},
+    {"distill", "torch"},
     {"cli", "__init__"},
     {"__main__"},
 ]
 HEAVY = {"torch", "transformers", "scipy", "sklearn", "hypothesis", "matplotlib", "sentence_transformers"}
-# Extras, which nothing else imports but on demand; the files of `glue` without training do without torch.
+# Extras, which nothing else imports but on demand.
 FENCED = {
     "testing": HEAVY,
     "routes": {"matplotlib"},
-    "torch": {"torch"},
-    "distill": {"torch", "matplotlib"},
     "glue": {"scipy", "sklearn"},
+    "train": {"torch", "matplotlib"},
 }
-TRAINING = {"classifier.py", "finetune.py", "state.py", "vocabulary.py"}
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 # Inside one rank, and inside a folder, imports follow the order of the data's path.
 ALLOWED = {("heads", "layers"), ("__init__", "cli"), ("cli", "__init__")}
@@ -60,8 +59,7 @@ def test_every_module_has_a_rank_and_imports_only_from_lower_ones():
         own = file.relative_to(PACKAGE).with_suffix("").parts[0]
         assert own in RANK, f"{own}: give it a rank"
         for internal, foreign in imports(file):
-            fenced = FENCED.get(own, set()) | ({"torch"} if own == "glue" and file.name in TRAINING else set())
-            assert foreign not in HEAVY - fenced, f"{file}: imports {foreign}"
+            assert foreign not in HEAVY - FENCED.get(own, set()), f"{file}: imports {foreign}"
             if internal is not None and internal != own and (own, internal) not in ALLOWED:
                 assert RANK[internal] < RANK[own], f"{file}: imports {internal}, which is not below it"
 

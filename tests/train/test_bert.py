@@ -1,4 +1,4 @@
-"""ufbert.torch.Bert computes what ufbert computes, and can be written back."""
+"""ufbert.train.Bert computes what ufbert computes, and can be written back."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from conftest import BERT_CONFIG, FFF_CONFIG, GOLDEN, bert_tensors, write_bert, 
 
 import ufbert
 from ufbert.errors import CheckpointError
-from ufbert.torch import Bert, mixed_precision
+from ufbert.train import Bert, mixed_precision
 
 
 def compare_to_ufbert(folder):

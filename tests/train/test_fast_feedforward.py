@@ -1,4 +1,4 @@
-"""ufbert.torch.FastFeedForward: forward and backward on the kernels, against PyTorch with every neuron and a mask."""
+"""ufbert.train.FastFeedForward: forward and backward on the kernels, against PyTorch with every neuron and a mask."""
 
 import copy
 import itertools
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ufbert import reference
 from ufbert.errors import InputError
-from ufbert.torch import FastFeedForward
+from ufbert.train import FastFeedForward
 
 ATOL = 2e-5
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from conftest import fff_tensors, some_texts, write_fff, write_sentence_model
 
-from ufbert.distill import Recipe, distill, training
-from ufbert.distill import revive as revive_module
-from ufbert.distill.corpus import Corpus
-from ufbert.distill.grow import grow
-from ufbert.distill.revive import add_trees, revive, revive_layers
-from ufbert.distill.teacher import Teacher
-from ufbert.torch import Bert, FastFeedForward
+from ufbert.train import Bert, FastFeedForward, run
+from ufbert.train.distill import Recipe, distill
+from ufbert.train.distill import revive as revive_module
+from ufbert.train.distill.corpus import Chunks
+from ufbert.train.distill.grow import grow
+from ufbert.train.distill.revive import add_trees, revive, revive_layers
+from ufbert.train.distill.teacher import Teacher
 
 torch.set_num_threads(1)
 HIDDEN, DEPTH = 12, 4
@@ -115,7 +115,7 @@ def test_added_trees_change_nothing_until_they_learn(tmp_path):
     add_trees(student, config.num_trees + 3)
     assert student.config.num_trees == config.num_trees + 3
     torch.testing.assert_close(student(ids), before, rtol=1e-5, atol=1e-5)
-    assert all(layer.ffn.num_trees == config.num_trees + 3 for layer in student.encoder["layer"])
+    assert all(layer.ffn.num_trees == config.num_trees + 3 for layer in student.layers)
 
 
 def test_all_layers_come_nearer_to_the_teacher(tmp_path):
@@ -124,17 +124,17 @@ def test_all_layers_come_nearer_to_the_teacher(tmp_path):
     file.write_text("\n".join(some_texts(1_500)) + "\n")
     small = Recipe(num_trees=2, depth=3, grow_tokens=40_000, local_tokens=0, tokens=0, batch_tokens=512, max_length=20)
     student = Bert.from_folder(distill(folder, file, tmp_path / "fff", small))
-    for layer in student.encoder["layer"]:
+    for layer in student.layers:
         one_sided(layer.ffn, 0, 1.0)
     teacher = Teacher(str(folder))
-    corpus = Corpus(some_texts(1_500), teacher.tokenizer, 512, 20, 0.0, 0)
+    corpus = Chunks(some_texts(1_500), teacher.tokenizer, Recipe(batch_tokens=512, max_length=20, joined=0.0))
     batches = corpus.chunk(3)
-    scale = torch.stack([torch.from_numpy(z).std(0) for z in teacher(batches[0].ragged).outputs])
+    scale = torch.stack([z.std(0) for z in teacher(batches[0]).outputs])
 
     def error():
         with torch.no_grad():
             hidden = torch.cat([student(batch.input_ids, batch.mask)[batch.mask] for batch in batches])
-        wanted = torch.cat([torch.from_numpy(teacher(batch.ragged).outputs[-1]) for batch in batches])
+        wanted = torch.cat([teacher(batch).outputs[-1] for batch in batches])
         return float(((hidden - wanted) / scale[-1]).square().mean())
 
     before = error()
@@ -177,7 +177,7 @@ def test_what_was_revived_before_an_interruption_is_kept(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return plain(layer, *arguments)
 
-    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(run, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(revive_module, "revive", interrupted)
     with pytest.raises(KeyboardInterrupt):
         distill(teacher, file, tmp_path / "again", recipe, start=start)

@@ -7,9 +7,11 @@ activations, then trained layer by layer, then all together. Needs the extra
 train: pip install 'ufbert[train]'.
 
 Checkpoints, a log and a plot of the curves are in OUT.training. After an
-interruption the same command goes on from there.
+interruption the same command goes on from there, on the same device or on
+another.
 
   ufbert distill DENSE_FOLDER --corpus texts.txt.xz --out NEW_FOLDER
+  ufbert distill DENSE_FOLDER --corpus texts.txt.xz --out NEW_FOLDER --device cuda --seconds 600 --tokens 1000000000
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from .options import PRECISIONS, positive
+from .options import add_device, positive
 
 __all__ = ["add_arguments", "run"]
 
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
     parser.add_argument("--seed", type=int, metavar="N", help="of all random numbers (default: 0)")
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of PyTorch and of the kernels")
+    add_device(parser)
     _add_model(parser.add_argument_group("the new model"))
     _add_training(parser.add_argument_group("how long it trains"))
     _add_rates(parser.add_argument_group("learning rates, at their peak"))
@@ -82,6 +85,13 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--tokens", type=int, metavar="N", help="tokens to train all layers together (default: 4 million)"
     )
+    group.add_argument(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="time budget: training ends, with its learning rates, when it is spent (default: none); the time before "
+        "an interruption counts",
+    )
     group.add_argument("--batch-tokens", type=positive, metavar="N", help="tokens of one step (default: 4096)")
     group.add_argument("--max-length", type=positive, metavar="N", help="longest text, in tokens (default: 128)")
     group.add_argument(
@@ -106,7 +116,10 @@ def _add_rates(group: argparse._ArgumentGroup) -> None:
 
 def _add_teacher(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--teacher-dtype", choices=PRECISIONS, default="float32", help="precision to run it in (default: float32)"
+        "--teacher-dtype",
+        choices=("auto", "float32", "bfloat16", "int8", "float16"),
+        default="auto",
+        help="precision to run it in (default: float32 on the CPU, float16 elsewhere)",
     )
     group.add_argument(
         "--keep-outputs",
@@ -119,13 +132,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Train the new model and print its folder."""
     # PyTorch's threads and the kernels' take turns: those that wait must not spin in the others' time. Read at import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from ..torch import use_threads  # the extra's absence is said here, before anything else
+    from ..train import use_threads  # the extra's absence is said here, before anything else
 
     use_threads()
-    from ..distill import Recipe, distill
+    from ..train.distill import Recipe, distill
 
     fields = Recipe.__dataclass_fields__
     recipe = Recipe(**{name: value for name, value in vars(arguments).items() if name in fields and value is not None})
-    places = arguments.start, arguments.keep_outputs
-    print(distill(arguments.teacher, arguments.corpus, arguments.out, recipe, arguments.teacher_dtype, *places))
+    names = ("teacher", "corpus", "out", "teacher_dtype", "start", "keep_outputs", "device")
+    print(distill(recipe=recipe, **{name: getattr(arguments, name) for name in names}))
     return 0

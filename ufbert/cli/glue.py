@@ -29,7 +29,7 @@ import numpy as np
 
 from ..checkpoint.writing import whole_file
 from ..errors import InputError
-from .options import add_precision, add_run, batch_size, positive
+from .options import add_device, add_precision, add_run, batch_size, positive
 
 __all__ = ["add_arguments", "run"]
 
@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--finetune", action="store_true", help="train a classifier for each task; needs --out")
+    add_device(group)
     group.add_argument("--seeds", type=positive, default=1, metavar="N", help="train each N times (default: 1)")
     group.add_argument("--epochs", type=positive, default=5, metavar="N", help="times through the data (default: 5)")
     group.add_argument("--learning-rate", type=float, default=1e-4, metavar="RATE", help="at its peak (default: 1e-4)")
@@ -126,21 +127,20 @@ def _probe(arguments: argparse.Namespace, names: list[str]) -> dict[str, Any]:
 
 def _finetune(arguments: argparse.Namespace, names: list[str]) -> int:
     """Fine-tune with every seed and score each; the results are all seeds' and their median."""
-    from ..torch import use_threads  # the extra's absence is said here, before anything else
+    from ..train import use_threads  # the extra's absence is said here, before anything else
 
     use_threads()
     from ..glue import load_task
-    from ..glue.finetune import finetune
-    from ..glue.recipe import Recipe
+    from ..train.finetune import FinetuneRecipe, finetune
 
-    recipe = Recipe(
+    recipe = FinetuneRecipe(
         epochs=arguments.epochs,
         learning_rate=arguments.learning_rate,
         max_seq_length=arguments.max_seq_length,
         top_layers=arguments.top_layers,
         dtype=arguments.save_dtype,
     )
-    out, runs = Path(arguments.out), []
+    out, runs, progress = Path(arguments.out), [], _progress(arguments)
     for seed in range(arguments.seeds):
         folders = {}
         for name in names:
@@ -149,7 +149,7 @@ def _finetune(arguments: argparse.Namespace, names: list[str]) -> int:
             place.parent.mkdir(parents=True, exist_ok=True)
             if recipe.top_layers is not None:
                 _put_beside(Path(arguments.model), place.parent)
-            folders[name] = finetune(arguments.model, task, data, place, recipe, seed, _progress(arguments))
+            folders[name] = finetune(arguments.model, task, data, place, recipe, seed, progress, arguments.device)
         print(f"seed {seed}")
         runs.append(_evaluate(arguments, folders, str(out / f"seed-{seed}")))
     medians = {name: float(np.median([run["values"][name] for run in runs])) for name in runs[0]["values"]}

@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from ..dense import DTYPES as PRECISIONS
 from ..tasks.run import MAX_BATCH_SIZE, ON_OVERFLOW
 
-__all__ = ["PRECISIONS", "add_corpus", "add_precision", "add_run", "add_texts", "batch_size", "check_texts", "positive"]
+__all__ = [
+    "PRECISIONS",
+    "add_corpus",
+    "add_device",
+    "add_precision",
+    "add_run",
+    "add_texts",
+    "batch_size",
+    "check_texts",
+    "positive",
+]
 
 
 def positive(text: str) -> int:
@@ -48,6 +58,16 @@ def add_precision(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> 
         default="float32",
         help="precision of matrix multiplications; int8 is the fastest where the CPU has int8 instructions "
         "(default: float32)",
+    )
+
+
+def add_device(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """Add where training runs."""
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda", "auto"),
+        default="cpu",
+        help="train on the CPU or on a GPU; auto: on a GPU if there is one (default: cpu)",
     )
 
 

@@ -1,6 +1,6 @@
-"""GLUE: read its files, score and submit a model's predictions, probe and fine-tune encoders.
+"""GLUE: read its files, score and submit a model's predictions, probe encoders.
 
-Needs the extra ``glue`` (SciPy, scikit-learn); `ufbert.glue.finetune` also needs ``train`` (PyTorch).
+Needs the extra ``glue`` (SciPy, scikit-learn). Fine-tuning is in `ufbert.train.finetune`.
 """
 
 from .data import load_task, read_split, read_train, tasks_in

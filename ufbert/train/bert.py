@@ -1,0 +1,185 @@
+"""BERT's encoder as a module for training. Its parameters are named as in a checkpoint of Hugging Face's BERT."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import activations
+from ..checkpoint.families import parse_config
+from ..checkpoint.folder import ModelFolder
+from ..config import ModelConfig
+from ..errors import CheckpointError
+from .fast_feedforward import FastFeedForward
+
+__all__ = ["Bert"]
+
+ACTIVATIONS: dict[str, nn.Module] = {
+    name: getattr(nn, act.torch)(**act.torch_arguments) for name, act in activations.TABLE.items() if act.torch
+}
+
+
+class Bert(nn.Module):
+    """The encoder of BERT, with dense or fast feedforward layers.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Of the family "bert".
+
+    Raises
+    ------
+    CheckpointError
+        If the model is of another family or has an activation that is not trained here.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.family not in ("bert", "ufbert") or config.hidden_act not in ACTIVATIONS:
+            raise CheckpointError(
+                f"config.json: expected a BERT with one of the activations {', '.join(ACTIVATIONS)}, "
+                f"found {config.family} with {config.hidden_act}; other models can be run but not trained"
+            )
+        self.config = config
+        hidden = config.hidden_size
+        self.embeddings = nn.ModuleDict(
+            {
+                "word_embeddings": nn.Embedding(config.vocab_size, hidden),
+                "position_embeddings": nn.Embedding(config.max_position_embeddings, hidden),
+                "token_type_embeddings": nn.Embedding(config.type_vocab_size, hidden),
+                "LayerNorm": nn.LayerNorm(hidden, config.layer_norm_eps),
+            }
+        )
+        layers = [BertLayer(config) for _ in range(config.num_hidden_layers)]
+        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike[str]) -> Bert:
+        """Read the encoder of a model folder; heads are left out.
+
+        Raises
+        ------
+        CheckpointError
+            If the folder is not usable.
+        """
+        files = ModelFolder(folder).transformer()
+        model = cls(parse_config(files.read_json("config.json"), encoder_only=True))
+        tensors = files.tensors()
+        prefix = "" if "embeddings.word_embeddings.weight" in tensors else "bert."
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(torch.from_numpy(tensors.take(prefix + name, tuple(parameter.shape)).copy()))
+        return model
+
+    @property
+    def layers(self) -> list[BertLayer]:
+        """The encoder layers, from the first to the last."""
+        return list(self.encoder["layer"])  # type: ignore[arg-type]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Compute the last hidden state.
+
+        Parameters
+        ----------
+        input_ids : (N, S) int64 tensor
+        attention_mask : (N, S) tensor of 0 and 1, optional
+        token_type_ids : (N, S) int64 tensor, optional
+
+        Returns
+        -------
+        (N, S, H) float32 tensor
+        """
+        x = self.embed(input_ids, token_type_ids)  # (N, S, H)
+        mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x
+
+    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Sum the tables' rows and normalise them: (N, S) -> (N, S, H)."""
+        tables = self.embeddings
+        x = tables["word_embeddings"](input_ids)
+        x = x + tables["position_embeddings"].weight[: input_ids.shape[1]]
+        kinds = tables["token_type_embeddings"].weight
+        x = x + (kinds[0] if token_type_ids is None else kinds[token_type_ids])
+        return tables["LayerNorm"](x)
+
+    def replace_feed_forward(self, **changes: object) -> None:
+        """Give all layers new feed-forward layers, drawn at random; `changes` are fields of `ModelConfig`."""
+        self.config = replace(self.config, **changes)  # type: ignore[arg-type]
+        for layer in self.layers:
+            layer.build_feed_forward(self.config)
+            layer.to(self.device)
+
+    def tensors(self) -> Mapping[str, NDArray[np.float32]]:
+        """Name the weights as in a checkpoint: C-contiguous float32 arrays."""
+        return {name: np.ascontiguousarray(tensor.cpu().numpy()) for name, tensor in self.state_dict().items()}
+
+
+class BertLayer(nn.Module):
+    """Attention and feed-forward, each with a residual sum and a norm after it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden, eps = config.hidden_size, config.layer_norm_eps
+        self.num_heads, self.activation = config.num_attention_heads, config.hidden_act
+        heads = {name: nn.Linear(hidden, hidden) for name in ("query", "key", "value")}
+        output = {"dense": nn.Linear(hidden, hidden), "LayerNorm": nn.LayerNorm(hidden, eps)}
+        self.attention = nn.ModuleDict({"self": nn.ModuleDict(heads), "output": nn.ModuleDict(output)})
+        self.output = nn.ModuleDict({"LayerNorm": nn.LayerNorm(hidden, eps)})
+        self.build_feed_forward(config)
+
+    def build_feed_forward(self, config: ModelConfig) -> None:
+        """Make a feed-forward layer of the configured kind in place of what is there."""
+        hidden, width = config.hidden_size, config.intermediate_size
+        self.ffn = self.intermediate = None
+        self.output.pop("dense") if "dense" in self.output else None
+        if config.feed_forward == "fff":
+            bias = config.output_bias
+            self.ffn = FastFeedForward(hidden, config.num_trees, config.depth, config.hidden_act, bias)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the weights of no neurons
+                self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, width)})
+                self.output["dense"] = nn.Linear(width, hidden)
+        self.activation = config.hidden_act
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = self.attend(x, mask)
+        return self.output["LayerNorm"](self.feed_forward(x) + x)
+
+    def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Self-attention, residual sum and norm: what the feed-forward layer reads. (N, S, H) -> (N, S, H)."""
+        heads = self.attention["self"]
+        parts = [heads[name] for name in ("query", "key", "value")]
+        weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
+        qkv = functional.linear(x, weight, bias).unflatten(-1, (3, self.num_heads, -1))  # (N, S, 3, heads, H / heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (N, heads, S, H / heads)
+        if x.device.type == "cpu":  # where PyTorch's backward pass of attention is slow in bfloat16
+            q, k, v = q.float(), k.float(), v.float()
+        with torch.autocast(x.device.type, enabled=False):
+            context = functional.scaled_dot_product_attention(q, k, v, mask)
+        context = context.transpose(1, 2).flatten(2)  # (N, S, H)
+        output = self.attention["output"]
+        return output["LayerNorm"](output["dense"](context) + x)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The feed-forward layer alone, without residual and norm. (N, S, H) -> (N, S, H)."""
+        if self.ffn is not None:
+            return self.ffn(x)
+        return self.output["dense"](ACTIVATIONS[self.activation](self.intermediate["dense"](x)))

@@ -1,0 +1,41 @@
+"""The student as a plain model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...checkpoint.folder import ModelFolder
+from ...checkpoint.tensors import encoded
+from ...checkpoint.writing import new_folder
+from ..bert import Bert
+from .card import card
+from .state import State
+
+__all__ = ["write_student"]
+
+
+def write_student(state: State, student: Bert, teacher: Path, target: Path) -> None:
+    """Write the teacher's folder anew with the student's weights, float16."""
+    source = ModelFolder(teacher)
+    layer = student.layers[0]
+    inner = layer.ffn.linear_in if layer.ffn is not None else layer.intermediate["dense"]
+    tensors = {name: encoded(name, array, "float16") for name, array in sorted(student.tensors().items())}
+    with new_folder(target) as complete:
+        source.copy_to(complete, tensors, _config(source.transformer(), student))
+        (complete / "README.md").write_text(card(state, target.name, len(inner.weight)))  # in place of the teacher's
+
+
+def _config(source: ModelFolder, student: Bert) -> dict[str, object]:
+    """The teacher's settings with the student's feed-forward layers."""
+    config = source.read_json("config.json") | {"architectures": ["BertModel"], "dtype": "float16"}
+    config.pop("torch_dtype", None)
+    mine = student.config
+    if mine.feed_forward == "fff":
+        config |= {"model_type": "ufbert", "feed_forward": "fff", "num_trees": mine.num_trees, "depth": mine.depth}
+        config |= {"output_bias": True, "hidden_act": "gelu"}
+        config.pop("intermediate_size", None)
+    else:
+        names = {"identity": "linear"}
+        config |= {"intermediate_size": mine.intermediate_size}
+        config["hidden_act"] = names.get(mine.hidden_act, mine.hidden_act)
+    return config
