@@ -161,13 +161,21 @@ class Pooling:
 
 @dataclass(frozen=True)
 class Dense:
-    """sentence-transformers' dense module: linear and activation on the pooled embedding."""
+    """sentence-transformers' dense module: linear and activation on the pooled embedding.
+
+    With `use_residual` the embedding itself is added, by `residual` brought to the new width where that is another.
+    """
 
     linear: Linear
     activation: str
+    use_residual: bool = False
+    residual: Linear | None = None
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        return TABLE[self.activation](self.linear(embeddings))  # (N, I) -> (N, O)
+        result = TABLE[self.activation](self.linear(embeddings))  # (N, I) -> (N, O)
+        if self.use_residual:
+            result += embeddings if self.residual is None else self.residual(embeddings)
+        return result
 
 
 class Normalize:

@@ -42,7 +42,7 @@ def test_classes_that_are_not_sentence_transformers_own_are_refused_by_name(tmp_
     modules = json.loads((folder / "modules.json").read_text())
     modules[position]["type"] = kind
     (folder / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(CheckpointError, match=f"expected the modules .* found .*{kind}"):
+    with pytest.raises(CheckpointError, match=f"modules.json: expected .* found .*{kind}"):
         ufbert.SentenceEncoder(folder)
 
 

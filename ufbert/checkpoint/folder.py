@@ -16,7 +16,7 @@ from .families import find_family
 from .tensors import Tensor, Tensors, write_tensors
 from .writing import check_regular, unreadable
 
-__all__ = ["INDEX", "WEIGHTS", "ModelFolder", "Module"]
+__all__ = ["INDEX", "TRANSFORMER_SETTINGS", "WEIGHTS", "ModelFolder", "Module"]
 
 MAX_TEXT_FILE = 256 * 2**20  # bytes; the largest tokenizer.json in use has some 35 MB
 WEIGHTS = "model.safetensors"
@@ -26,7 +26,12 @@ OLD_BASE = "base_model"  # as versions before 0.1 wrote it; other programs use t
 SENTENCE_TRANSFORMERS = "sentence_transformers."  # where the module classes of that library are
 # What a model folder and its module folders are made of; pickles, code and other formats are not copied.
 TOKENIZER = ("added_tokens.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
-SETTINGS = ("config.json", "config_sentence_transformers.json", "modules.json", "sentence_bert_config.json")
+TRANSFORMER_SETTINGS = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Where sentence-transformers keeps the settings of its Transformer module, in the order in which it looks."""
+SETTINGS = ("config.json", "config_sentence_transformers.json", "modules.json", *TRANSFORMER_SETTINGS)
 COPIED = (*TOKENIZER, *SETTINGS, "README.md", "LICENSE")
 
 

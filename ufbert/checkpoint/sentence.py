@@ -14,7 +14,7 @@ from ..errors import CheckpointError, shown
 from ..heads import Dense, Normalize, Pooling
 from ..layers import Linear
 from ..tokenizer import Tokenizer
-from .folder import ModelFolder, Module
+from .folder import TRANSFORMER_SETTINGS, ModelFolder, Module
 from .options import Options
 from .pack import load_model
 from .tensors import Tensors
@@ -30,6 +30,17 @@ POOLING_MODES = {
     "mean_sqrt_len": "pooling_mode_mean_sqrt_len_tokens",
 }
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+# Keys of the Transformer module's settings: those without an effect on embeddings, and the only values of others.
+HARMLESS = ("unpad_inputs", "max_seq_length", "do_lower_case")
+ONLY_VALUES: dict[str, object] = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+}
+HARMLESS_ARGUMENTS = (
+    "add_pooling_layer", "attn_implementation", "dtype", "torch_dtype", "trust_remote_code", "use_fast",
+    "use_safetensors",
+)  # fmt: skip
 REFUSED_MODES = ("pooling_mode_weightedmean_tokens", "pooling_mode_lasttoken")
 
 
@@ -72,8 +83,7 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: 
     modules = _checked_modules(folder, pooling)
     root = folder.transformer()
     model = load_model(root, encoder_only=True, dtype=dtype)
-    name, positions = "sentence_bert_config.json", model.config.max_position_embeddings
-    transformer = Options(root.read_optional_json(name), root.path / name)
+    positions, transformer = model.config.max_position_embeddings, _transformer_settings(root)
     lowercase = transformer.flag("do_lower_case", False)
     tokenizer = load_tokenizer(root, positions, lowercase, model.config.vocab_size)
     limit = transformer.integer("max_seq_length", tokenizer.min_length())
@@ -88,9 +98,37 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: 
             dense = _dense(folder.subfolder(path), width)
             width = len(dense.linear.weight)
             after.append(dense)
-        else:
-            after.append(Normalize())
+        elif kind == "Normalize":
+            after.append(_normalize(folder, path))  # and Dropout does nothing after training
     return SentenceModel(model, tokenizer, longest, pool, tuple(after), _settings(folder))
+
+
+def _transformer_settings(root: ModelFolder) -> Options:
+    """Read the settings of the Transformer module; those that would change embeddings and are unknown are refused."""
+    name = next((name for name in TRANSFORMER_SETTINGS if root.has(name)), TRANSFORMER_SETTINGS[0])
+    found = Options(root.read_optional_json(name), root.path / name)
+    for key, value in found.values.items():
+        if key in ONLY_VALUES:
+            found.refuse_unless(key, [ONLY_VALUES[key], None], ONLY_VALUES[key])
+        elif key not in HARMLESS and value is not None:
+            given = value if isinstance(value, dict) else {key: value}
+            if any(name not in HARMLESS_ARGUMENTS and setting not in (None, {}) for name, setting in given.items()):
+                raise found.error(key, "nothing that changes embeddings", value)
+    return found
+
+
+def _normalize(folder: ModelFolder, path: str) -> Normalize:
+    if folder.has(path) and path:
+        module = folder.subfolder(path)
+        config = Options(module.read_optional_json("config.json"), module.path / "config.json")
+        _check_names(config)
+    return Normalize()
+
+
+def _check_names(config: Options) -> None:
+    """Refuse a module that reads or writes anything but the sentence embedding."""
+    for key in ("module_input_name", "module_output_name"):
+        config.refuse_unless(key, ("sentence_embedding", None), "sentence_embedding")
 
 
 def _settings(folder: ModelFolder) -> SentenceSettings:
@@ -118,7 +156,7 @@ def _is_positive(value: Any) -> TypeGuard[int]:
 
 
 def _checked_modules(folder: ModelFolder, pooling: str | None) -> list[Module]:
-    """Return the modules: a transformer, a pooling, then any number of dense and normalise modules.
+    """Return the modules: a transformer, a pooling, then any number of dense, dropout and normalise modules.
 
     Raises
     ------
@@ -134,9 +172,9 @@ def _checked_modules(folder: ModelFolder, pooling: str | None) -> list[Module]:
             )
         return modules
     kinds = [kind for kind, _ in modules]
-    if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= {"Dense", "Normalize"}:
+    if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= {"Dense", "Dropout", "Normalize"}:
         raise CheckpointError(
-            f"{folder.path / 'modules.json'}: expected the modules Transformer, Pooling, and then Dense or Normalize, "
+            f"{folder.path / 'modules.json'}: expected Transformer, Pooling, and then Dense, Dropout or Normalize, "
             f"found {shown(kinds)}; ufbert supports no others"
         )
     return modules
@@ -168,12 +206,12 @@ def _pooling(folder: ModelFolder, pooling: str | None, hidden_size: int) -> Pool
 def _dense(folder: ModelFolder, width: int) -> Dense:
     file = folder.path / "config.json"
     config = Options(folder.read_json("config.json"), file)
-    for key in ("module_input_name", "module_output_name"):
-        config.refuse_unless(key, ("sentence_embedding", None), "sentence_embedding")
-    activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
-    if activation not in TORCH:
+    _check_names(config)
+    path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    activation = path.rsplit(".", 1)[-1]
+    if not path.startswith("torch.") or activation not in TORCH:
         raise CheckpointError(
-            f"{file}: activation_function: expected one of {', '.join(TORCH)}, found {shown(activation)}"
+            f"{file}: activation_function: expected one of torch's {', '.join(TORCH)}, found {shown(path)}"
         )
     in_width, out_width = config.integer("in_features", 1), config.integer("out_features", 1)
     if in_width != width or out_width is None:
@@ -183,10 +221,12 @@ def _dense(folder: ModelFolder, width: int) -> Dense:
         )
     tensors = Tensors(folder.weight_files())
     bias = tensors.take("linear.bias", (out_width,)) if config.flag("bias", True) else None
-    weight = tensors.take("linear.weight", (out_width, width))
+    weight, residual = tensors.take("linear.weight", (out_width, width)), None
+    if config.flag("use_residual", False) and width != out_width:
+        residual = Linear(tensors.take("residual.weight", (out_width, width)))
     if tensors.unused():
         raise CheckpointError(
             f"{tensors.where}: tensor {tensors.unused()[0]}: {file} does not account for it, expected none; "
             "are the two of the same model?"
         )
-    return Dense(Linear(weight, bias), TORCH[activation])
+    return Dense(Linear(weight, bias), TORCH[activation], config.flag("use_residual", False), residual)

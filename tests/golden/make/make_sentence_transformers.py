@@ -28,7 +28,7 @@ if OLD:
     from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
 else:
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
-    from sentence_transformers.sentence_transformer.modules import Pooling
+    from sentence_transformers.sentence_transformer.modules import Dropout, Pooling
 
 TEXTS = [
     "The train to London leaves at nine o'clock.",
@@ -132,6 +132,15 @@ def main(out):
         dense(14, 24, 32, bias=False, activation_function=torch.nn.Identity()),
         dense(15, 32, 10, activation_function=torch.nn.ReLU()),
     )
+    make(
+        out / "dense-residual",
+        transformer(23),
+        Pooling(24, "mean"),
+        dense(24, 24, 24, use_residual=True),
+        dense(25, 24, 12, use_residual=True, activation_function=torch.nn.Identity()),
+        Dropout(0.5),
+        Normalize(),
+    )
     prompts = {"query": "query: ", "document": "The passage is: "}
     make(
         out / "prompts",
@@ -157,6 +166,11 @@ def main(out):
     folder = out / "max-seq-length-from-positions"
     make(folder, transformer(19), Pooling(24, "mean"))
     edit_json(folder / "tokenizer_config.json", model_max_length=int(1e30))
+    encode(folder)
+    folder = out / "settings-of-another-name"
+    make(folder, transformer(26, lowercase=False), Pooling(24, "mean"))
+    (folder / "sentence_bert_config.json").unlink()
+    (folder / "sentence_distilbert_config.json").write_text('{"max_seq_length": 7, "do_lower_case": true}\n')
     encode(folder)
     folder = out / "max-seq-length-null"
     make(folder, transformer(21), Pooling(24, "mean"))
