@@ -145,7 +145,7 @@ def footprints(folder: str, scratch: str, encoders: dict[str, Any]) -> dict[str,
 
 def check_parts(encoder: ufbert.SentenceEncoder) -> None:
     """The layers in one call give what their parts give one after another."""
-    model = encoder._parts.model.encoder
+    model = encoder._model.texts.model.encoder
     batch, _ = from_padded(encoder.tokenize(mixed_texts(50)[-1:])["input_ids"])
     x = model.embeddings(batch)
     for layer in model.layers:

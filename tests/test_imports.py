@@ -19,6 +19,7 @@ RANKS = [
     {"dense"},
     {"layers", "heads"},
     {"encoder", "tokenizer"},
+    {"text_model"},
     {"checkpoint"},
     {"tasks", "convert", "info"},
     {"testing", "routes"},

@@ -108,6 +108,16 @@ class ModelConfig:
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def max_length(self) -> int:
+        """Tokens that a text may have."""
+        return self.max_position_embeddings - self.first_position
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes, "LABEL_0" and so on where there are none."""
+        return [self.id2label.get(index, f"LABEL_{index}") for index in range(self.num_labels)]
+
+    @property
     def num_nodes(self) -> int:
         """Nodes of one tree."""
         return 2 ** (self.depth + 1) - 1

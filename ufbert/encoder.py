@@ -144,7 +144,7 @@ class Model:
                     f"{name}: expected ids from 0 to {limit - 1}, got {wrong}; "
                     "was the text tokenised with this model's own tokenizer?"
                 )
-        positions = self.config.max_position_embeddings - self.config.first_position
+        positions = self.config.max_length
         if self.config.position_embedding != "none" and num_positions > positions:
             raise InputError(
                 f"input_ids: expected at most {positions} positions a text, got {num_positions}; truncate the texts"

@@ -36,7 +36,9 @@ class Tokenizer:
     Attributes
     ----------
     backend : tokenizers.Tokenizer
-        Without truncation and padding.
+        Without truncation, padding and a post-processor that does anything: that would change offsets twice.
+    processor : tokenizers.processors.PostProcessor
+        Adds special tokens to a text or pair that was cut.
     max_length : int
         Tokens that the model can take, special tokens included.
     special_tokens : mapping of str to str
@@ -50,6 +52,7 @@ class Tokenizer:
     """
 
     backend: Any
+    processor: Any
     max_length: int
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     lowercase: bool = False
@@ -86,16 +89,20 @@ class Tokenizer:
         # Special tokens come after the cut, so that each text is tokenised once.
         pieces = iter(self._pieces([part for parts in pairs for part in parts], offsets))
         encodings, truncated = [], []
-        rooms = [limit - self.backend.num_special_tokens_to_add(is_pair) for is_pair in (False, True)]
+        rooms = [limit - self.num_special_tokens(is_pair) for is_pair in (False, True)]
         for parts in pairs:
             encoded = [next(pieces) for _ in parts]
             truncated.append(_cut(encoded, rooms[len(parts) - 1], "left" if self.truncate_left else "right"))
-            encodings.append(self.backend.post_process(*encoded))
+            encodings.append(self.processor.process(*encoded))
         return encodings, truncated
 
     def min_length(self, pair: bool = False) -> int:
         """Tokens of the shortest text (or pair) that has any, special tokens included."""
-        return self.backend.num_special_tokens_to_add(pair) + 1
+        return self.num_special_tokens(pair) + 1
+
+    def num_special_tokens(self, pair: bool = False) -> int:
+        """Number of special tokens that a text (or pair) gets."""
+        return int(self.processor.num_special_tokens_to_add(pair))
 
     def checked_length(self, max_length: Any, pair: bool = False) -> int:
         """Return `max_length` if at least one token fits in, and not more than the model can take."""
@@ -116,9 +123,9 @@ class Tokenizer:
         text = self.special_tokens.get(name)
         return None if text is None else self.backend.token_to_id(text)
 
-    def pieces(self, text: str) -> Encoding:
-        """Tokenise one text without special tokens, uncut."""
-        return self.backend.encode(_checked(text, self.lowercase), add_special_tokens=False)
+    def pieces(self, texts: Sequence[str], offsets: bool = True) -> list[Encoding]:
+        """Tokenise texts uncut and without special tokens."""
+        return self._pieces([_checked(text, self.lowercase) for text in texts], offsets)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
         """Text of token ids."""

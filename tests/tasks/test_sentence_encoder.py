@@ -127,7 +127,9 @@ def test_prompts(tmp_path):
     np.testing.assert_array_equal(encoder.encode("c", prompt_name="query"), expected)
     np.testing.assert_array_equal(encoder.encode("b c", prompt="a "), expected)
     with pytest.raises(InputError, match="one of the model's prompts"):
-        encoder.encode("c", prompt_name="document")
+        encoder.encode("c", prompt_name="passage")
+    np.testing.assert_array_equal(encoder.encode("c", prompt_name="document"), encoder.encode("c", prompt=""))
+    assert encoder.tokenize(["c"])["input_ids"].shape == (1, 3)
 
 
 @pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
@@ -195,7 +197,7 @@ def test_the_models_max_seq_length_is_not_the_tokenizers(tmp_path):
     ("name", "value"), [("batch_size", 0), ("batch_size", 2.5), ("batch_size", 10**7), ("truncate_dim", 0)]
 )
 def test_nonsense_is_refused(encoder, name, value):
-    with pytest.raises(InputError, match="positive integer"):
+    with pytest.raises(InputError, match=f"{name}: expected a(n|) .*integer"):
         encoder.encode(TEXTS, **{name: value})
 
 

@@ -107,7 +107,7 @@ def test_other_things_than_texts_are_refused(fill_mask, classifier, answerer, te
 def test_batch_sizes_that_are_none(fill_mask, classifier, answerer, size):
     ner = ufbert.TokenClassifier(PIPELINES / "token-classification")
     for call in (fill_mask, classifier, ner, lambda x, **options: answerer(x, x, **options)):
-        with pytest.raises(InputError, match="batch_size: expected a positive integer"):
+        with pytest.raises(InputError, match="batch_size: expected an integer from 1 to 1000000"):
             call("[MASK]", batch_size=size)
 
 

@@ -9,11 +9,11 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from ..activations import TORCH
-from ..encoder import Model
+from ..batch import Batch
 from ..errors import CheckpointError, shown
 from ..heads import Dense, Normalize, Pooling
 from ..layers import Linear
-from ..tokenizer import Tokenizer
+from ..text_model import TextModel
 from .folder import TRANSFORMER_SETTINGS, ModelFolder, Module
 from .options import Options
 from .pack import load_model
@@ -56,11 +56,9 @@ class SentenceSettings:
 
 @dataclass(frozen=True)
 class SentenceModel:
-    """An encoder, its tokenizer, and what makes one embedding of a text's hidden states."""
+    """An encoder with its tokenizer, and what makes one embedding of a text's hidden states."""
 
-    model: Model
-    tokenizer: Tokenizer
-    max_seq_length: int
+    texts: TextModel
     pooling: Pooling
     modules: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
     settings: SentenceSettings = SentenceSettings()
@@ -69,7 +67,14 @@ class SentenceModel:
     def dimension(self) -> int:
         """Width of an embedding."""
         dense = [module for module in self.modules if isinstance(module, Dense)]
-        return len(dense[-1].linear.weight) if dense else self.model.config.hidden_size * len(self.pooling.modes)
+        return len(dense[-1].linear.weight) if dense else self.texts.model.config.hidden_size * len(self.pooling.modes)
+
+    def embed(self, hidden: np.ndarray, batch: Batch, prompt_tokens: int = 0) -> np.ndarray:
+        """Make embeddings of hidden states: (T, H) -> (N, dim). Pooling leaves out the first `prompt_tokens`."""
+        embeddings = self.pooling(hidden, batch, prompt_tokens)
+        for module in self.modules:
+            embeddings = module(embeddings)
+        return embeddings
 
 
 def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: str = "float32") -> SentenceModel:
@@ -83,7 +88,7 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: 
     modules = _checked_modules(folder, pooling)
     root = folder.transformer()
     model = load_model(root, encoder_only=True, dtype=dtype)
-    positions, transformer = model.config.max_position_embeddings, _transformer_settings(root)
+    positions, transformer = model.config.max_length, _transformer_settings(root)
     lowercase = transformer.flag("do_lower_case", False)
     tokenizer = load_tokenizer(root, positions, lowercase, model.config.vocab_size)
     limit = transformer.integer("max_seq_length", tokenizer.min_length())
@@ -100,7 +105,9 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: 
             after.append(dense)
         elif kind == "Normalize":
             after.append(_normalize(folder, path))  # and Dropout does nothing after training
-    return SentenceModel(model, tokenizer, longest, pool, tuple(after), _settings(folder))
+    settings = _settings(folder)
+    prompt = settings.prompts.get(settings.default_prompt_name or "", "")
+    return SentenceModel(TextModel(model, tokenizer, longest, prompt), pool, tuple(after), settings)
 
 
 def _transformer_settings(root: ModelFolder) -> Options:

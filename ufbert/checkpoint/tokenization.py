@@ -94,7 +94,8 @@ def load_tokenizer(
             known = [token for token in (text, angled) if backend.token_to_id(token) is not None]
             special |= {name: known[0]} if known else {}
     clean_up = settings.flag("clean_up_tokenization_spaces", False)
-    tokenizer = Tokenizer(backend, max_positions, special, lowercase, clean_up, truncate_left=side == "left")
+    processor, backend.post_processor = backend.post_processor, _plain_processor()
+    tokenizer = Tokenizer(backend, processor, max_positions, special, lowercase, clean_up, truncate_left=side == "left")
     limit = settings.get("model_max_length", max_positions)
     minimum = tokenizer.min_length()
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= minimum:
@@ -170,15 +171,22 @@ def _without_types(processor: Any) -> Any:
 
 
 def _from_json(folder: ModelFolder, file: Path, settings: Options, kind: str) -> Any:
-    from tokenizers import Tokenizer, normalizers, processors
+    from tokenizers import Tokenizer, normalizers
 
     text = folder.read_text("tokenizer.json")
     backend = _guarded(file, lambda: Tokenizer.from_str(text))
-    if backend.post_processor is None:  # the types that `encode` gives to a pair, for `post_process` too
-        backend.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
+    if backend.post_processor is None:
+        backend.post_processor = _plain_processor()
     if kind in BERT_CLASSES and isinstance(backend.normalizer, normalizers.BertNormalizer):
         backend.normalizer = _normalizer(settings, backend.normalizer.clean_text)  # these classes set it anew
     return backend
+
+
+def _plain_processor() -> Any:
+    """Return a post-processor that adds nothing, and gives the second text of a pair the type 1."""
+    from tokenizers import processors
+
+    return processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
 
 
 def _normalizer(settings: Options, clean_text: bool = True) -> Any:

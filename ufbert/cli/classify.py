@@ -11,6 +11,7 @@ and the like); the bundled one tells positive from negative opinions.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from ..errors import InputError
@@ -33,10 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     task = TextClassifier(arguments.model, arguments.dtype)
     options = {"batch_size": arguments.batch_size, "on_overflow": arguments.on_overflow}
 
-    def labels(texts: list[str]) -> list[Any]:
-        inputs = [_pair(text) for text in texts] if arguments.pairs else texts
-        results = task(inputs, arguments.top_k, **options)
-        return [[result] for result in results] if arguments.top_k == 1 else results
+    def labels(texts: Iterator[str]) -> Iterator[list[Any]]:
+        results = task.stream(map(_pair, texts) if arguments.pairs else texts, arguments.top_k, **options)
+        return ([result] for result in results) if arguments.top_k == 1 else results
 
     return write_results(arguments, _plain, "labels", labels)
 

@@ -12,14 +12,13 @@ their similarity to it, the most similar first, with their cosine.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ..tasks import SentenceEncoder
 from .options import add_texts, positive
-from .streams import open_writer, progress, read_texts
+from .streams import open_writer, read_texts, write_results
 
 __all__ = ["add_arguments", "run"]
 
@@ -55,15 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.query is not None:
         return _rank(encoder, arguments, options)
     width = min(arguments.truncate_dim or encoder.dimension, encoder.dimension)
-    seen: list[str] = []  # texts read ahead of their embeddings: one batch
-    with (
-        open_writer(arguments, lambda _, row: " ".join(f"{value:.7g}" for value in row), "embedding", width) as writer,
-        progress(arguments) as bar,
-    ):
-        for row in encoder.encode_iter(_remember(read_texts(arguments), seen), **options):
-            writer.write(seen.pop(0), row)
-            bar.update()
-    return 0
+    return write_results(arguments, _plain, "embedding", lambda texts: encoder.stream(texts, **options), width)
 
 
 def _rank(encoder: SentenceEncoder, arguments: argparse.Namespace, options: dict[str, Any]) -> int:
@@ -78,7 +69,5 @@ def _rank(encoder: SentenceEncoder, arguments: argparse.Namespace, options: dict
     return 0
 
 
-def _remember(texts: Iterator[str], seen: list[str]) -> Iterator[str]:
-    for text in texts:
-        seen.append(text)
-        yield text
+def _plain(_: str, row: np.ndarray) -> str:
+    return " ".join(f"{value:.7g}" for value in row)

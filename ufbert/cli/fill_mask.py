@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the best tokens for each mask."""
     task = FillMask(arguments.model, arguments.dtype)
     options = {"batch_size": arguments.batch_size, "on_overflow": arguments.on_overflow}
-    return write_results(arguments, _plain, "fills", lambda texts: task(texts, arguments.top_k, **options))
+    return write_results(arguments, _plain, "fills", lambda texts: task.stream(texts, arguments.top_k, **options))
 
 
 def _plain(_: str, fills: list[Any]) -> str:

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     task = TokenClassifier(arguments.model, arguments.dtype)
     strategy = arguments.aggregation_strategy
     options = {"batch_size": arguments.batch_size, "on_overflow": arguments.on_overflow}
-    return write_results(arguments, _plain, "entities", lambda texts: task(texts, strategy, **options))
+    return write_results(arguments, _plain, "entities", lambda texts: task.stream(texts, strategy, **options))
 
 
 def _plain(text: str, entities: list[dict[str, Any]]) -> str:

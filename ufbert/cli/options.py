@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ..dense import DTYPES as PRECISIONS
-from ..tasks.run import MAX_BATCH_SIZE, ON_OVERFLOW
+from ..text_model import MAX_BATCH_SIZE, ON_OVERFLOW
 
 __all__ = [
     "PRECISIONS",

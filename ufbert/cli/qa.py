@@ -10,6 +10,7 @@ is a folder with a question-answering head.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from ..tasks import QuestionAnswerer
@@ -31,10 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the answers to one question from each text."""
     task = QuestionAnswerer(arguments.model, arguments.dtype)
 
-    def answers(texts: list[str]) -> list[Any]:
-        questions = [arguments.question] * len(texts)
-        results = task(questions, texts, top_k=arguments.top_k, batch_size=arguments.batch_size)
-        return [[result] for result in results] if arguments.top_k == 1 else results
+    def answers(texts: Iterator[str]) -> Iterator[list[Any]]:
+        results = task.stream(arguments.question, texts, top_k=arguments.top_k, batch_size=arguments.batch_size)
+        return ([result] for result in results) if arguments.top_k == 1 else results
 
     return write_results(arguments, _plain, "answers", answers)
 

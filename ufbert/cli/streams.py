@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,6 @@ import numpy as np
 
 from ..errors import InputError
 from ..routes import Corpus
-from ..tasks.run import windows
 
 __all__ = [
     "ArrayWriter",
@@ -95,20 +95,37 @@ class Watched:
 
 
 def write_results(
-    arguments: argparse.Namespace, plain: Callable[[str, Any], str], key: str, task: Callable[[list[str]], list[Any]]
+    arguments: argparse.Namespace,
+    plain: Callable[[str, Any], str],
+    key: str,
+    stream: Callable[[Iterator[str]], Iterator[Any]],
+    width: int = 0,
 ) -> int:
-    """Run a task over the texts, some at a time, and write each result when it is there; return the exit code."""
-    done = 0
-    with open_writer(arguments, plain, key) as writer, progress(arguments) as bar:
-        for window in windows(read_texts(arguments), arguments.batch_size):
-            try:
-                results = task(window)
-            except InputError as error:
-                raise InputError(f"texts {done} to {done + len(window) - 1}, counted from 0: {error}") from None
-            for text, result in zip(window, results, strict=True):
-                writer.write(text, result)
-            done += len(window)
-            bar.update(len(window))
+    """Stream the texts through a task and write each result when it is there; return the exit code.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+    plain : callable
+        A text and its result to lines for people.
+    key : str
+        Name of the result in JSON.
+    stream : callable
+        Texts to results, one for each, in order.
+    width : int
+        Numbers of a result, for an array.
+    """
+    read: deque[str] = deque()  # texts read ahead of their results: one batch
+
+    def remembered() -> Iterator[str]:
+        for text in read_texts(arguments):
+            read.append(text)
+            yield text
+
+    with open_writer(arguments, plain, key, width) as writer, progress(arguments) as bar:
+        for result in stream(remembered()):
+            writer.write(read.popleft(), result)
+            bar.update()
     return 0
 
 

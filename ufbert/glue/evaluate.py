@@ -12,15 +12,12 @@ import numpy as np
 
 from ..errors import InputError, shown
 from ..tasks import TextClassifier
-from ..tasks.run import windows
 from ..tokenizer import Text
 from .data import Rows, read_split
 from .metrics import measure
 from .tasks import Split, Task
 
 __all__ = ["Score", "class_numbers", "evaluate", "predict", "score_rows"]
-
-WINDOW = 1_024  # texts that are tokenised and sorted by length together
 
 
 @dataclass(frozen=True)
@@ -99,13 +96,9 @@ def predict(
     from tqdm import tqdm
 
     order = _order(classifier.labels, task)
-    logits = []
-    with tqdm(total=len(texts), disable=not progress, unit="text", desc=task.name, leave=False) as bar:
-        for window in windows(texts, WINDOW):
-            logits.append(classifier.logits(window, batch_size))
-            bar.update(len(window))
-    joined = np.concatenate(logits) if logits else np.zeros((0, len(classifier.labels)), np.float32)
-    return joined[:, 0].astype(np.float64) if task.regression else order[joined.argmax(axis=1)]
+    read = tqdm(texts, disable=not progress, unit="text", desc=task.name, leave=False)
+    logits = classifier.logits(read, batch_size)
+    return logits[:, 0].astype(np.float64) if task.regression else order[logits.argmax(axis=1)]
 
 
 def _order(labels: Sequence[str], task: Task) -> np.ndarray:

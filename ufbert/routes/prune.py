@@ -17,7 +17,7 @@ from ..checkpoint.tensors import Tensors
 from ..checkpoint.writing import new_folder
 from ..config import ModelConfig
 from ..errors import CheckpointError, InputError
-from ..tasks.run import check_iterable
+from ..text_model import each_text
 from .record import load_text_model, run_recorded
 from .statistics import Routes
 
@@ -96,7 +96,7 @@ def prune(
     rounding can send a token whose score is near 0 to the other side. Convert first, and prune then.
     """
     folder = ModelFolder(source)
-    if check_iterable(texts, "texts") is texts:
+    if each_text(texts, "texts") is texts:
         raise InputError("texts: expected texts that can be read twice, got an iterator; pass a list or a Corpus")
     if not dtypes or isinstance(dtypes, str):
         raise InputError(f"dtypes: expected a list of one precision or more, got {dtypes!r}")

@@ -4,46 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .. import cmm
-from ..batch import Batch
-from ..checkpoint.files import ModelFolder
-from ..checkpoint.pack import load_model
+from ..checkpoint.folder import ModelFolder
 from ..checkpoint.sentence import load_sentence_model
-from ..checkpoint.tokenization import load_tokenizer
 from ..encoder import Model
 from ..errors import CheckpointError, InputError
 from ..layers import FastFeedForward
-from ..tasks.run import check_iterable, check_texts, hidden_states, windows
-from ..tokenizer import Tokenizer
+from ..tasks.load import load_texts
+from ..text_model import TextModel, each_text
 from .statistics import MARGIN_BINS, LayerRoutes, Routes, margin_bins
 
-__all__ = ["RecordedTrees", "TextModel", "load_text_model", "record_routes", "recording"]
-
-WINDOW = 1_024  # texts that are tokenised and sorted by length together
-
-
-@dataclass(frozen=True)
-class TextModel:
-    """A model and how texts come to it."""
-
-    model: Model
-    tokenizer: Tokenizer
-    max_length: int
-    prompt: str = ""
-
-    def hidden_states(self, texts: Iterable[str]) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Run texts, of which 1,024 are held at a time: batches, and their hidden states (T, H)."""
-        for window in windows(check_iterable(texts, "texts"), WINDOW):
-            prompted = [self.prompt + text for text in check_texts(window, "texts")]
-            encodings, _ = self.tokenizer.encode(prompted, self.max_length)
-            for _, batch, hidden in hidden_states(self.model, encodings, WINDOW):
-                yield batch, hidden
+__all__ = ["RecordedTrees", "load_text_model", "record_routes", "recording"]
 
 
 def load_text_model(folder: str | os.PathLike[str], dtype: str = "float32") -> TextModel:
@@ -55,16 +32,7 @@ def load_text_model(folder: str | os.PathLike[str], dtype: str = "float32") -> T
         If the folder is not usable, or its feed-forward layers are no trees.
     """
     root = ModelFolder(folder)
-    if root.pooling():
-        parts = load_sentence_model(root, dtype=dtype)
-        prompt = parts.settings.prompts.get(parts.settings.default_prompt_name or "", "")
-        found = TextModel(parts.model, parts.tokenizer, parts.max_seq_length, prompt)
-    else:
-        model = load_model(root, encoder_only=True, dtype=dtype)
-        config = model.config
-        files = root.tokenizer_folder()
-        tokenizer = load_tokenizer(files, config.max_position_embeddings, vocab_size=config.vocab_size)
-        found = TextModel(model, tokenizer, tokenizer.max_length)
+    found = load_sentence_model(root, dtype=dtype).texts if root.pooling() else load_texts(root, None, dtype)
     if found.model.config.feed_forward != "fff":
         raise CheckpointError(
             f"{root.path}: expected a model with FFF layers, found {found.model.config.feed_forward} feed-forward "
@@ -111,7 +79,7 @@ def recording(model: Model) -> tuple[Model, list[RecordedTrees]]:
             raise InputError("model: expected FFF layers, got others; load a folder that has them")
         trees: Any = RecordedTrees(layer.feed_forward.trees)
         recorded.append(trees)
-        layers.append(replace(layer, feed_forward=replace(layer.feed_forward, trees=trees), fused=None))
+        layers.append(replace(layer, feed_forward=replace(layer.feed_forward, trees=trees)))
     return replace(model, encoder=replace(model.encoder, layers=tuple(layers))), recorded
 
 
@@ -146,9 +114,11 @@ def run_recorded(source: TextModel, texts: Iterable[str], dtype: str) -> tuple[R
     """Record a run; also return a digest of each batch's hidden states, by which another run can be compared."""
     model, trees = recording(source.model)
     num_texts, digests = 0, []
-    for batch, hidden in replace(source, model=model).hidden_states(texts):
-        num_texts += len(batch)
-        digests.append(digest(hidden))
+    recorded = replace(source, model=model)
+    for window in recorded.windows(each_text(texts, "texts"), "texts"):
+        for run in recorded.run(window.encodings):
+            num_texts += len(run.batch)
+            digests.append(digest(run.hidden))
     if not num_texts:
         raise InputError("texts: expected at least one that is not empty, got none; check the corpus")
     layers = tuple(tree.routes(index) for index, tree in enumerate(trees))

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import checks
 from ..activations import softmax
+from ..checkpoint.folder import ModelFolder
 from ..errors import CheckpointError, InputError
-from .load import load_parts, top
-from .run import check_batch_size, check_count, check_overflow, check_texts, hidden_states
+from ..heads import MaskedLMHead
+from ..text_model import ON_OVERFLOW, WINDOW, Window, check_batch_size, each_text
+from .load import load_texts, top
 
-__all__ = ["FillMask"]
+__all__ = ["Fill", "FillMask"]
+
+MASKS = 256  # of which the scores of the whole vocabulary are held at a time
+
+
+class Fill(TypedDict):
+    """A token for a mask: its probability, its id, its text, and the text that it completes."""
+
+    score: float
+    token: int
+    token_str: str
+    sequence: str
 
 
 class FillMask:
@@ -31,29 +48,29 @@ class FillMask:
     """
 
     def __init__(self, folder: str | os.PathLike[str], dtype: str = "float32") -> None:
-        self._model, self._head, self._tokenizer = load_parts(folder, "masked-lm", dtype)
-        self._mask_id = self._tokenizer.token_id("mask_token")
+        self._texts = load_texts(ModelFolder(folder), "masked-lm", dtype)
+        self._mask_id = self._texts.tokenizer.token_id("mask_token")
         if self._mask_id is None:
             raise CheckpointError(f"{folder}: expected a tokenizer with a mask token, found none; name it mask_token")
 
     @property
     def mask_token(self) -> str:
         """Text of the mask, such as "[MASK]"."""
-        return self._tokenizer.special_tokens["mask_token"]
+        return self._texts.tokenizer.special_tokens["mask_token"]
 
     def __call__(
-        self, texts: str | Sequence[str], top_k: int = 5, batch_size: int = 32, on_overflow: str = "truncate"
-    ) -> list[Any]:
+        self, texts: str | Iterable[str], top_k: int = 5, batch_size: int = 32, on_overflow: str = "truncate"
+    ) -> list[Fill] | list[list[Fill]] | list[list[Fill] | list[list[Fill]]]:
         """Rank the tokens that may stand at each mask.
 
         Parameters
         ----------
-        texts : str or sequence of str
+        texts : str or iterable of str
             Each with at least one `mask_token`.
         top_k : int
             How many tokens to give.
         batch_size : int
-            Texts in one pass at most.
+            Texts in one forward pass at most.
         on_overflow : {"truncate", "warn", "error"}
             What to do with texts that are too long for the model.
 
@@ -61,47 +78,79 @@ class FillMask:
         -------
         list
             For a text with one mask a list of ``{score, token, token_str, sequence}``, best first; with several masks
-            a list of such lists, whose sequences keep the other masks; for a sequence of texts a list of those.
+            a list of such lists, whose sequences keep the other masks; for an iterable of texts a list of those.
 
         Raises
         ------
         InputError
             If a text has no mask (or it was cut off), or an argument does not fit.
         """
-        top_k, batch_size = check_count(top_k, "top_k"), check_batch_size(batch_size)
-        single = isinstance(texts, str)
-        encodings, truncated = self._tokenizer.encode(check_texts(texts, "texts"))
-        check_overflow(truncated, self._tokenizer.max_length, on_overflow)
-        masks = [[i for i, token in enumerate(e.ids) if token == self._mask_id] for e in encodings]
-        for index, positions in enumerate(masks):
-            if not positions:
-                raise InputError(
-                    f"text {index}: expected at least one {self.mask_token} in the first {self._tokenizer.max_length} "
-                    "tokens, found none"
-                )
-        results: list[Any] = [None] * len(encodings)
-        for indices, batch, hidden in hidden_states(self._model, encodings, batch_size):
-            rows = [start + at for start, i in zip(batch.cu_seqlens, indices, strict=False) for at in masks[i]]
-            probabilities = iter(softmax(self._head(hidden[rows])))  # (M, V), at the masks only
-            for index in indices:
-                ids = encodings[index].ids
-                alone = len(masks[index]) == 1
-                filled = [self._fill(ids, at, next(probabilities), top_k, alone) for at in masks[index]]
-                results[index] = filled[0] if alone else filled
-        return results[0] if single else results
+        inputs = [texts] if isinstance(texts, str) else texts
+        results = list(self._results(inputs, top_k, batch_size, on_overflow, WINDOW))
+        return results[0] if isinstance(texts, str) else results
+
+    def stream(
+        self, texts: Iterable[str], top_k: int = 5, batch_size: int = 32, on_overflow: str = "truncate"
+    ) -> Iterator[list[Fill] | list[list[Fill]]]:
+        """Fill the masks of any number of texts, holding `batch_size` of them at a time.
+
+        Parameters are those of a call; memory does not grow with the number of texts.
+
+        Yields
+        ------
+        list
+            One for each text, in order.
+        """
+        return self._results(texts, top_k, batch_size, on_overflow, 0)
+
+    def _results(
+        self, texts: Iterable[str], top_k: int, batch_size: int, on_overflow: str, window: int
+    ) -> Iterator[list[Fill] | list[list[Fill]]]:
+        """Check the arguments; return the results, read in windows of at least `window` texts."""
+        top_k, batch_size = checks.integer(top_k, "top_k", 1), check_batch_size(batch_size)
+        checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
+        windows = self._texts.windows(each_text(texts, "texts"), "texts", max(window, batch_size), on_overflow)
+        return (fills for window in windows for fills in self._fill_window(window, top_k, batch_size))
+
+    def _fill_window(self, window: Window, top_k: int, batch_size: int) -> list[list[Fill] | list[list[Fill]]]:
+        masks = [self._masks(e.ids, window.first + index) for index, e in enumerate(window.encodings)]
+        fills: list[list[list[Fill]]] = [[] for _ in masks]
+        for run in self._texts.run(window.encodings, batch_size):
+            starts = run.batch.cu_seqlens.tolist()
+            places = [(start + at, index, at) for start, index in zip(starts, run.indices, strict=False)
+                      for at in masks[index]]  # fmt: skip
+            for part in (places[start : start + MASKS] for start in range(0, len(places), MASKS)):
+                probabilities = self._probabilities(run.hidden[[row for row, _, _ in part]])
+                for (_, index, at), row in zip(part, probabilities, strict=True):
+                    alone = len(masks[index]) == 1
+                    fills[index].append(self._fill(window.encodings[index].ids, at, row, top_k, alone))
+        return [filled[0] if len(filled) == 1 else filled for filled in fills]
+
+    def _masks(self, ids: list[int], number: int) -> list[int]:
+        """Find the masks of a text."""
+        found = [index for index, token in enumerate(ids) if token == self._mask_id]
+        if not found:
+            raise InputError(
+                f"text {number}: expected at least one {self.mask_token} in the first {self._texts.max_length} tokens, "
+                "found none"
+            )
+        return found
+
+    def _probabilities(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        head = self._texts.model.head
+        assert isinstance(head, MaskedLMHead)
+        return softmax(head(hidden))  # (M, H) -> (M, V)
 
     def _fill(
-        self, ids: list[int], position: int, probabilities: Any, top_k: int, skip_special_tokens: bool
-    ) -> list[dict[str, Any]]:
-        filled = []
-        for token in top(probabilities, top_k).tolist():
-            whole = [*ids[:position], token, *ids[position + 1 :]]
-            filled.append(
-                {
-                    "score": float(probabilities[token]),
-                    "token": token,
-                    "token_str": self._tokenizer.decode([token], False),
-                    "sequence": self._tokenizer.decode(whole, skip_special_tokens),
-                }
-            )
-        return filled
+        self, ids: list[int], position: int, probabilities: NDArray[np.float32], top_k: int, skip_special_tokens: bool
+    ) -> list[Fill]:
+        decode = self._texts.tokenizer.decode
+        return [
+            {
+                "score": float(probabilities[token]),
+                "token": token,
+                "token_str": decode([token], False),
+                "sequence": decode([*ids[:position], token, *ids[position + 1 :]], skip_special_tokens),
+            }
+            for token in top(probabilities, top_k).tolist()
+        ]

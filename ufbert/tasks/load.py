@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any, NamedTuple
-
 import numpy as np
+from numpy.typing import NDArray
 
-from ..checkpoint.files import ModelFolder
 from ..checkpoint.pack import load_model
+from ..checkpoint.folder import ModelFolder
 from ..checkpoint.tokenization import load_tokenizer
-from ..encoder import Model
 from ..errors import CheckpointError
-from ..tokenizer import Tokenizer
+from ..text_model import TextModel
 
-__all__ = ["Parts", "labels", "load_parts", "top"]
-
-
-class Parts(NamedTuple):
-    """What a task works with; `head` is the model's, of the class that the task needs."""
-
-    model: Model
-    head: Any
-    tokenizer: Tokenizer
+__all__ = ["load_texts", "top"]
 
 
-def load_parts(folder: str | os.PathLike[str], task: str, dtype: str) -> Parts:
-    """Load a model folder whose checkpoint has the head of `task`, in the precision `dtype`.
+def load_texts(folder: ModelFolder, task: str | None, dtype: str) -> TextModel:
+    """Load a model folder whose checkpoint has the head of `task`, in the precision `dtype`; None for no head.
 
     Raises
     ------
     CheckpointError
         If the folder is not usable, or has another head.
     """
-    root = ModelFolder(folder)
-    model = load_model(root, dtype=dtype, task=task)
-    if model.config.task != task:
+    model = load_model(folder, encoder_only=task is None, dtype=dtype, task=task)
+    config = model.config
+    if task is not None and config.task != task:
         raise CheckpointError(
-            f"{root.path / 'config.json'}: expected an architecture for {task}, found one for {model.config.task}; "
+            f"{folder.path / 'config.json'}: expected an architecture for {task}, found one for {config.task}; "
             "use a model that was trained for this task"
         )
-    config = model.config
-    tokenizer = load_tokenizer(root.tokenizer_folder(), config.max_position_embeddings, vocab_size=config.vocab_size)
-    return Parts(model, model.head, tokenizer)
+    tokenizer = load_tokenizer(folder.tokenizer_folder(), config.max_length, vocab_size=config.vocab_size)
+    return TextModel(model, tokenizer, tokenizer.max_length)
 
 
-def labels(model: Model) -> list[str]:
-    """Names of the classes, "LABEL_0" and so on where config.json gives none."""
-    return [model.config.id2label.get(index, f"LABEL_{index}") for index in range(model.config.num_labels)]
-
-
-def top(scores: np.ndarray, count: int) -> Any:
-    """Indices of the `count` highest scores of a row, best first, without sorting the whole row."""
+def top(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Return the indices of the `count` highest scores of a row, best first, without sorting the whole row."""
     count = min(count, len(scores))
     best = np.argpartition(-scores, count - 1)[:count] if count < len(scores) else np.arange(len(scores))
-    return best[np.argsort(-scores[best], kind="stable")]
+    ranked: NDArray[np.int64] = best[np.argsort(-scores[best], kind="stable")]
+    return ranked

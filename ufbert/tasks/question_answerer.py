@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
+from itertools import repeat, zip_longest
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
+from .. import checks
 from ..activations import softmax
-from ..errors import InputError
-from .load import load_parts
-from .run import check_batch_size, check_count, check_texts, hidden_states
+from ..checkpoint.folder import ModelFolder
+from ..errors import InputError, shown
+from ..heads import TokenClassifier
+from ..text_model import WINDOW, check_batch_size, check_texts, each_text, windows
+from .load import load_texts, top
 
-__all__ = ["QuestionAnswerer"]
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
+__all__ = ["Answer", "QuestionAnswerer"]
+
+_NONE = object()
 _UNDESIRED = np.float32(-10_000.0)
+Span = tuple[int, int, float]  # first and last token, probability
 
 
-class Span(NamedTuple):
-    """A piece of a context with its question, as the model sees it."""
+class Answer(TypedDict):
+    """A part of a context: its probability, its first character, the one behind its last, and its text."""
 
-    encoding: Any
-    answerable: np.ndarray  # (S,) bool: tokens of the context, and the first special token
+    score: float
+    start: int
+    end: int
+    answer: str
 
-    @property
-    def ids(self) -> list[int]:
-        return self.encoding.ids
 
-    @property
-    def type_ids(self) -> list[int]:
-        return self.encoding.type_ids
+@dataclass(frozen=True)
+class _Options:
+    """One call's settings, checked."""
+
+    top_k: int
+    max_answer_len: int
+    handle_impossible_answer: bool
+    max_seq_len: int
+    doc_stride: int | None
+    align_to_words: bool
+    batch_size: int
 
 
 class QuestionAnswerer:
@@ -50,12 +69,12 @@ class QuestionAnswerer:
     """
 
     def __init__(self, folder: str | os.PathLike[str], dtype: str = "float32") -> None:
-        self._model, self._head, self._tokenizer = load_parts(folder, "question-answering", dtype)
+        self._texts = load_texts(ModelFolder(folder), "question-answering", dtype)
 
     def __call__(
         self,
-        question: str | Sequence[str],
-        context: str | Sequence[str],
+        question: str | Iterable[str],
+        context: str | Iterable[str],
         top_k: int = 1,
         max_answer_len: int = 15,
         handle_impossible_answer: bool = False,
@@ -63,12 +82,13 @@ class QuestionAnswerer:
         doc_stride: int | None = None,
         align_to_words: bool = True,
         batch_size: int = 32,
-    ) -> Any:
+    ) -> Answer | list[Answer] | list[list[Answer]]:
         """Find answers. A context that is too long is read in overlapping spans; nothing is cut off.
 
         Parameters
         ----------
-        question, context : str, or sequences of str of one length
+        question, context : str, or iterables of str of one length
+            One str beside an iterable stands for all of its elements.
         top_k : int
             How many answers to give.
         max_answer_len : int
@@ -78,125 +98,205 @@ class QuestionAnswerer:
         max_seq_len : int, optional
             Tokens of question and span together; by default 384, or what the model can take if that is less.
         doc_stride : int, optional
-            Tokens that neighbouring spans share; by default 128, or half of `max_seq_len` if that is less.
+            Tokens that neighbouring spans share; by default 128, or half of `max_seq_len` if that is less, or half of
+            what a long question leaves for the context.
         align_to_words : bool
             Stretch answers to whole words; equal answers then count as one, with the sum of their scores.
         batch_size : int
-            Spans in one pass at most.
+            Spans in one forward pass at most.
 
         Returns
         -------
         dict or list
-            ``{score, start, end, answer}``, with ``top_k`` above 1 a list of them, best first; for sequences a list
-            of those. ``start`` and ``end`` count characters of the context.
+            ``{score, start, end, answer}``, with ``top_k`` above 1 a list of them, best first; for several questions
+            or contexts a list of those. ``start`` and ``end`` count characters of the context. Fewer than `top_k`
+            where the context has fewer spans; the score of an answer is 0 where the model is certain of none.
 
         Raises
         ------
         InputError
             If an argument does not fit.
         """
-        top_k, max_answer_len = check_count(top_k, "top_k"), check_count(max_answer_len, "max_answer_len")
-        batch_size = check_batch_size(batch_size)
-        max_seq_len = check_count(384 if max_seq_len is None else max_seq_len, "max_seq_len")
-        doc_stride = None if doc_stride is None else check_count(doc_stride, "doc_stride", 0)
-        single = isinstance(question, str) and isinstance(context, str)
-        pairs = _pairs(question, context)
-        options = (top_k, max_answer_len, handle_impossible_answer, align_to_words)
-        results = []
-        for one_question, one_context in pairs:
-            spans = self._spans(one_question, one_context, max_seq_len, doc_stride)
-            answers = self._answers(one_context, spans, self._logits(spans, batch_size), *options)
-            results.append(answers[0] if top_k == 1 else answers)
-        return results[0] if single else results
+        options = _options(
+            top_k, max_answer_len, handle_impossible_answer, max_seq_len, doc_stride, align_to_words, batch_size
+        )
+        ranked = list(self._ranked(question, context, options, WINDOW))
+        results = [answers[0] for answers in ranked] if top_k == 1 else ranked
+        return results[0] if isinstance(question, str) and isinstance(context, str) else results  # type: ignore[return-value]
 
-    def _spans(self, question: str, context: str, max_seq_len: int, doc_stride: int | None) -> list[Span]:
-        tokenizer = self._tokenizer
-        asked, read = tokenizer.pieces(question), tokenizer.pieces(context)
-        longest = min(max_seq_len, tokenizer.max_length)
-        stride = min(longest // 2, 128) if doc_stride is None else doc_stride
-        room = longest - len(asked.ids) - tokenizer.backend.num_special_tokens_to_add(True)
-        if len(read.ids) > room and not 0 <= stride < room:
-            raise InputError(
-                f"doc_stride: expected from 0 to less than the {room} tokens that max_seq_len and the question leave "
-                f"for the context, got {stride}; lower doc_stride, shorten the question, or raise max_seq_len"
-            )
+    def stream(
+        self,
+        question: str | Iterable[str],
+        context: str | Iterable[str],
+        top_k: int = 1,
+        max_answer_len: int = 15,
+        handle_impossible_answer: bool = False,
+        max_seq_len: int | None = None,
+        doc_stride: int | None = None,
+        align_to_words: bool = True,
+        batch_size: int = 32,
+    ) -> Iterator[Answer] | Iterator[list[Answer]]:
+        """Answer any number of questions, holding `batch_size` of them at a time.
+
+        Parameters are those of a call; memory does not grow with the number of texts.
+
+        Yields
+        ------
+        ``{score, start, end, answer}``, or a list of them
+            What a call gives for each question, in order: a list unless ``top_k=1``.
+        """
+        options = _options(
+            top_k, max_answer_len, handle_impossible_answer, max_seq_len, doc_stride, align_to_words, batch_size
+        )
+        ranked = self._ranked(question, context, options, 0)
+        return (answers[0] for answers in ranked) if top_k == 1 else ranked
+
+    def _ranked(
+        self, question: str | Iterable[str], context: str | Iterable[str], options: _Options, window: int
+    ) -> Iterator[list[Answer]]:
+        pairs = windows(_pairs(question, context), max(window, options.batch_size))
+        return (answers for pair in pairs for answers in self._answer_window(pair, options))
+
+    def _answer_window(self, pairs: list[tuple[str, str]], options: _Options) -> Iterator[list[Answer]]:
+        """Run the spans of all pairs together."""
+        spans = [self._spans(question, context, options) for question, context in pairs]
+        flat = [encoding for of_pair in spans for encoding in of_pair]
+        logits: dict[int, NDArray[np.float32]] = {}
+        head = self._texts.model.head
+        assert isinstance(head, TokenClassifier)
+        for run in self._texts.run(flat, options.batch_size):
+            for index, scores in run.split(head(run.hidden)):  # (T, H) -> (T, 2)
+                logits[index] = scores
+        found = ((encoding, logits.pop(index)) for index, encoding in enumerate(flat))
+        for (_, context), of_pair in zip(pairs, spans, strict=True):
+            yield _answers(context, [next(found) for _ in of_pair], options)
+
+    def _spans(self, question: str, context: str, options: _Options) -> list[Encoding]:
+        """Tokenise a question with its context, in overlapping spans where the context is long."""
+        tokenizer = self._texts.tokenizer
+        asked, read = tokenizer.pieces([question, context])
+        longest = min(options.max_seq_len, self._texts.max_length)
+        room = longest - len(asked) - tokenizer.num_special_tokens(pair=True)
         pieces = [read]
-        if len(read.ids) > room:
+        if len(read) > room:
+            stride = min(longest // 2, 128) if options.doc_stride is None else options.doc_stride
+            if options.doc_stride is None and stride >= room:
+                stride = room // 2
+            if not 0 <= stride < room:
+                raise InputError(
+                    f"doc_stride: expected from 0 to less than the {room} tokens that max_seq_len and the question "
+                    f"leave for the context, got {stride}; lower doc_stride, shorten the question, or raise max_seq_len"
+                )
             read.truncate(room, stride=stride)
             pieces += read.overflowing
-        spans = []
-        for piece in pieces:
-            encoding = tokenizer.backend.post_process(asked, piece)
-            answerable = np.array([sequence == 1 for sequence in encoding.sequence_ids])
-            answerable[0] = True  # "no answer"
-            spans.append(Span(encoding, answerable))
-        return spans
+        return [tokenizer.processor.process(asked, piece) for piece in pieces]
 
-    def _logits(self, spans: list[Span], batch_size: int) -> list[np.ndarray]:
-        logits: list[Any] = [None] * len(spans)
-        for indices, batch, hidden in hidden_states(self._model, spans, batch_size):
-            scores = self._head(hidden)  # (T, H) -> (T, 2)
-            for at, index in enumerate(indices):
-                logits[index] = scores[batch.cu_seqlens[at] : batch.cu_seqlens[at + 1]]
-        return logits
 
-    def _answers(
-        self,
-        context: str,
-        spans: list[Span],
-        logits: list[np.ndarray],
-        top_k: int,
-        longest: int,
-        impossible: bool,
-        align_to_words: bool,
-    ) -> list[dict[str, Any]]:
-        no_answer = 1_000_000.0
-        candidates = 2 * top_k + 10 if align_to_words else top_k  # some turn out equal
-        found: dict[str, dict[str, Any]] = {}
-        for span, scores in zip(spans, logits, strict=True):
-            masked = np.where(span.answerable[:, None], scores, _UNDESIRED)
-            start, end = softmax(masked.T)  # (S,) each
-            no_answer = min(no_answer, float(start[0] * end[0]))
-            start[0] = end[0] = 0.0
-            for first, last, score in best_spans(start, end, candidates, longest, span.answerable):
-                answer = _characters(context, span.encoding, first, last, align_to_words)
-                known = found.setdefault(answer["answer"].lower(), {"score": 0.0} | answer)
-                known["score"] += score
-        answers = list(found.values())
-        if impossible:
-            answers.append({"score": no_answer, "start": 0, "end": 0, "answer": ""})
-        return sorted(answers, key=lambda answer: -answer["score"])[:top_k]
+def _options(
+    top_k: int, max_answer_len: int, handle_impossible_answer: bool, max_seq_len: int | None, doc_stride: int | None,
+    align_to_words: bool, batch_size: int,
+) -> _Options:  # fmt: skip
+    return _Options(
+        checks.integer(top_k, "top_k", 1),
+        checks.integer(max_answer_len, "max_answer_len", 1),
+        handle_impossible_answer,
+        384 if max_seq_len is None else checks.integer(max_seq_len, "max_seq_len", 1),
+        None if doc_stride is None else checks.integer(doc_stride, "doc_stride", 0),
+        align_to_words,
+        check_batch_size(batch_size),
+    )
+
+
+def _answers(context: str, spans: list[tuple[Encoding, NDArray[np.float32]]], options: _Options) -> list[Answer]:
+    """Rank the answers of one context by the logits (S, 2) of its spans."""
+    no_answer = 1_000_000.0
+    candidates = 2 * options.top_k + 10 if options.align_to_words else options.top_k  # some turn out equal
+    found: dict[str, Answer] = {}
+    for encoding, scores in spans:
+        in_context = np.array([sequence == 1 for sequence in encoding.sequence_ids])
+        read = in_context.copy()
+        read[0] = True  # "no answer"
+        start, end = softmax(np.where(read[:, None], scores, _UNDESIRED).T)  # (S,) each
+        no_answer = min(no_answer, float(start[0] * end[0]))
+        for first, last, score in best_spans(start, end, candidates, options.max_answer_len, in_context):
+            answer = _characters(context, encoding, first, last, options.align_to_words)
+            found.setdefault(answer["answer"].lower(), answer)["score"] += score
+    answers = list(found.values())
+    if options.handle_impossible_answer or not answers:  # an empty context has no spans
+        answers.append({"score": no_answer, "start": 0, "end": 0, "answer": ""})
+    return sorted(answers, key=lambda answer: -answer["score"])[: options.top_k]
 
 
 def best_spans(
-    start: np.ndarray, end: np.ndarray, count: int, longest: int, answerable: np.ndarray
-) -> list[tuple[int, int, float]]:
-    """Rank the pairs start <= end of at most `longest` tokens by the product of their probabilities, best first."""
-    products = np.tril(np.triu(np.outer(start, end)), min(longest, len(end)) - 1)  # (S, S)
-    flat = products.reshape(-1)
-    count = min(count, flat.size)
-    best = np.argpartition(-flat, count - 1)[:count]
-    best = best[np.argsort(-flat[best], kind="stable")]
-    firsts, lasts = np.unravel_index(best, products.shape)
-    keep = answerable[firsts] & answerable[lasts]
-    return [(int(i), int(j), float(products[i, j])) for i, j in zip(firsts[keep], lasts[keep], strict=True)]
+    start: NDArray[np.float32], end: NDArray[np.float32], count: int, longest: int, in_context: NDArray[np.bool_]
+) -> list[Span]:
+    """Rank the spans of at most `longest` tokens by the product of their ends' probabilities, best first.
+
+    Parameters
+    ----------
+    start, end : (S,) float32 arrays
+        Probability that the answer begins, or ends, with each token.
+    count : int
+        How many spans to give at most.
+    longest : int
+    in_context : (S,) bool array
+        Tokens with which an answer may begin or end.
+
+    Returns
+    -------
+    list of (int, int, float)
+        First token, last token, product.
+    """
+    longest = min(longest, len(start))
+    padding = (0, longest - 1)
+    ends = sliding_window_view(np.pad(end, padding), longest)  # row i: the tokens i to i + longest - 1
+    allowed = in_context[:, None] & sliding_window_view(np.pad(in_context, padding), longest)
+    products = np.where(allowed, start[:, None] * ends, np.float32(-1))  # (S, longest)
+    best = top(products.reshape(-1), min(count, int(allowed.sum()) or 1))
+    firsts, offsets = np.unravel_index(best, products.shape)
+    spans = zip(firsts.tolist(), offsets.tolist(), strict=True)
+    return [(i, i + offset, float(products[i, offset])) for i, offset in spans if allowed[i, offset]]
 
 
-def _characters(context: str, encoding: Any, first: int, last: int, align_to_words: bool) -> dict[str, Any]:
-    """Where a span of tokens stands in the context, perhaps stretched to whole words."""
-    words = encoding.token_to_word(first), encoding.token_to_word(last)
-    if None in words or not align_to_words:
-        start, end = encoding.offsets[first][0], encoding.offsets[last][1]
-    else:
-        start = encoding.word_to_chars(words[0], sequence_index=1)[0]
-        end = encoding.word_to_chars(words[1], sequence_index=1)[1]
-    return {"start": start, "end": end, "answer": context[start:end]}
+def _characters(context: str, encoding: Encoding, first: int, last: int, align_to_words: bool) -> Answer:
+    """Say where a span of tokens stands in the context, perhaps stretched to whole words; its score is 0 so far."""
+    start, end = encoding.offsets[first][0], encoding.offsets[last][1]
+    first_word, last_word = encoding.token_to_word(first), encoding.token_to_word(last)
+    if align_to_words and first_word is not None and last_word is not None:
+        word_start = encoding.word_to_chars(first_word, sequence_index=1)[0]
+        word_end = encoding.word_to_chars(last_word, sequence_index=1)[1]
+        # To a tokenizer that does not split at spaces, everything is one word.
+        start = start if _has_space(context[word_start:start]) else word_start
+        end = end if _has_space(context[end:word_end]) else word_end
+    return {"score": 0.0, "start": start, "end": end, "answer": context[start:end]}
 
 
-def _pairs(question: Any, context: Any) -> list[tuple[str, str]]:
-    questions, contexts = check_texts(question, "question"), check_texts(context, "context")
-    if len(questions) > 1 and len(contexts) == 1:
-        contexts *= len(questions)
-    if len(questions) != len(contexts):
-        raise InputError(f"context: expected one for each of {len(questions)} questions, got {len(contexts)}")
-    return list(zip(questions, contexts, strict=True))
+def _has_space(text: str) -> bool:
+    return any(map(str.isspace, text))
+
+
+def _pairs(question: str | Iterable[str], context: str | Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Give questions with their contexts, each checked when it is read."""
+    if isinstance(question, str) and isinstance(context, str):
+        return iter([(question, context)])
+    if isinstance(question, Sized) and isinstance(context, Sized) and not isinstance(question, str):
+        if not isinstance(context, str) and len(context) == 1 < len(question):
+            (context,) = check_texts(context, "context")
+        elif not isinstance(context, str) and len(question) != len(context):
+            raise InputError(f"context: expected one for each of {len(question)} questions, got {len(context)}")
+    questions = repeat(question) if isinstance(question, str) else each_text(question, "question")
+    contexts = repeat(context) if isinstance(context, str) else each_text(context, "context")
+    if isinstance(question, str) or isinstance(context, str):
+        return _checked(zip(questions, contexts, strict=False))
+    return _checked(zip_longest(questions, contexts, fillvalue=_NONE))
+
+
+def _checked(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[str, str]]:
+    """Check pairs one by one, with `_NONE` in the place of what is missing."""
+    for number, pair in enumerate(pairs):
+        for name, text, other in (("question", *pair), ("context", *pair[::-1])):
+            if text is _NONE:
+                raise InputError(f"{name}: expected one for {shown(other)}, number {number}, got no more")
+            if not isinstance(text, str):
+                raise InputError(f"{name}: expected str, got {type(text).__name__} as number {number}: {shown(text)}")
+        yield pair  # type: ignore[misc]

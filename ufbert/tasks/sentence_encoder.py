@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from ..checkpoint.files import ModelFolder
-from ..checkpoint.sentence import SIMILARITIES, load_sentence_model
+from .. import checks
+from ..checkpoint.folder import ModelFolder
+from ..checkpoint.sentence import SIMILARITIES, SentenceModel, load_sentence_model
 from ..errors import InputError, shown
 from ..heads import normalize
+from ..text_model import ON_OVERFLOW, WINDOW, TextModel, Window, check_batch_size, check_texts, each_text
 from .bundled import model_folder
-from .run import (
-    ON_OVERFLOW,
-    check_batch_size,
-    check_choice,
-    check_count,
-    check_iterable,
-    check_overflow,
-    check_texts,
-    hidden_states,
-    windows,
-)
 
 __all__ = ["Embeddings", "SentenceEncoder"]
-
-WINDOW = 1_024  # texts that are tokenised and sorted by length together
 
 
 class Embeddings(NamedTuple):
@@ -41,8 +31,40 @@ class Embeddings(NamedTuple):
         Tokens that were cut off each text.
     """
 
-    embeddings: np.ndarray
-    truncated: np.ndarray
+    embeddings: NDArray[np.float32]
+    truncated: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of an encoder: its settings, checked."""
+
+    model: SentenceModel
+    texts: TextModel  # with the call's own prompt
+    width: int
+    batch_size: int
+    normalize: bool
+    on_overflow: str
+
+    def windows(self, sentences: Iterable[object], size: int) -> Iterator[tuple[NDArray[np.float32], Window]]:
+        """Embed window by window: (N, width) each."""
+        for window in self.texts.windows(sentences, "sentences", max(size, self.batch_size), self.on_overflow):
+            yield self._embed(window), window
+
+    def _embed(self, window: Window) -> NDArray[np.float32]:
+        out = np.empty((len(window.texts), self.width), np.float32)
+        skipped = self._prompt_tokens()
+        for run in self.texts.run(window.encodings, self.batch_size):
+            embeddings = self.model.embed(run.hidden, run.batch, skipped)[:, : self.width]  # (T, H) -> (N, dim)
+            out[run.indices] = normalize(embeddings) if self.normalize else embeddings
+        return out
+
+    def _prompt_tokens(self) -> int:
+        """Tokens at the start of each text that pooling leaves out: [CLS] and the prompt, if the model says so."""
+        if not self.texts.prompt or self.model.pooling.include_prompt:
+            return 0
+        encodings, _ = self.texts.tokenize([""])
+        return len(encodings[0]) - 1  # without [SEP]
 
 
 class SentenceEncoder:
@@ -85,13 +107,11 @@ class SentenceEncoder:
         on_overflow: str = "truncate",
         dtype: str = "float32",
     ) -> None:
-        check_choice(on_overflow, "on_overflow", ON_OVERFLOW)
-        root = ModelFolder(model_folder(folder))
-        self._parts = load_sentence_model(root, pooling, dtype)
-        self._max_seq_length = self._parts.max_seq_length
-        self.on_overflow = on_overflow
-        settings = self._parts.settings
-        self.prompts = dict(settings.prompts)
+        self.on_overflow = checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
+        self._model = load_sentence_model(ModelFolder(model_folder(folder)), pooling, dtype)
+        self._texts = replace(self._model.texts, prompt="")
+        settings = self._model.settings
+        self.prompts = {"query": "", "document": ""} | settings.prompts
         self.default_prompt_name = settings.default_prompt_name
         self.similarity_fn_name = settings.similarity_fn_name
         self.truncate_dim = settings.truncate_dim
@@ -101,24 +121,53 @@ class SentenceEncoder:
     @property
     def max_seq_length(self) -> int:
         """Tokens a text may have, special tokens included; longer ones are cut."""
-        return self._max_seq_length
+        return self._texts.max_length
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        self._max_seq_length = self._parts.tokenizer.checked_length(value)
+        self._texts = self._texts.with_max_length(value)
 
     @property
     def dimension(self) -> int:
         """Width of an embedding."""
-        return self._parts.dimension
+        return self._model.dimension
 
     def get_sentence_embedding_dimension(self) -> int:
         """Width of an embedding, by its name in sentence-transformers."""
         return self.dimension
 
+    @overload
     def encode(
         self,
-        sentences: str | Sequence[str],
+        sentences: str | Iterable[str],
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        on_overflow: str | None = None,
+        return_truncated: Literal[False] = False,
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def encode(
+        self,
+        sentences: str | Iterable[str],
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        on_overflow: str | None = None,
+        *,
+        return_truncated: Literal[True],
+    ) -> Embeddings: ...
+
+    def encode(
+        self,
+        sentences: str | Iterable[str],
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         normalize_embeddings: bool = False,
@@ -127,21 +176,21 @@ class SentenceEncoder:
         prompt_name: str | None = None,
         on_overflow: str | None = None,
         return_truncated: bool = False,
-    ) -> Any:
+    ) -> NDArray[np.float32] | Embeddings:
         """Embed texts.
 
         Parameters
         ----------
-        sentences : str or sequence of str
+        sentences : str or iterable of str
         batch_size : int
-            Texts in one pass at most; a pass is also bounded by `ufbert.encoder.TOKEN_BUDGET` tokens. The order and
-            the grouping of texts is ours: texts of one length go together.
+            Texts in one forward pass at most, which `ufbert.encoder.TOKEN_BUDGET` tokens bound too. The order and the
+            grouping of texts is ours: texts of one length go together.
         show_progress_bar : bool, optional
             Show progress on stderr; None for no.
         normalize_embeddings : bool
             Scale to length 1, also where the model does not.
         truncate_dim : int, optional
-            Keep only the first dimensions; by default as many as the model's own `truncate_dim` says, mostly all.
+            Keep only the first dimensions; by default as many as the model's own `truncate_dim` says, usually all.
         prompt, prompt_name : str, optional
             Put before each text: literally, or one of the model's `prompts` by name.
         on_overflow : {"truncate", "warn", "error"}, optional
@@ -151,29 +200,31 @@ class SentenceEncoder:
 
         Returns
         -------
-        (dim,) float32 array for a str, (N, dim) for a sequence, in its order; or `Embeddings`
+        (dim,) float32 array for a str, (N, dim) for an iterable, in its order; or `Embeddings`
 
         Raises
         ------
         InputError
             If an argument does not fit, or with ``on_overflow="error"`` if a text is too long.
         """
-        single = isinstance(sentences, str)
-        texts = check_texts(sentences, "sentences")
-        width = self._checked_width(truncate_dim)
-        embeddings = np.empty((len(texts), width), np.float32)
-        truncated = np.zeros(len(texts), np.int64)
-        options = self._options(batch_size, normalize_embeddings, prompt, prompt_name, on_overflow)
-        done = 0
-        with _progress(len(texts), show_progress_bar) as bar:
-            for window in windows(texts, max(WINDOW, options["batch_size"])):
-                rows = slice(done, done + len(window))
-                truncated[rows] = self._encode_window(window, embeddings[rows], done, bar, **options)
-                done += len(window)
-        result = embeddings[0] if single else embeddings
-        return Embeddings(result, truncated) if return_truncated else result
+        call = self._call(batch_size, normalize_embeddings, truncate_dim, prompt, prompt_name, on_overflow)
+        texts: Iterable[str] = [sentences] if isinstance(sentences, str) else sentences
+        read = each_text(texts, "sentences")
+        count = len(texts) if isinstance(texts, Sized) else 0
+        embeddings, truncated = np.empty((count, call.width), np.float32), []
+        with _Progress(count, bool(show_progress_bar)) as bar:
+            for rows, window in call.windows(read, WINDOW):
+                done = window.first + len(rows)
+                if done > len(embeddings):  # of an iterator, whose length is not known
+                    embeddings.resize((2 * done, call.width), refcheck=False)
+                embeddings[window.first : done] = rows
+                truncated += window.truncated
+                bar.update(len(rows))
+        embeddings.resize((len(truncated), call.width), refcheck=False)
+        result = embeddings[0] if isinstance(sentences, str) else embeddings
+        return Embeddings(result, np.array(truncated, np.int64)) if return_truncated else result
 
-    def encode_iter(
+    def stream(
         self,
         sentences: Iterable[str],
         batch_size: int = 32,
@@ -182,21 +233,24 @@ class SentenceEncoder:
         prompt: str | None = None,
         prompt_name: str | None = None,
         on_overflow: str | None = None,
-    ) -> Iterator[np.ndarray]:
-        """Embed any number of texts one after another, holding `batch_size` of them at a time.
+    ) -> Iterator[NDArray[np.float32]]:
+        """Embed any number of texts, holding `batch_size` of them at a time.
 
-        Parameters are those of `encode`; memory does not grow with the input.
+        Parameters are those of `encode`; memory does not grow with the number of texts.
 
         Yields
         ------
         (dim,) float32 array
             One for each text, in order.
         """
-        width = self._checked_width(truncate_dim)
-        options = self._options(batch_size, normalize_embeddings, prompt, prompt_name, on_overflow)
-        return self._iterate(check_iterable(sentences, "sentences"), width, options)
+        call = self._call(batch_size, normalize_embeddings, truncate_dim, prompt, prompt_name, on_overflow)
+        windows = call.windows(each_text(sentences, "sentences"), 0)
+        return (row for rows, _ in windows for row in rows)
 
-    def tokenize(self, texts: str | Sequence[str]) -> dict[str, np.ndarray]:
+    encode_iter = stream
+    """Its former name."""
+
+    def tokenize(self, texts: str | Sequence[str]) -> dict[str, NDArray[np.int64]]:
         """Tokenise texts, padded to the longest, as sentence-transformers' ``tokenize``.
 
         Returns
@@ -204,23 +258,11 @@ class SentenceEncoder:
         dict of (N, S) int64 arrays
             ``input_ids``, ``token_type_ids``, ``attention_mask``.
         """
-        texts = check_texts(texts, "texts")
-        encodings, _ = self._parts.tokenizer.encode(texts, self.max_seq_length)
-        padding = self._parts.model.config.pad_token_id
-        longest = max((len(encoding.ids) for encoding in encodings), default=0)
-        arrays = {
-            "input_ids": np.full((len(texts), longest), padding, np.int64),
-            "token_type_ids": np.zeros((len(texts), longest), np.int64),
-            "attention_mask": np.zeros((len(texts), longest), np.int64),
-        }
-        for row, encoding in enumerate(encodings):
-            length = len(encoding.ids)
-            arrays["input_ids"][row, :length] = encoding.ids
-            arrays["token_type_ids"][row, :length] = encoding.type_ids
-            arrays["attention_mask"][row, :length] = 1
-        return arrays
+        encodings, _ = self._texts.tokenize(check_texts(texts, "texts"))
+        ids, types, mask = self._texts.batch(encodings).padded(self._texts.model.config.pad_token_id)
+        return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
 
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
+    def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> NDArray[np.float32]:
         """Similarity of every embedding to every other one, by the model's `similarity_fn_name`.
 
         Parameters
@@ -237,7 +279,7 @@ class SentenceEncoder:
         InputError
             If the arguments are not such arrays.
         """
-        check_choice(self.similarity_fn_name, "similarity_fn_name", SIMILARITIES)
+        checks.choice(self.similarity_fn_name, "similarity_fn_name", SIMILARITIES)
         try:
             a, b = (np.atleast_2d(np.asarray(e, np.float32)) for e in (embeddings1, embeddings2))
         except (ValueError, TypeError, OverflowError) as error:  # such as rows of different lengths
@@ -251,87 +293,60 @@ class SentenceEncoder:
         order = 2 if self.similarity_fn_name == "euclidean" else 1
         return np.stack([-np.linalg.norm(b - row, ord=order, axis=1) for row in a]) if len(a) else a @ b.T
 
-    def _options(self, batch_size, normalize_embeddings, prompt, prompt_name, on_overflow) -> dict[str, Any]:
+    def _call(
+        self, batch_size: int, normalize_embeddings: bool, truncate_dim: int | None, prompt: str | None,
+        prompt_name: str | None, on_overflow: str | None,
+    ) -> _Call:  # fmt: skip
+        on_overflow = self.on_overflow if on_overflow is None else on_overflow
+        return _Call(
+            self._model,
+            replace(self._texts, prompt=self._prompt(prompt, prompt_name)),
+            self._width(truncate_dim),
+            check_batch_size(batch_size),
+            normalize_embeddings,
+            checks.choice(on_overflow, "on_overflow", ON_OVERFLOW),
+        )
+
+    def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
         if prompt is None:
             name = self.default_prompt_name if prompt_name is None else prompt_name
-            if name is not None and (not isinstance(name, str) or name not in self.prompts):
+            if name is None:
+                return ""
+            if not isinstance(name, str) or name not in self.prompts:
                 raise InputError(
                     f"prompt_name: expected one of the model's prompts {shown(sorted(self.prompts))}, got "
                     f"{shown(name)}; or give the text itself as prompt"
                 )
-            prompt = self.prompts[name] if name is not None else ""
+            return self.prompts[name]
         if not isinstance(prompt, str):
             raise InputError(f"prompt: expected str, got {type(prompt).__name__}: {shown(prompt)}")
-        on_overflow = self.on_overflow if on_overflow is None else on_overflow
-        check_choice(on_overflow, "on_overflow", ON_OVERFLOW)
-        return {
-            "batch_size": check_batch_size(batch_size),
-            "normalize_embeddings": normalize_embeddings,
-            "prompt": prompt,
-            "on_overflow": on_overflow,
-        }
+        return prompt
 
-    def _iterate(self, sentences: Iterable[str], width: int, options: dict[str, Any]) -> Iterator[np.ndarray]:
-        done = 0
-        with _progress(0, False) as bar:
-            for window in windows(sentences, options["batch_size"]):
-                check_texts(window, "sentences")
-                embeddings = np.empty((len(window), width), np.float32)
-                self._encode_window(window, embeddings, done, bar, **options)
-                done += len(window)
-                yield from embeddings
-
-    def _encode_window(
-        self,
-        texts: list[str],
-        out: np.ndarray,
-        first: int,
-        bar: Any,
-        batch_size: int,
-        normalize_embeddings: bool,
-        prompt: str,
-        on_overflow: str,
-    ) -> list[int]:
-        """Fill `out` (N, dim); return how many tokens were cut off each text."""
-        parts = self._parts
-        prompted = [prompt + text for text in texts] if prompt else texts
-        encodings, truncated = parts.tokenizer.encode(prompted, self.max_seq_length)
-        check_overflow(truncated, self.max_seq_length, on_overflow, first)
-        skipped = self._prompt_tokens(prompt)
-        for indices, batch, hidden in hidden_states(parts.model, encodings, batch_size):
-            embeddings = parts.pooling(hidden, batch, skipped)  # (T, H) -> (N, H)
-            for module in parts.modules:
-                embeddings = module(embeddings)
-            embeddings = embeddings[:, : out.shape[1]]
-            out[indices] = normalize(embeddings) if normalize_embeddings else embeddings
-            bar.update(len(indices))
-        return truncated
-
-    def _prompt_tokens(self, prompt: str) -> int:
-        """Tokens at the start of each text that pooling leaves out: [CLS] and the prompt, if the model says so."""
-        if not prompt or self._parts.pooling.include_prompt:
-            return 0
-        encodings, _ = self._parts.tokenizer.encode([prompt], self.max_seq_length)
-        return len(encodings[0].ids) - 1  # without [SEP]
-
-    def _checked_width(self, truncate_dim: int | None) -> int:
+    def _width(self, truncate_dim: int | None) -> int:
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
         if truncate_dim is None:
             return self.dimension
-        return min(check_count(truncate_dim, "truncate_dim"), self.dimension)
+        return min(checks.integer(truncate_dim, "truncate_dim", 1), self.dimension)
 
 
-def _progress(total: int, show: bool | None) -> Any:
-    if not show:
-        return _NoProgress()
-    from tqdm import tqdm  # 50 milliseconds
+class _Progress:
+    """A progress bar on stderr, or none."""
 
-    return tqdm(total=total, unit="text", desc="embed")
+    def __init__(self, total: int, show: bool) -> None:
+        self.bar = None
+        if show:
+            from tqdm import tqdm  # 50 milliseconds
 
+            self.bar = tqdm(total=total or None, unit="text", desc="embed")
 
-class _NoProgress(AbstractContextManager):
     def update(self, count: int) -> None:
-        """Show nothing."""
+        """Move on by some texts."""
+        if self.bar is not None:
+            self.bar.update(count)
+
+    def __enter__(self) -> _Progress:
+        return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        if self.bar is not None:
+            self.bar.close()

@@ -3,22 +3,70 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .. import checks, heads
 from ..activations import softmax
-from .load import labels, load_parts
-from .run import check_batch_size, check_choice, check_overflow, check_texts, hidden_states
+from ..checkpoint.folder import ModelFolder
+from ..text_model import ON_OVERFLOW, WINDOW, Window, check_batch_size, check_texts, each_text
+from .load import load_texts
 
-__all__ = ["TokenClassifier"]
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+__all__ = ["STRATEGIES", "Entity", "TokenClassifier", "TokenLabel"]
 
 STRATEGIES = ("none", "simple", "first", "average", "max")
 
 
+class Entity(TypedDict):
+    """Neighbouring tokens of one label; `start` and `end` count characters of the text."""
+
+    entity_group: str
+    score: float
+    word: str
+    start: int
+    end: int
+
+
+class TokenLabel(TypedDict):
+    """One token and its label; `index` counts tokens, special ones too."""
+
+    entity: str
+    score: float
+    index: int
+    word: str
+    start: int
+    end: int
+
+
+class _Token(NamedTuple):
+    """A token that is not special."""
+
+    word: str
+    scores: NDArray[np.float32]  # (C,)
+    index: int
+    start: int
+    end: int
+    begins_word: bool
+
+
+class _Labelled(NamedTuple):
+    """A token, or the tokens of a word, with the best label."""
+
+    label: str
+    score: float
+    tokens: list[_Token]
+
+
 class TokenClassifier:
     """Labels the tokens of texts, with the results of transformers' token-classification pipeline.
+
+    Words are those of the tokenizer, also where pieces inside a word are not marked by a prefix such as "##".
 
     Parameters
     ----------
@@ -34,30 +82,31 @@ class TokenClassifier:
     """
 
     def __init__(self, folder: str | os.PathLike[str], dtype: str = "float32") -> None:
-        self._model, self._head, self._tokenizer = load_parts(folder, "token-classification", dtype)
-        self.labels = labels(self._model)
+        self._texts = load_texts(ModelFolder(folder), "token-classification", dtype)
+        self._unknown = self._texts.tokenizer.token_id("unk_token")
+        self.labels = self._texts.model.config.labels
 
     def __call__(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         aggregation_strategy: str = "simple",
-        ignore_labels: Sequence[str] | None = ("O",),
+        ignore_labels: Iterable[str] | None = ("O",),
         batch_size: int = 32,
         on_overflow: str = "truncate",
-    ) -> list[Any]:
+    ) -> list[Entity] | list[TokenLabel] | list[list[Entity] | list[TokenLabel]]:
         """Find entities.
 
         Parameters
         ----------
-        texts : str or sequence of str
+        texts : str or iterable of str
         aggregation_strategy : {"none", "simple", "first", "average", "max"}
             "none" gives tokens; "simple" joins neighbours with one label (with B- and I- prefixes as these say);
             the others first give each word one label: that of its first token, of the mean of its tokens' scores, or
             of its most certain token.
-        ignore_labels : sequence of str, optional
+        ignore_labels : iterable of str, optional
             Labels (with "none") or tags to leave out; None for none.
         batch_size : int
-            Texts in one pass at most.
+            Texts in one forward pass at most.
         on_overflow : {"truncate", "warn", "error"}
             What to do with texts that are too long for the model.
 
@@ -65,7 +114,7 @@ class TokenClassifier:
         -------
         list
             For a text a list of ``{entity_group, score, word, start, end}`` (with "none" of ``{entity, score, index,
-            word, start, end}``), in order; for a sequence of texts a list of those. ``start`` and ``end`` count
+            word, start, end}``), in order; for an iterable of texts a list of those. ``start`` and ``end`` count
             characters of the text.
 
         Raises
@@ -73,99 +122,132 @@ class TokenClassifier:
         InputError
             If an argument does not fit.
         """
-        check_choice(aggregation_strategy, "aggregation_strategy", STRATEGIES)
+        inputs = [texts] if isinstance(texts, str) else texts
+        results = list(self._results(inputs, aggregation_strategy, ignore_labels, batch_size, on_overflow, WINDOW))
+        return results[0] if isinstance(texts, str) else results
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        aggregation_strategy: str = "simple",
+        ignore_labels: Iterable[str] | None = ("O",),
+        batch_size: int = 32,
+        on_overflow: str = "truncate",
+    ) -> Iterator[list[Entity] | list[TokenLabel]]:
+        """Find the entities of any number of texts, holding `batch_size` of them at a time.
+
+        Parameters are those of a call; memory does not grow with the number of texts.
+
+        Yields
+        ------
+        list
+            One for each text, in order.
+        """
+        return self._results(texts, aggregation_strategy, ignore_labels, batch_size, on_overflow, 0)
+
+    def _results(
+        self, texts: Iterable[str], strategy: str, ignore_labels: Iterable[str] | None, batch_size: int,
+        on_overflow: str, window: int,
+    ) -> Iterator[list[Entity] | list[TokenLabel]]:  # fmt: skip
+        """Check the arguments; return the results, read in windows of at least `window` texts."""
+        checks.choice(strategy, "aggregation_strategy", STRATEGIES)
+        checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
         batch_size = check_batch_size(batch_size)
-        single = isinstance(texts, str)
-        texts = check_texts(texts, "texts")
         ignored = set() if ignore_labels is None else set(check_texts(ignore_labels, "ignore_labels"))
-        encodings, truncated = self._tokenizer.encode(texts, offsets=True)
-        check_overflow(truncated, self._tokenizer.max_length, on_overflow)
-        results: list[Any] = [None] * len(texts)
-        for indices, batch, hidden in hidden_states(self._model, encodings, batch_size):
-            scores = softmax(self._head(hidden))  # (T, H) -> (T, C)
-            for at, index in enumerate(indices):
-                own = scores[batch.cu_seqlens[at] : batch.cu_seqlens[at + 1]]
-                entities = self._entities(texts[index], encodings[index], own, aggregation_strategy)
-                name = "entity" if aggregation_strategy == "none" else "entity_group"
-                results[index] = [entity for entity in entities if entity[name] not in ignored]
-        return results[0] if single else results
+        windows = self._texts.windows(
+            each_text(texts, "texts"), "texts", max(window, batch_size), on_overflow, offsets=True
+        )
+        return (found for window in windows for found in self._window(window, strategy, ignored, batch_size))
 
-    def _entities(self, text: str, encoding: Any, scores: np.ndarray, strategy: str) -> list[dict[str, Any]]:
-        tokens = self._tokens(text, encoding, scores)
-        if strategy in ("none", "simple"):
-            entities = [self._labelled(token, token["scores"]) for token in tokens]
-        else:
-            entities = [self._word(word, strategy) for word in _words(tokens)]
-        return entities if strategy == "none" else [self._group(group) for group in _groups(entities)]
+    def _window(
+        self, window: Window, strategy: str, ignored: set[str], batch_size: int
+    ) -> list[list[Entity] | list[TokenLabel]]:
+        head = self._texts.model.head
+        assert isinstance(head, heads.TokenClassifier)
+        results: list[list[Entity] | list[TokenLabel]] = [[] for _ in window.texts]
+        for run in self._texts.run(window.encodings, batch_size):
+            for index, scores in run.split(softmax(head(run.hidden))):  # (T, H) -> (T, C)
+                tokens = self._tokens(str(window.texts[index]), window.encodings[index], scores)
+                results[index] = self._entities(tokens, strategy, ignored)
+        return results
 
-    def _tokens(self, text: str, encoding: Any, scores: np.ndarray) -> list[dict[str, Any]]:
+    def _entities(self, tokens: list[_Token], strategy: str, ignored: set[str]) -> list[Entity] | list[TokenLabel]:
+        if strategy == "none":
+            return [found for token in tokens if (found := self._token(token))["entity"] not in ignored]
+        words = [[token] for token in tokens] if strategy == "simple" else _words(tokens)
+        groups = _groups([self._labelled(word, strategy) for word in words])
+        return [found for group in groups if (found := self._group(group))["entity_group"] not in ignored]
+
+    def _tokens(self, text: str, encoding: Encoding, scores: NDArray[np.float32]) -> list[_Token]:
         """Describe all tokens but the special ones."""
-        unknown = self._tokenizer.token_id("unk_token")
-        tokens = []
-        for index, special in enumerate(encoding.special_tokens_mask):
+        tokens: list[_Token] = []
+        columns = zip(
+            encoding.tokens,
+            encoding.ids,
+            encoding.offsets,
+            encoding.word_ids,
+            encoding.special_tokens_mask,
+            strict=True,
+        )
+        before: tuple[int | None, int] = None, 0
+        for index, (word, token, (start, end), word_id, special) in enumerate(columns):
             if special:
                 continue
-            start, end = encoding.offsets[index]
-            word, is_unknown = encoding.tokens[index], encoding.ids[index] == unknown
-            tokens.append(
-                {
-                    "word": text[start:end] if is_unknown else word,
-                    "scores": scores[index],
-                    "start": start,
-                    "end": end,
-                    "index": index,
-                    # a piece inside a word is spelled longer ("##ing") than what it stands for
-                    "is_subword": not is_unknown and len(word) != end - start,
-                }
-            )
+            # A tokenizer that does not split at spaces takes everything for one word.
+            begins = word_id is None or word_id != before[0] or any(map(str.isspace, text[before[1] : start + 1]))
+            shown = text[start:end] if token == self._unknown else word
+            tokens.append(_Token(shown, scores[index], index, start, end, begins))
+            before = word_id, end
         return tokens
 
-    def _labelled(self, token: dict[str, Any], scores: np.ndarray) -> dict[str, Any]:
-        best = int(scores.argmax())
-        entity = {"entity": self.labels[best], "score": float(scores[best])}
-        return entity | {key: token[key] for key in ("index", "word", "start", "end")}
-
-    def _word(self, tokens: list[dict[str, Any]], strategy: str) -> dict[str, Any]:
-        """One label for the tokens of a word."""
-        if strategy == "first":
-            scores = tokens[0]["scores"]
-        elif strategy == "max":
-            scores = max((token["scores"] for token in tokens), key=np.max)
-        else:
-            scores = np.mean([token["scores"] for token in tokens], axis=0)
-        word = self._tokenizer.join_tokens([token["word"] for token in tokens])
-        return self._labelled(tokens[0] | {"word": word, "end": tokens[-1]["end"]}, scores)
-
-    def _group(self, entities: list[dict[str, Any]]) -> dict[str, Any]:
+    def _token(self, token: _Token) -> TokenLabel:
+        label, score, _ = self._labelled([token], "first")
         return {
-            "entity_group": entities[0]["entity"].split("-", 1)[-1],  # of any prefix, such as S- and E- too
-            "score": float(np.mean([entity["score"] for entity in entities])),
-            "word": self._tokenizer.join_tokens([entity["word"] for entity in entities]),
-            "start": entities[0]["start"],
-            "end": entities[-1]["end"],
+            "entity": label, "score": score, "index": token.index, "word": token.word, "start": token.start,
+            "end": token.end,
+        }  # fmt: skip
+
+    def _labelled(self, tokens: list[_Token], strategy: str) -> _Labelled:
+        """One label for the tokens of a word."""
+        scores = tokens[0].scores
+        if strategy == "max":
+            scores = max((token.scores for token in tokens), key=np.max)
+        elif strategy == "average":
+            scores = np.mean([token.scores for token in tokens], axis=0)
+        best = int(scores.argmax())
+        return _Labelled(self.labels[best], float(scores[best]), tokens)
+
+    def _group(self, words: list[_Labelled]) -> Entity:
+        tokens = [token for word in words for token in word.tokens]
+        return {
+            "entity_group": words[0].label.split("-", 1)[-1],  # of any prefix, such as S- and E- too
+            "score": float(np.mean([word.score for word in words])),
+            "word": self._texts.tokenizer.join_tokens([token.word for token in tokens]),
+            "start": tokens[0].start,
+            "end": tokens[-1].end,
         }
 
 
-def _words(tokens: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _words(tokens: list[_Token]) -> list[list[_Token]]:
     """Put the pieces of a word together."""
-    words: list[list[dict[str, Any]]] = []
+    words: list[list[_Token]] = []
     for token in tokens:
-        if words and token["is_subword"]:
+        if words and not token.begins_word:
             words[-1].append(token)
         else:
             words.append([token])
     return words
 
 
-def _groups(entities: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _groups(words: list[_Labelled]) -> list[list[_Labelled]]:
     """Put neighbours of one tag together; a B- prefix begins a new group."""
-    groups: list[list[dict[str, Any]]] = []
-    for entity in entities:
-        prefix, tag = _tag(entity["entity"])
-        if groups and prefix != "B" and tag == _tag(groups[-1][-1]["entity"])[1]:
-            groups[-1].append(entity)
+    groups: list[list[_Labelled]] = []
+    for word in words:
+        prefix, tag = _tag(word.label)
+        if groups and prefix != "B" and tag == _tag(groups[-1][-1].label)[1]:
+            groups[-1].append(word)
         else:
-            groups.append([entity])
+            groups.append([word])
     return groups
 
 
