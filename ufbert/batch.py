@@ -75,7 +75,7 @@ class Batch:
             raise InputError(f"cu_seqlens: expected a contiguous (N + 1,) int64 array, got {ends.dtype} {ends.shape}")
         if ends[0] != 0 or ends[-1] != tokens or (ends[1:] < ends[:-1]).any():
             raise InputError(f"cu_seqlens: expected to cut {tokens} tokens into texts, got {ends}")
-        if self.attended is not None and (self.attended.shape, self.attended.dtype) != ((tokens,), np.bool_):
+        if self.attended is not None and (self.attended.shape != (tokens,) or self.attended.dtype != np.bool_):
             raise InputError(f"attended: expected ({tokens},) bool, got {self.attended.shape} {self.attended.dtype}")
 
     @classmethod
@@ -86,8 +86,8 @@ class Batch:
         cu_seqlens = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         total = cu_seqlens[-1]
         input_ids = np.fromiter(chain.from_iterable(ids), np.int32, total)
-        type_ids = np.fromiter(chain.from_iterable(type_ids), np.int32, total)
-        return cls(input_ids, type_ids, _positions(input_ids, cu_seqlens, first_position), cu_seqlens)
+        types = np.fromiter(chain.from_iterable(type_ids), np.int32, total)
+        return cls(input_ids, types, _positions(input_ids, cu_seqlens, first_position), cu_seqlens)
 
     def __len__(self) -> int:
         """Number of texts."""
@@ -259,7 +259,8 @@ def _positions(input_ids: np.ndarray, cu_seqlens: np.ndarray, first: int) -> np.
     counted = np.ones(len(input_ids), np.int64) if first == 0 else (input_ids != first - 1).astype(np.int64)
     counts = np.concatenate(([0], np.cumsum(counted)))
     before = np.repeat(counts[cu_seqlens[:-1]], np.diff(cu_seqlens))
-    return (counted * (counts[1:] - before) + (first - 1)).astype(np.int32)
+    position_ids: np.ndarray = (counted * (counts[1:] - before) + (first - 1)).astype(np.int32)
+    return position_ids
 
 
 def _integers(array: ArrayLike, name: str, shape: tuple[int, ...] | None) -> np.ndarray:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .batch import Batch, from_padded, pad
 from .config import ModelConfig
@@ -100,7 +101,9 @@ class Model:
     pooler: Pooler | None = None
     head: MaskedLMHead | SequenceClassifier | TokenClassifier | None = None
 
-    def __call__(self, input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> ModelOutput:
+    def __call__(
+        self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None, token_type_ids: ArrayLike | None = None
+    ) -> ModelOutput:
         """Run padded arrays, as Hugging Face's models take them.
 
         Parameters

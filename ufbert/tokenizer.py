@@ -129,7 +129,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
         """Text of token ids."""
-        text = self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        text: str = self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
         for spaced in _SPACED if self.clean_up_spaces else ():
             text = text.replace(spaced, spaced.strip())
         return text
@@ -137,14 +137,16 @@ class Tokenizer:
     def join_tokens(self, tokens: Sequence[str]) -> str:
         """Text of tokens, as transformers' ``convert_tokens_to_string``."""
         decoder = self.backend.decoder
-        return decoder.decode(list(tokens)) if decoder is not None else " ".join(tokens)
+        text: str = decoder.decode(list(tokens)) if decoder is not None else " ".join(tokens)
+        return text
 
     def _pieces(self, texts: list[str], offsets: bool) -> list[Encoding]:
         """Encodings of texts, uncut and without special tokens."""
         if len(texts) < ALONE:
             return [self.backend.encode(text, add_special_tokens=False) for text in texts]
         encode = None if offsets else getattr(self.backend, "encode_batch_fast", None)
-        return (encode or self.backend.encode_batch)(texts, add_special_tokens=False)
+        encodings: list[Encoding] = (encode or self.backend.encode_batch)(texts, add_special_tokens=False)
+        return encodings
 
 
 def _cut(parts: Sequence[Encoding], room: int, side: str) -> int:
@@ -183,4 +185,5 @@ def _checked(text: Any, lowercase: bool) -> str:
         raise InputError(f"texts: expected str, or pairs of str where pairs are taken, got {found}")
     if not text.isascii():
         text = _SURROGATES.sub("\ufffd", text)
-    return text.lower() if lowercase else text
+    checked: str = text.lower() if lowercase else text
+    return checked

@@ -29,8 +29,8 @@ def layers_by_hand(folder, dtype, texts):
     source = load_text_model(folder, dtype)
     found = [([], []) for _ in source.model.encoder.layers]
     for text in texts:
-        encodings, _ = source.tokenizer.encode([text], source.max_length)
-        batch = source.tokenizer.batch(encodings)
+        encodings, _ = source.tokenize([text])
+        batch = source.batch(encodings)
         x = source.model.encoder.embeddings(batch)
         for (paths, scores), layer in zip(found, source.model.encoder.layers, strict=True):
             pre = layer.norm_position == "pre"

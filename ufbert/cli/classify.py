@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     task = TextClassifier(arguments.model, arguments.dtype)
     options = {"batch_size": arguments.batch_size, "on_overflow": arguments.on_overflow}
 
-    def labels(texts: Iterator[str]) -> Iterator[list[Any]]:
+    def labels(texts: Iterator[str]) -> Iterator[Any]:
         results = task.stream(map(_pair, texts) if arguments.pairs else texts, arguments.top_k, **options)
         return ([result] for result in results) if arguments.top_k == 1 else results
 

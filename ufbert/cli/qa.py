@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the answers to one question from each text."""
     task = QuestionAnswerer(arguments.model, arguments.dtype)
 
-    def answers(texts: Iterator[str]) -> Iterator[list[Any]]:
+    def answers(texts: Iterator[str]) -> Iterator[Any]:
         results = task.stream(arguments.question, texts, top_k=arguments.top_k, batch_size=arguments.batch_size)
         return ([result] for result in results) if arguments.top_k == 1 else results
 

@@ -53,6 +53,7 @@ class RecordedTrees:
         self._lock = threading.Lock()
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
+        y: np.ndarray
         y, path, scores = self.trees(x, return_path=True, return_scores=True)
         visits = cmm.node_visits(path, self.trees.num_nodes)
         deciding = np.abs(scores[:, :, :-1])  # (T, P, depth); NaN is no margin, and fmin leaves it out

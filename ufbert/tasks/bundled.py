@@ -41,6 +41,7 @@ def model_folder(folder: str | os.PathLike[str] | None, default: str | None = No
     import ufbert_weights
 
     try:
-        return ufbert_weights.path(default) if default else ufbert_weights.path()
+        found: Path = ufbert_weights.path(default) if default else ufbert_weights.path()
+        return found
     except ValueError as error:  # the package is of another version
         raise CheckpointError(f"{error}; update ufbert-weights, or name a model folder") from None

@@ -122,7 +122,7 @@ class QuestionAnswerer:
         )
         ranked = list(self._ranked(question, context, options, WINDOW))
         results = [answers[0] for answers in ranked] if top_k == 1 else ranked
-        return results[0] if isinstance(question, str) and isinstance(context, str) else results  # type: ignore[return-value]
+        return results[0] if isinstance(question, str) and isinstance(context, str) else results
 
     def stream(
         self,
@@ -165,8 +165,7 @@ class QuestionAnswerer:
         head = self._texts.model.head
         assert isinstance(head, TokenClassifier)
         for run in self._texts.run(flat, options.batch_size):
-            for index, scores in run.split(head(run.hidden)):  # (T, H) -> (T, 2)
-                logits[index] = scores
+            logits.update(run.split(head(run.hidden)))  # (T, H) -> (T, 2)
         found = ((encoding, logits.pop(index)) for index, encoding in enumerate(flat))
         for (_, context), of_pair in zip(pairs, spans, strict=True):
             yield _answers(context, [next(found) for _ in of_pair], options)
@@ -260,19 +259,21 @@ def best_spans(
 
 def _characters(context: str, encoding: Encoding, first: int, last: int, align_to_words: bool) -> Answer:
     """Say where a span of tokens stands in the context, perhaps stretched to whole words; its score is 0 so far."""
-    start, end = encoding.offsets[first][0], encoding.offsets[last][1]
-    first_word, last_word = encoding.token_to_word(first), encoding.token_to_word(last)
-    if align_to_words and first_word is not None and last_word is not None:
-        word_start = encoding.word_to_chars(first_word, sequence_index=1)[0]
-        word_end = encoding.word_to_chars(last_word, sequence_index=1)[1]
-        # To a tokenizer that does not split at spaces, everything is one word.
-        start = start if _has_space(context[word_start:start]) else word_start
-        end = end if _has_space(context[end:word_end]) else word_end
+    start, first_end = encoding.token_to_chars(first) or (0, 0)
+    last_start, end = encoding.token_to_chars(last) or (0, 0)
+    if align_to_words:
+        start = _word(context, encoding, first, start, first_end)[0]
+        end = _word(context, encoding, last, last_start, end)[1]
     return {"score": 0.0, "start": start, "end": end, "answer": context[start:end]}
 
 
-def _has_space(text: str) -> bool:
-    return any(map(str.isspace, text))
+def _word(context: str, encoding: Encoding, token: int, start: int, end: int) -> tuple[int, int]:
+    """Stretch a token's characters to its word; to a tokenizer that does not split at spaces, all is one word."""
+    number = encoding.token_to_word(token)
+    word = None if number is None else encoding.word_to_chars(number, sequence_index=1)
+    if word is None or any(map(str.isspace, context[word[0] : start] + context[end : word[1]])):
+        return start, end
+    return word
 
 
 def _pairs(question: str | Iterable[str], context: str | Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -287,11 +287,13 @@ class SentenceEncoder:
         if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
             raise InputError(f"embeddings: expected two arrays (N, dim) of one width, got {a.shape} and {b.shape}")
         if self.similarity_fn_name == "cosine":
-            return normalize(a) @ normalize(b).T
-        if self.similarity_fn_name == "dot":
-            return a @ b.T
-        order = 2 if self.similarity_fn_name == "euclidean" else 1
-        return np.stack([-np.linalg.norm(b - row, ord=order, axis=1) for row in a]) if len(a) else a @ b.T
+            a, b = normalize(a), normalize(b)
+        scores: NDArray[np.float32] = a @ b.T
+        if self.similarity_fn_name in ("euclidean", "manhattan"):
+            order = 2 if self.similarity_fn_name == "euclidean" else 1
+            for row, embedding in zip(scores, a, strict=True):
+                row[:] = -np.linalg.norm(b - embedding, ord=order, axis=1)
+        return scores
 
     def _call(
         self, batch_size: int, normalize_embeddings: bool, truncate_dim: int | None, prompt: str | None,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,8 @@ class TokenLabel(TypedDict):
     end: int
 
 
-class _Token(NamedTuple):
+@dataclass(frozen=True)
+class _Token:
     """A token that is not special."""
 
     word: str
@@ -55,7 +57,8 @@ class _Token(NamedTuple):
     begins_word: bool
 
 
-class _Labelled(NamedTuple):
+@dataclass(frozen=True)
+class _Labelled:
     """A token, or the tokens of a word, with the best label."""
 
     label: str
@@ -173,10 +176,11 @@ class TokenClassifier:
 
     def _entities(self, tokens: list[_Token], strategy: str, ignored: set[str]) -> list[Entity] | list[TokenLabel]:
         if strategy == "none":
-            return [found for token in tokens if (found := self._token(token))["entity"] not in ignored]
+            labelled = map(self._token, tokens)
+            return [token for token in labelled if token["entity"] not in ignored]
         words = [[token] for token in tokens] if strategy == "simple" else _words(tokens)
-        groups = _groups([self._labelled(word, strategy) for word in words])
-        return [found for group in groups if (found := self._group(group))["entity_group"] not in ignored]
+        entities = map(self._group, _groups([self._labelled(word, strategy) for word in words]))
+        return [entity for entity in entities if entity["entity_group"] not in ignored]
 
     def _tokens(self, text: str, encoding: Encoding, scores: NDArray[np.float32]) -> list[_Token]:
         """Describe all tokens but the special ones."""
@@ -201,10 +205,10 @@ class TokenClassifier:
         return tokens
 
     def _token(self, token: _Token) -> TokenLabel:
-        label, score, _ = self._labelled([token], "first")
+        found = self._labelled([token], "first")
         return {
-            "entity": label, "score": score, "index": token.index, "word": token.word, "start": token.start,
-            "end": token.end,
+            "entity": found.label, "score": found.score, "index": token.index, "word": token.word,
+            "start": token.start, "end": token.end,
         }  # fmt: skip
 
     def _labelled(self, tokens: list[_Token], strategy: str) -> _Labelled:
