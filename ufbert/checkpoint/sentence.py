@@ -67,7 +67,7 @@ class SentenceModel:
     def dimension(self) -> int:
         """Width of an embedding."""
         dense = [module for module in self.modules if isinstance(module, Dense)]
-        return len(dense[-1].linear.weight) if dense else self.texts.model.config.hidden_size * len(self.pooling.modes)
+        return dense[-1].linear.shape[0] if dense else self.texts.model.config.hidden_size * len(self.pooling.modes)
 
     def embed(self, hidden: np.ndarray, batch: Batch, prompt_tokens: int = 0) -> np.ndarray:
         """Make embeddings of hidden states: (T, H) -> (N, dim). Pooling leaves out the first `prompt_tokens`."""
@@ -101,7 +101,7 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: 
     for kind, path in modules[2:]:
         if kind == "Dense":
             dense = _dense(folder.subfolder(path), width)
-            width = len(dense.linear.weight)
+            width = dense.linear.shape[0]
             after.append(dense)
         elif kind == "Normalize":
             after.append(_normalize(folder, path))  # and Dropout does nothing after training

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -76,11 +75,11 @@ def recording(model: Model) -> tuple[Model, list[RecordedTrees]]:
     """Return a model that shares the weights of `model`, gives the same bits, and counts in the trees returned."""
     recorded, layers = [], []
     for layer in model.encoder.layers:
-        if not isinstance(layer.feed_forward, FastFeedForward):
-            raise InputError("model: expected FFF layers, got others; load a folder that has them")
-        trees: Any = RecordedTrees(layer.feed_forward.trees)
-        recorded.append(trees)
-        layers.append(replace(layer, feed_forward=replace(layer.feed_forward, trees=trees)))
+        part = layer.feed_forward
+        if not (isinstance(part, FastFeedForward) and isinstance(part.trees, cmm.PackedFFF)):
+            raise InputError("model: expected packed FFF layers, got others; load a folder that has them")
+        recorded.append(RecordedTrees(part.trees))
+        layers.append(replace(layer, feed_forward=replace(part, trees=recorded[-1]), fused=None))
     return replace(model, encoder=replace(model.encoder, layers=tuple(layers))), recorded
 
 

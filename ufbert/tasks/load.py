@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint.pack import load_model
 from ..checkpoint.folder import ModelFolder
+from ..checkpoint.pack import load_model
 from ..checkpoint.tokenization import load_tokenizer
 from ..errors import CheckpointError
 from ..text_model import TextModel

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import checks
-from ..activations import TABLE, softmax
+from ..activations import TABLE, Function, softmax
 from ..checkpoint.folder import ModelFolder
 from ..errors import InputError, shown
 from ..heads import CrammedClassifier, SequenceClassifier
@@ -20,7 +20,7 @@ from .load import load_texts, top
 
 __all__ = ["Label", "TextClassifier", "class_logits"]
 
-FUNCTIONS = {"softmax": softmax, "sigmoid": TABLE["sigmoid"], "none": TABLE["identity"]}
+FUNCTIONS: Mapping[str, Function] = {"softmax": softmax, "sigmoid": TABLE["sigmoid"], "none": TABLE["identity"]}
 Input = str | tuple[str, str] | Mapping[str, str]
 
 
