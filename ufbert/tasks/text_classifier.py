@@ -13,7 +13,7 @@ from .. import checks
 from ..activations import TABLE, Function, softmax
 from ..checkpoint.folder import ModelFolder
 from ..errors import InputError, shown
-from ..heads import CrammedClassifier, SequenceClassifier
+from ..heads import SequenceClassifier
 from ..text_model import ON_OVERFLOW, WINDOW, TextModel, check_batch_size, each_text
 from .bundled import model_folder
 from .load import load_texts, top
@@ -178,7 +178,7 @@ def class_logits(
     batch_size = check_batch_size(batch_size)
     checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
     head = model.model.head
-    assert isinstance(head, (SequenceClassifier, CrammedClassifier))
+    assert isinstance(head, SequenceClassifier)
 
     def rows() -> Iterator[NDArray[np.float32]]:
         for read in model.windows(texts, "texts", max(window, batch_size), on_overflow, pairs=True):
