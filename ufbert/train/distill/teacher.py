@@ -67,7 +67,8 @@ class Teacher:
         files = ModelFolder(folder)
         pooling = None if files.pooling() else "mean"
         loaded = load_sentence_model(files, pooling, self.dtype if on_kernels else "float32")
-        self.tokenizer, self.config = loaded.tokenizer, loaded.model.config
+        self.texts = loaded.texts
+        self.tokenizer, self.config = self.texts.tokenizer, self.texts.model.config
         self.pooling = loaded.pooling.modes[0]
         if loaded.pooling.modes not in (("cls",), ("mean",)):
             raise CheckpointError(
@@ -79,7 +80,7 @@ class Teacher:
                 f"{folder}: expected a BERT with dense feed-forward layers as a teacher, found "
                 f"{self.config.family} with {self.config.feed_forward}; choose the dense model"
             )
-        self._encoder = loaded.model.encoder
+        self._encoder = self.texts.model.encoder
         self._module = None if on_kernels else Bert.from_folder(folder).requires_grad_(False).to(device)
 
     @torch.no_grad()
