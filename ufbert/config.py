@@ -16,6 +16,7 @@ __all__ = ["LIMITS", "ClassificationHeadConfig", "ModelConfig", "check_size"]
 LIMITS = {
     "vocab_size": 10_000_000,
     "hidden_size": 65_536,
+    "embedding_size": 65_536,
     "num_hidden_layers": 1_024,
     "num_attention_heads": 65_536,
     "intermediate_size": 4_194_304,
@@ -66,6 +67,10 @@ class ModelConfig:
         Whether the checkpoint has only the nodes of FFF layers that some corpus visited.
     hidden_act : str
         A key of `ufbert.activations.TABLE`.
+    embedding_size : int
+        Width of the embedding tables where they are projected to `hidden_size`; 0 for that width itself.
+    lm_act : str
+        Activation of the masked-LM head; empty for `hidden_act`.
     """
 
     family: str
@@ -93,7 +98,9 @@ class ModelConfig:
     depth: int = 0
     output_bias: bool = False
     pruned: bool = False
+    embedding_size: int = 0
     lm_transform: bool = True
+    lm_act: str = ""
     decoder_bias: bool = True
     tie_word_embeddings: bool = True
     pad_token_id: int = 0
@@ -127,6 +134,7 @@ class ModelConfig:
             if item.name in LIMITS:
                 check_size(getattr(self, item.name), item.name, self._minimum(item.name), LIMITS[item.name])
         check_size(self.pad_token_id, "pad_token_id", 0, self.vocab_size - 1)
+        check_size(self.first_position, "position of the first token", 0, self.max_position_embeddings - 1)
         check_size(self.depth, "depth", 0, MAX_DEPTH)
         if self.feed_forward == "fff":
             check_size(self.num_trees * self.num_nodes, "num_trees * nodes of a tree", 1, LIMITS["num_trees"])
@@ -145,7 +153,9 @@ class ModelConfig:
             check_size(entries, "max_position_embeddings * hidden_size", 1, MAX_POSITION_TABLE)
 
     def _minimum(self, name: str) -> int:
-        may_be_none = name == "type_vocab_size" or (name == "intermediate_size" and self.feed_forward == "dense")
+        may_be_none = name in ("type_vocab_size", "embedding_size") or (
+            name == "intermediate_size" and self.feed_forward == "dense"
+        )
         return 0 if may_be_none else 1
 
 

@@ -47,7 +47,7 @@ class Encoder:
     def __call__(self, batch: Batch) -> np.ndarray:
         """Run a ragged batch, which `TOKEN_BUDGET` should bound: T tokens -> (T, H) float32."""
         if batch.num_tokens == 0:
-            return np.zeros((0, self.embeddings.word.shape[1]), np.float32)
+            return np.zeros((0, self.embeddings.width), np.float32)
         for trace in self.trace(batch, inputs=False):
             x = trace.output
         return x if self.final_norm is None else self.final_norm(x)

@@ -49,21 +49,28 @@ class Norm:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Sum of the tables' rows, then a norm. `position` and `token_type` may be None, `norm` too."""
+    """Sum of the tables' rows, then a norm and a projection to the layers' width; all but `word` may be None."""
 
-    word: Floats  # (vocab_size, H)
-    position: Floats | None  # (max_position_embeddings, H)
-    token_type: Floats | None  # (type_vocab_size, H)
+    word: Floats  # (vocab_size, E), where E is H without a projection
+    position: Floats | None  # (max_position_embeddings, E)
+    token_type: Floats | None  # (type_vocab_size, E)
     norm: Norm | None
+    projection: Linear | None = None
+
+    @property
+    def width(self) -> int:
+        """What the layers read."""
+        return self.word.shape[1] if self.projection is None else self.projection.shape[0]
 
     def __call__(self, batch: Batch) -> Floats:
-        x = self.word[batch.input_ids].astype(np.float32, copy=False)  # (T,) -> (T, H), a copy
+        x = self.word[batch.input_ids].astype(np.float32, copy=False)  # (T,) -> (T, E), a copy
         if self.token_type is not None:
             some = batch.token_type_ids.any()  # usually all zero: add row 0 instead of gathering
             x += self.token_type[batch.token_type_ids] if some else self.token_type[0]
         if self.position is not None:
             x += self.position[batch.position_ids]
-        return x if self.norm is None else self.norm(x)
+        x = x if self.norm is None else self.norm(x)
+        return x if self.projection is None else self.projection(x)  # (T, E) -> (T, H)
 
     def __repr__(self) -> str:
         return f"Embeddings({self.word.shape[0]} x {self.word.shape[1]}, {self.word.dtype})"

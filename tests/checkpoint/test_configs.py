@@ -88,7 +88,7 @@ def test_a_bert_config_without_model_type_or_architecture():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("model_type", "roberta", "model_type: expected one of bert, .*, found 'roberta'"),
+        ("model_type", "deberta-v2", "model_type: expected one of bert, .*, found 'deberta-v2'"),
         ("model_type", ["bert"], "model_type"),
         ("architectures", ["BertLMHeadModel"], "architectures: expected one of BertModel"),
         ("architectures", "BertModel", "architectures: expected a list"),

@@ -73,6 +73,7 @@ class Source:
         self.config, self.tensors = config, tensors
         self.family = family_of(config.family)
         self.spelling = self.family.spelling(tensors)
+        self.table_width = config.embedding_size or config.hidden_size
 
     def model(self, with_pooler: bool, finish: Finish) -> Model:
         config = self.config
@@ -83,26 +84,33 @@ class Source:
             self.norm("final_norm") if config.final_norm else None,
         )
         pooler = None
-        if with_pooler and config.task in ("base", "sequence-classification") and self.has("pooler", ".weight"):
+        if with_pooler and self.uses_pooler() and self.has("pooler", ".weight"):
             pooler = Pooler(self.linear("pooler", config.hidden_size, config.hidden_size))
         return Model(config, encoder, pooler, self.head(encoder, pooler))
 
+    def uses_pooler(self) -> bool:
+        on_pooler = self.config.task == "sequence-classification" and "classifier_dense" not in self.spelling
+        return self.config.task == "base" or on_pooler
+
     def embeddings(self) -> Embeddings:
-        config, hidden = self.config, self.config.hidden_size
+        config, width = self.config, self.table_width
         # Rows are widened as they are looked up, so a float16 table can stay mapped, unless a decoder multiplies by it.
-        table = (config.vocab_size, hidden)
+        table = (config.vocab_size, width)
         stored = "word_embeddings"
         if config.tie_word_embeddings and not self.has(stored) and self.has("lm_decoder"):
             stored = "lm_decoder"  # tied, the two are one tensor, under either name
         word = self.tensors.take(self.name(stored), table, keep_float16=config.task != "masked-lm")
         token_type = None
         if config.type_vocab_size:
-            token_type = self.tensor("token_type_embeddings", (config.type_vocab_size, hidden))
-        norm = self.norm("embedding_norm") if config.embedding_norm else None
-        return Embeddings(word, self.positions(), token_type, norm)
+            token_type = self.tensor("token_type_embeddings", (config.type_vocab_size, width))
+        norm = self.norm("embedding_norm", width=width) if config.embedding_norm else None
+        projection = None
+        if width != config.hidden_size:
+            projection = self.linear("embedding_projection", config.hidden_size, width)
+        return Embeddings(word, self.positions(), token_type, norm, projection)
 
     def positions(self) -> np.ndarray | None:
-        shape = (self.config.max_position_embeddings, self.config.hidden_size)
+        shape = (self.config.max_position_embeddings, self.table_width)
         kind = self.config.position_embedding
         if kind == "learned":
             return self.tensor("position_embeddings", shape)
@@ -173,7 +181,8 @@ class Source:
         if config.task == "masked-lm":
             return self.masked_lm_head(encoder)
         if config.task == "token-classification":
-            return TokenClassifier(self.linear("classifier", config.num_labels, hidden))
+            key = "token_classifier" if "token_classifier" in self.spelling else "classifier"
+            return TokenClassifier(self.linear(key, config.num_labels, hidden))
         if config.task == "question-answering":
             return TokenClassifier(self.linear("question_answering", 2, hidden))
         if config.task == "sequence-classification":
@@ -181,22 +190,22 @@ class Source:
         return None
 
     def masked_lm_head(self, encoder: Encoder) -> MaskedLMHead:
-        config, hidden = self.config, self.config.hidden_size
+        config, width = self.config, self.table_width
         dense = norm = None
         if config.lm_transform:
-            dense = self.linear("lm_dense", hidden, hidden, config.linear_bias)
-            norm = self.norm("lm_norm")
+            dense = self.linear("lm_dense", width, config.hidden_size, config.linear_bias)
+            norm = self.norm("lm_norm", width=width)
         weight, bias = encoder.embeddings.word, None
         if config.tie_word_embeddings:
             self.check_tied("word_embeddings", "lm_decoder")
             self.check_tied("lm_bias", "lm_untied_bias")
         else:
-            weight = self.tensor("lm_decoder", (config.vocab_size, hidden))
+            weight = self.tensor("lm_decoder", (config.vocab_size, width))
         if config.decoder_bias:
             # Tied, the two are one, under either name; untied, transformers adds the decoder's own.
             keys = ("lm_bias", "lm_untied_bias") if config.tie_word_embeddings else ("lm_untied_bias", "lm_bias")
             bias = self.tensor(next(filter(self.has, keys), "lm_bias"), (config.vocab_size,))
-        return MaskedLMHead(dense, config.hidden_act, norm, Linear(weight, bias))
+        return MaskedLMHead(dense, config.lm_act or config.hidden_act, norm, Linear(weight, bias))
 
     def sequence_classifier(self, pooler: Pooler | None) -> SequenceClassifier:
         config, head = self.config, self.config.classification_head
@@ -245,9 +254,9 @@ class Source:
         weight = self.tensors.take(stem + ".weight", (out_width, in_width))
         return weight, self.tensors.take(stem + ".bias", (out_width,)) if bias else None
 
-    def norm(self, key: str, layer: int = 0) -> Norm:
+    def norm(self, key: str, layer: int = 0, width: int | None = None) -> Norm:
         config, stem = self.config, self.name(key, layer)
-        shape: tuple[int, ...] = () if config.norm == "scale_norm" else (config.hidden_size,)
+        shape: tuple[int, ...] = () if config.norm == "scale_norm" else (width or config.hidden_size,)
         if config.norm != "layer_norm":
             scale = self.tensors.take(stem + ".learnable_scale", shape)
             return Norm(config.norm, scale, None, config.layer_norm_eps)
@@ -270,7 +279,11 @@ class Source:
     def check_unused(self, encoder_only: bool) -> None:
         """Refuse tensors that nothing used, but those that are known to be superfluous; they must fit all the same."""
         vocab_size, hidden = self.config.vocab_size, self.config.hidden_size
-        known = {"lm_decoder": (vocab_size, hidden), "lm_bias": (vocab_size,), "lm_untied_bias": (vocab_size,)}
+        known = {
+            "lm_decoder": (vocab_size, self.table_width),
+            "lm_bias": (vocab_size,),
+            "lm_untied_bias": (vocab_size,),
+        }
         known |= {"pooler.weight": (hidden, hidden), "pooler.bias": (hidden,)}
         for key, shape in known.items():
             stem, dot, suffix = key.partition(".")

@@ -60,6 +60,10 @@ def load_model(
     if dtype != "float32" and not dense.is_available():
         raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
     model = build_model(folder, encoder_only, task, partial(pack_layer, dtype=dtype))
+    embeddings = model.encoder.embeddings
+    if embeddings.projection is not None:  # in float32 always: it is small, and every layer builds on it
+        embeddings = replace(embeddings, projection=embeddings.projection.pack("float32"))
+        model = replace(model, encoder=replace(model.encoder, embeddings=embeddings))
     if isinstance(model.head, MaskedLMHead) and dtype != "float32":
         # In float32 a copy for the kernels gains nothing: one row reads the whole table anyway.
         return replace(model, head=replace(model.head, decoder=model.head.decoder.pack(dtype)))

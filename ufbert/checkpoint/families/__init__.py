@@ -17,9 +17,13 @@ __all__ = ["Family", "family_of", "find_family", "parse_config"]
 # model_type of config.json: the module of this folder that knows it. A new architecture is a module and a line.
 MODULES = {
     "bert": "bert",
+    "camembert": "camembert",
     "crammedBERT": "crammed",
     "distilbert": "distilbert",
+    "electra": "electra",
+    "roberta": "roberta",
     "ufbert": "ufbert",
+    "xlm-roberta": "xlm_roberta",
 }
 
 

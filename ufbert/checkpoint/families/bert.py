@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ...activations import HUGGING_FACE
@@ -34,14 +35,14 @@ def read(top: Options, task: str) -> ModelConfig:
     )
 
 
-def read_encoder(top: Options) -> dict[str, Any]:
-    """Read everything but the feed-forward layers."""
+def read_encoder(top: Options, keys: Mapping[str, tuple[str, Any]] = KEYS) -> dict[str, Any]:
+    """Read the fields of `keys`, the heads' settings, and refuse what only some checkpoints of BERT's kind have."""
     top.refuse_unless("position_embedding_type", ("absolute", None), "absolute")
     top.refuse_unless("is_decoder", (False, None), False)
     top.refuse_unless("add_cross_attention", (False, None), False)
     top.number("layer_norm_eps", 1e-12)
     top.flag("tie_word_embeddings", True)
-    fields = read_keys(top, KEYS)
+    fields = read_keys(top, keys)
     head = ClassificationHeadConfig("zero_index", True, fields["hidden_size"], "tanh")
     return fields | labels(top) | {"classification_head": head}
 
