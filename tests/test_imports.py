@@ -11,7 +11,7 @@ PACKAGE = Path(ufbert.__file__).parent
 RANKS = [
     {"errors", "_cmm", "_dense"},
     {"checks"},
-    {"activations", "isa"},
+    {"activations", "isa", "int8"},
     {"reference"},
     {"config", "threads", "batch"},
     {"leaf", "paths"},

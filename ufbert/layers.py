@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from . import dense, reference
 from .activations import TABLE
 from .batch import Batch
 from .dense import FusedLayer, Linear
+from .int8 import Int8Matrix
 
 __all__ = [
     "Embeddings",
@@ -51,7 +52,7 @@ class Norm:
 class Embeddings:
     """Sum of the tables' rows, then a norm and a projection to the layers' width; all but `word` may be None."""
 
-    word: Floats  # (vocab_size, E), where E is H without a projection
+    word: NDArray[np.floating[Any]] | Int8Matrix  # (vocab_size, E), where E is H without a projection
     position: Floats | None  # (max_position_embeddings, E)
     token_type: Floats | None  # (type_vocab_size, E)
     norm: Norm | None

@@ -12,6 +12,7 @@ from ..config import ModelConfig
 from ..encoder import Encoder, Model
 from ..errors import CheckpointError
 from ..heads import MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
+from ..int8 import Int8Matrix
 from ..layers import (
     Embeddings,
     EncoderLayer,
@@ -94,12 +95,11 @@ class Source:
 
     def embeddings(self) -> Embeddings:
         config, width = self.config, self.table_width
-        # Rows are widened as they are looked up, so a float16 table can stay mapped, unless a decoder multiplies by it.
-        table = (config.vocab_size, width)
+        # Rows are widened as they are looked up, so a table in 8 or 16 bits can stay mapped.
         stored = "word_embeddings"
         if config.tie_word_embeddings and not self.has(stored) and self.has("lm_decoder"):
             stored = "lm_decoder"  # tied, the two are one tensor, under either name
-        word = self.tensors.take(self.name(stored), table, keep_float16=config.task != "masked-lm")
+        word = self.tensors.take_table(self.name(stored), (config.vocab_size, width))
         token_type = None
         if config.type_vocab_size:
             token_type = self.tensor("token_type_embeddings", (config.type_vocab_size, width))
@@ -195,7 +195,8 @@ class Source:
         if config.lm_transform:
             dense = self.linear("lm_dense", width, config.hidden_size, config.linear_bias)
             norm = self.norm("lm_norm", width=width)
-        weight, bias = encoder.embeddings.word, None
+        table = encoder.embeddings.word
+        weight, bias = table[:] if isinstance(table, Int8Matrix) else table, None
         if config.tie_word_embeddings:
             self.check_tied("word_embeddings", "lm_decoder")
             self.check_tied("lm_bias", "lm_untied_bias")

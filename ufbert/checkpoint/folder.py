@@ -9,11 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..errors import CheckpointError, shown
 from .families import find_family
-from .tensors import Tensor, Tensors, write_tensors
+from .tensors import Stored, Tensor, Tensors, write_tensors
 from .writing import check_regular, unreadable
 
 __all__ = ["INDEX", "TRANSFORMER_SETTINGS", "WEIGHTS", "ModelFolder", "Module"]
@@ -202,9 +200,9 @@ class ModelFolder:
     def copy_to(
         self,
         target: Path,
-        transformer: Mapping[str, tuple[str, np.ndarray]],
+        transformer: Stored,
         config: Mapping[str, Any] | None = None,
-        encode: Callable[[Tensor], tuple[str, np.ndarray]] = Tensor.stored,
+        encode: Callable[[Tensor], Stored] = Tensor.stored,
     ) -> None:
         """Write this folder anew, all its modules, with other weights of the transformer.
 
@@ -217,7 +215,7 @@ class ModelFolder:
         config : mapping, optional
             The transformer's ``config.json``; by default as it is.
         encode : callable, optional
-            Gives the other modules' tensors their dtype and values; by default as they are.
+            Gives the other modules' tensors their names, dtypes and values; by default as they are.
         """
         self._copy_settings(target)
         place = target
@@ -230,8 +228,7 @@ class ModelFolder:
                 place = target / path
             elif module.has(WEIGHTS) or module.has(INDEX):
                 tensors = Tensors(module.weight_files())
-                encoded = {name: encode(tensors.tensor(name)) for name in sorted(tensors.names())}
-                write_tensors(target / path / WEIGHTS, encoded)
+                write_tensors(target / path / WEIGHTS, tensors.encoded(encode))
         write_tensors(place / WEIGHTS, transformer)
         if config is not None:
             _write_config(place, config)

@@ -1,4 +1,4 @@
-"""Safetensors files as float32 arrays: mapped where the dtype allows, F16 and BF16 widened.
+"""Safetensors files as float32 arrays: mapped where the dtype allows, F16, BF16 and I8 widened.
 
 The ``safetensors`` library validates a file (sizes, offsets, overlaps, dtypes); the arrays are then views of a map of
 it, which processes on one machine share.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,32 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError, InputError, shown
+from ..int8 import Int8Matrix
 from ..reference import narrow_bfloat16, widen_bfloat16
 from .writing import check_regular
 
-__all__ = ["Tensor", "Tensors", "encoded", "narrow_bfloat16", "widen_bfloat16", "write_tensors"]
+__all__ = [
+    "SCALE",
+    "Stored",
+    "Table",
+    "Tensor",
+    "Tensors",
+    "encoded",
+    "narrow_bfloat16",
+    "widen_bfloat16",
+    "write_tensors",
+]
 
 _DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64}
 _OTHERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+
+
+SCALE = ".scale"
+"""Behind the name of an I8 matrix: the factors of its rows."""
+
+Table = np.ndarray | Int8Matrix
+Stored = dict[str, tuple[str, np.ndarray]]
+"""Names to dtypes, in the format's words, and values."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +54,12 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...]
     data: memoryview
+    scale: Tensor | None = None  # the factor of each row of a matrix in 8 bits
 
     @property
     def is_floating(self) -> bool:
         """Whether `float32` can be asked for."""
-        return self.dtype in _DTYPES
+        return self.dtype in _DTYPES or self.scale is not None
 
     def array(self) -> np.ndarray:
         """Return it in its own dtype (BF16 as uint16), a view of the file."""
@@ -52,9 +72,15 @@ class Tensor:
         array: np.ndarray = np.frombuffer(self.data, dtype).reshape(self.shape)
         return array if array.flags.aligned else array.copy()
 
-    def stored(self) -> tuple[str, np.ndarray]:
-        """Return its dtype and values as they are, for `write_tensors`."""
-        return self.dtype, self.array()
+    def stored(self) -> Stored:
+        """Return it, and the scale of I8, as they are: names to dtypes and values, for `write_tensors`."""
+        return {self.name: (self.dtype, self.array()), **(self.scale.stored() if self.scale else {})}
+
+    def table(self) -> Table:
+        """Return it without a copy, if its rows can be widened as they are looked up; else as `float32`."""
+        if self.scale is not None:
+            return Int8Matrix(self.array(), self.scale.float32())
+        return self.array() if self.dtype == "F16" else self.float32()
 
     def float32(self) -> np.ndarray:
         """Return it as float32: a view of the file for F32, else a copy.
@@ -66,10 +92,12 @@ class Tensor:
         """
         if not self.is_floating:
             raise CheckpointError(
-                f"{self.file}: tensor {self.name}: expected dtype {', '.join(_DTYPES)}, found {self.dtype}; "
-                "are config.json and weights of the same model?"
+                f"{self.file}: tensor {self.name}: expected dtype {', '.join(_DTYPES)}, or I8 with a tensor "
+                f"{self.name}{SCALE}, found {self.dtype}; are config.json and weights of the same model?"
             )
         array = self.array()
+        if self.scale is not None:
+            return Int8Matrix(array, self.scale.float32())[:]
         return widen_bfloat16(array) if self.dtype == "BF16" else self.narrowed(array, np.float32)
 
     def narrowed(self, values: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
@@ -121,6 +149,9 @@ class Tensors:
                         f"{file}: tensor {shown(name)}: expected it from the index beside it, found none; copy all "
                         "files of the model anew"
                     )
+        for name in [name for name in self._tensors if name + SCALE in self._tensors]:
+            if self._tensors[name].dtype == "I8":
+                self._tensors[name] = _scaled(self._tensors[name], self._tensors.pop(name + SCALE))
         first = next(iter(files))
         self.where = first if len(files) == 1 else first.parent
         self.taken: set[str] = set()
@@ -130,7 +161,9 @@ class Tensors:
         """Take over from a base model what is not here: its names to ours; what it has besides does not matter."""
         for name, own_name in names.items():
             if name in base and own_name not in self:
-                self._tensors[own_name] = replace(base.tensor(name), name=own_name)
+                tensor = base.tensor(name)
+                scale = tensor.scale and replace(tensor.scale, name=own_name + SCALE)
+                self._tensors[own_name] = replace(tensor, name=own_name, scale=scale)
                 self.inherited.add(own_name)
 
     def __contains__(self, name: object) -> bool:
@@ -156,7 +189,7 @@ class Tensors:
             )
         return self._tensors[name]
 
-    def take(self, name: str, shape: tuple[int, ...], keep_float16: bool = False) -> np.ndarray:
+    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """Return a tensor as float32 and note that it was used.
 
         Parameters
@@ -164,17 +197,21 @@ class Tensors:
         name : str
         shape : tuple of int
             What the configuration says.
-        keep_float16 : bool
-            Leave F16 as it is, a view of the file.
 
         Raises
         ------
         CheckpointError
             If there is no such tensor, or its shape or dtype does not fit.
         """
-        tensor = self.checked(name, shape)
+        return self._taken(name, shape).float32()
+
+    def take_table(self, name: str, shape: tuple[int, ...]) -> Table:
+        """Return a table as `take` does, but without a copy if its rows can be widened as they are looked up."""
+        return self._taken(name, shape).table()
+
+    def _taken(self, name: str, shape: tuple[int, ...]) -> Tensor:
         self.taken.add(name)
-        return tensor.array() if keep_float16 and tensor.dtype == "F16" else tensor.float32()
+        return self.checked(name, shape)
 
     def checked(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Return a tensor, not yet read, if it has the shape."""
@@ -186,9 +223,13 @@ class Tensors:
             )
         return tensor
 
-    def stored(self) -> dict[str, tuple[str, np.ndarray]]:
+    def encoded(self, encode: Callable[[Tensor], Stored]) -> Stored:
+        """Return what `encode` makes of each tensor, in the order of their names, for `write_tensors`."""
+        return {key: value for name in sorted(self._tensors) for key, value in encode(self.tensor(name)).items()}
+
+    def stored(self) -> Stored:
         """Return all tensors as they are, for `write_tensors`."""
-        return {name: tensor.stored() for name, tensor in self._tensors.items()}
+        return self.encoded(Tensor.stored)
 
     def release(self) -> None:
         """Give the files' pages back to the system once they are packed; what is still used is read again."""
@@ -199,6 +240,16 @@ class Tensors:
     def unused(self) -> list[str]:
         """Names that `take` was not asked for."""
         return [name for name in self._tensors if name not in self.taken and name not in self.inherited]
+
+
+def _scaled(tensor: Tensor, scale: Tensor) -> Tensor:
+    """A matrix in 8 bits with the factors of its rows."""
+    if len(tensor.shape) != 2 or scale.shape != tensor.shape[:1] or scale.dtype != "F32":
+        raise CheckpointError(
+            f"{scale.file}: tensor {scale.name}: expected F32 of shape {tensor.shape[:1]}, a factor for each row of "
+            f"{tensor.name} {tensor.shape}, found {scale.dtype} of shape {scale.shape}; convert the model anew"
+        )
+    return replace(tensor, scale=scale)
 
 
 def encoded(name: str, values: np.ndarray, dtype: str) -> tuple[str, np.ndarray]:
@@ -218,7 +269,7 @@ def encoded(name: str, values: np.ndarray, dtype: str) -> tuple[str, np.ndarray]
     return "F16", narrow
 
 
-def write_tensors(file: Path, tensors: Mapping[str, tuple[str, np.ndarray]]) -> None:
+def write_tensors(file: Path, tensors: Stored) -> None:
     """Write a safetensors file.
 
     Parameters

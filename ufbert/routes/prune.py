@@ -13,7 +13,7 @@ import numpy as np
 from ..checkpoint.families import family_of, parse_config
 from ..checkpoint.families.ufbert import expand, kept_nodes
 from ..checkpoint.folder import ModelFolder
-from ..checkpoint.tensors import Tensors
+from ..checkpoint.tensors import SCALE, Tensors
 from ..checkpoint.writing import new_folder
 from ..config import ModelConfig
 from ..errors import CheckpointError, InputError
@@ -160,7 +160,7 @@ def _layer_tensors(tensors: Tensors, spelled: dict[str, str]) -> Iterator[tuple[
     """The tensors of a layer that have a row or column for each node, as they are stored."""
     for name in (spelled["fff_in"] + ".weight", spelled["fff_in"] + ".bias", spelled["fff_out"], spelled["fff_nodes"]):
         if name in tensors:
-            yield name, tensors.tensor(name).stored()
+            yield from tensors.tensor(name).stored().items()
 
 
 def _pruned_tensors(
@@ -171,7 +171,7 @@ def _pruned_tensors(
     if config.pruned:
         before = kept_nodes(tensors, spelled["fff_nodes"], config.num_trees, config.num_nodes)
     for name, (dtype, array) in _layer_tensors(tensors, spelled):
-        if name == spelled["fff_nodes"]:
+        if name in (spelled["fff_nodes"], spelled["fff_out"] + SCALE):  # the latter has one factor an output
             continue
         rows = array.T if name == spelled["fff_out"] else array
         rows = (rows if before is None else expand(rows, before, config.num_trees * config.num_nodes))[nodes]

@@ -12,7 +12,7 @@ from ...errors import CheckpointError, shown
 from ..options import Options
 from .family import Family
 
-__all__ = ["Family", "family_of", "find_family", "parse_config"]
+__all__ = ["IN_8_BITS", "Family", "family_of", "find_family", "parse_config", "typed"]
 
 # model_type of config.json: the module of this folder that knows it. A new architecture is a module and a line.
 MODULES = {
@@ -25,6 +25,9 @@ MODULES = {
     "ufbert": "ufbert",
     "xlm-roberta": "xlm_roberta",
 }
+
+IN_8_BITS = "ufbert-"
+"""Before the ``model_type`` of a folder with weights in 8 bits: other programs must not take them for floats."""
 
 
 @cache
@@ -43,8 +46,8 @@ def find_family(data: Mapping[str, Any]) -> Family:
         If there is none.
     """
     model_type, architecture = data.get("model_type"), _architecture(Options(data, "config.json"))
-    if isinstance(model_type, str) and model_type in MODULES:
-        return family_of(MODULES[model_type])
+    if isinstance(model_type, str) and model_type.removeprefix(IN_8_BITS) in MODULES:
+        return family_of(MODULES[model_type.removeprefix(IN_8_BITS)])
     if model_type is None:
         for family in map(family_of, MODULES.values()):
             if architecture in family.tasks:
@@ -87,3 +90,12 @@ def _architecture(top: Options) -> str | None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise top.error("architectures", "a list of names", names)
     return names[0] if names else None
+
+
+def typed(data: Mapping[str, Any], in_8_bits: bool) -> dict[str, Any]:
+    """Return a ``config.json`` with the ``model_type`` that it has with weights in 8 bits, or in more."""
+    family = find_family(data)
+    names = [name for name, module in MODULES.items() if family_of(module) is family]
+    plain = str(data.get("model_type", names[0])).removeprefix(IN_8_BITS)
+    is_ours = plain in ("ufbert", "crammedBERT")  # which no other program reads by itself
+    return {**data, "model_type": IN_8_BITS + plain if in_8_bits and not is_ours else plain}
