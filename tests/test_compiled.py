@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ufbert import InputError, cmm, dense, layers
 from ufbert.batch import Batch
-from ufbert.checkpoint.pack import pack_layer
+from ufbert.checkpoint.pack import fuse
 
 each_isa = pytest.mark.parametrize("isa", cmm.supported_isas())
 pytestmark = pytest.mark.skipif(not dense.is_available(), reason="built without kernels")
@@ -37,7 +37,7 @@ def random_layer(rng, heads, size, inner, dtype, position, depth=None, bias=True
         return (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
 
     def linear(out, into, activation=None):
-        return layers.Linear(array(out, into), array(out) if bias else None, activation)
+        return layers.Linear(array(out, into), array(out) if bias else None, activation, dtype)
 
     def norm():
         return layers.Norm("layer_norm", 1 + array(width), array(width), 1e-5)
@@ -47,9 +47,9 @@ def random_layer(rng, heads, size, inner, dtype, position, depth=None, bias=True
         feed_forward = layers.FeedForward(linear(inner, width, "gelu"), linear(width, inner))
     else:
         nodes = 2 ** (depth + 1) - 1
-        trees = layers.Trees(array(inner, nodes, width), array(inner, nodes), array(inner, nodes, width), depth, "gelu")
+        trees = cmm.PackedFFF(array(inner, nodes, width), array(inner, nodes), array(inner, nodes, width), depth)
         feed_forward = layers.FastFeedForward(trees, array(width) if bias else None)
-    return pack_layer(layers.EncoderLayer(attention, feed_forward, norm(), norm(), position), dtype)
+    return fuse(layers.EncoderLayer(attention, feed_forward, norm(), norm(), position))
 
 
 @each_isa
@@ -122,7 +122,7 @@ def test_what_cannot_be_compiled_runs_in_parts():
     rng = np.random.default_rng(0)
     layer = random_layer(rng, 2, 8, 10, "float32", "post")
     scale = layers.Norm("rms_norm", np.ones(16, np.float32), None, 1e-5)
-    other = pack_layer(layers.EncoderLayer(layer.attention, layer.feed_forward, scale, scale, "pre"), "float32")
+    other = fuse(layers.EncoderLayer(layer.attention, layer.feed_forward, scale, scale, "pre"))
     assert other.fused is None and "in parts: rms_norm has no kernel" in repr(other)
     x, batch = rng.standard_normal((7, 16)).astype(np.float32), random_batch(rng, [3, 4])
     np.testing.assert_array_equal(other(x, batch), other.in_parts(x, batch))

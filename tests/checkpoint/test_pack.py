@@ -8,7 +8,7 @@ import ufbert
 from ufbert import InputError, dense
 from ufbert.checkpoint.build import build_model
 from ufbert.checkpoint.folder import ModelFolder
-from ufbert.checkpoint.pack import pack_layer
+from ufbert.checkpoint.pack import pack
 
 IDS = np.array([[2, 5, 6, 7, 8, 3], [2, 30, 31, 32, 33, 3]])
 compiled = pytest.mark.skipif(not dense.is_available(), reason="built without kernels")
@@ -54,10 +54,10 @@ def test_what_the_kernels_cannot_do_runs_in_parts_and_says_why(tmp_path, folder,
     assert f"in parts: {reason}" in repr(model.encoder.layers[0])
 
 
-def test_a_layer_is_packed_once(tmp_path):
+def test_what_is_packed_stays_as_it_is(tmp_path):
     layer = ufbert.load(write_bert(tmp_path)).encoder.layers[0]
-    again = pack_layer(layer, "float32")
-    assert again.attention.query_key_value is layer.attention.query_key_value
+    linear = layer.attention.query_key_value
+    assert pack(linear, "float32") is linear
 
 
 def test_unknown_precisions_are_refused(tmp_path):

@@ -31,11 +31,11 @@ from .tensors import Tensors
 
 __all__ = ["build_model"]
 
-Finish = Callable[[EncoderLayer], EncoderLayer]
+Finish = Callable[[Any], Any]
 
 
 def build_model(
-    folder: ModelFolder, encoder_only: bool = False, task: str | None = None, finish: Finish | None = None
+    folder: ModelFolder, encoder_only: bool = False, task: str | None = None, finish: Finish = lambda part: part
 ) -> Model:
     """Read a model whose layers are plain arrays, which NumPy multiplies.
 
@@ -47,7 +47,8 @@ def build_model(
     task : str, optional
         What a ``config.json`` without ``architectures`` is taken for; by default a bare encoder.
     finish : callable, optional
-        What becomes of each encoder layer as soon as it is read, so that only one is held twice.
+        What takes the place of each `Linear` and `Trees` in the encoder layers as soon as it is read, so that only one
+        of them is held twice.
 
     Returns
     -------
@@ -60,8 +61,8 @@ def build_model(
         If a file, a tensor or an option is missing, faulty or unknown.
     """
     config = parse_config(folder.read_json("config.json"), encoder_only, task)
-    source = Source(config, folder.tensors())
-    model = source.model(not encoder_only, finish or (lambda layer: layer))
+    source = Source(config, folder.tensors(), finish)
+    model = source.model(with_pooler=not encoder_only)
     source.check_unused(encoder_only)
     source.tensors.release()
     return model
@@ -70,18 +71,18 @@ def build_model(
 class Source:
     """Builds the parts of a model from named tensors, with the sizes that the configuration gives."""
 
-    def __init__(self, config: ModelConfig, tensors: Tensors) -> None:
-        self.config, self.tensors = config, tensors
+    def __init__(self, config: ModelConfig, tensors: Tensors, finish: Finish) -> None:
+        self.config, self.tensors, self.finish = config, tensors, finish
         self.family = family_of(config.family)
         self.spelling = self.family.spelling(tensors)
         self.table_width = config.embedding_size or config.hidden_size
 
-    def model(self, with_pooler: bool, finish: Finish) -> Model:
+    def model(self, with_pooler: bool) -> Model:
         config = self.config
         self.check_layer_count()
         encoder = Encoder(
             self.embeddings(),
-            tuple(finish(self.layer(index)) for index in range(config.num_hidden_layers)),
+            tuple(self.layer(index) for index in range(config.num_hidden_layers)),
             self.norm("final_norm") if config.final_norm else None,
         )
         pooler = None
@@ -138,8 +139,8 @@ class Source:
             qkv = Linear(np.concatenate(weights), np.concatenate(biases) if config.qkv_bias else None)
         output = None
         if config.output_projection:
-            output = self.linear("attention_output", hidden, hidden, config.linear_bias, index)
-        return SelfAttention(qkv, output, config.num_attention_heads, scale)
+            output = self.finish(self.linear("attention_output", hidden, hidden, config.linear_bias, index))
+        return SelfAttention(self.finish(qkv), output, config.num_attention_heads, scale)
 
     def interleaved_query_key_value(self, index: int) -> Linear:
         """Rows in the order head, (q, k, v), column of the head -> (q, k, v), head, column."""
@@ -154,9 +155,10 @@ class Source:
         config, width = self.config, self.config.intermediate_size
         gated = config.feed_forward == "gated"
         act = None if gated else config.hidden_act
-        dense_in = self.linear("feed_forward_in", width, config.hidden_size, config.linear_bias, index, act)
-        out_width = width // 2 if gated else width
-        dense_out = self.linear("feed_forward_out", config.hidden_size, out_width, config.linear_bias, index)
+        sizes = width, config.hidden_size
+        dense_in = self.finish(self.linear("feed_forward_in", *sizes, config.linear_bias, index, act))
+        sizes = config.hidden_size, width // 2 if gated else width
+        dense_out = self.finish(self.linear("feed_forward_out", *sizes, config.linear_bias, index))
         return GatedFeedForward(dense_in, dense_out, config.hidden_act) if gated else FeedForward(dense_in, dense_out)
 
     def fast_feed_forward(self, index: int) -> FastFeedForward:
@@ -171,10 +173,9 @@ class Source:
             w_in, b_in, w_out = (expand(rows, kept, trees * nodes) for rows in (w_in, b_in, w_out))
         w_out = np.ascontiguousarray(w_out)  # a node's output row becomes contiguous
         rows = (trees, nodes, hidden)
-        plain = Trees(
-            w_in.reshape(rows), b_in.reshape(trees, nodes), w_out.reshape(rows), config.depth, config.hidden_act
-        )
-        return FastFeedForward(plain, self.tensor("fff_out_bias", (hidden,), index) if config.output_bias else None)
+        weights = w_in.reshape(rows), b_in.reshape(rows[:2]), w_out.reshape(rows)
+        packed = self.finish(Trees(*weights, config.depth, config.hidden_act))
+        return FastFeedForward(packed, self.tensor("fff_out_bias", (hidden,), index) if config.output_bias else None)
 
     def head(self, encoder: Encoder, pooler: Pooler | None) -> Any:
         config, hidden = self.config, self.config.hidden_size
@@ -227,7 +228,7 @@ class Source:
         bits = [np.frombuffer(tensor.data, np.uint8) for tensor in (one, two)]
         if one.dtype != two.dtype:
             bits = [tensor.float32() for tensor in (one, two)]
-        if not np.array_equal(*bits):
+        if not np.array_equal(bits[0], bits[1]):
             raise CheckpointError(
                 f"{two.file}: tensor {two.name}: expected the values of {one.name}, which it is tied to, found others; "
                 "versions of transformers differ in which of them they use: say in config.json (tie_word_embeddings) "

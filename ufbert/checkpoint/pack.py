@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 from .. import checks, dense
 from ..cmm import PackedFFF
-from ..dense import FusedLayer
+from ..dense import FusedLayer, Linear
 from ..encoder import Model
 from ..errors import InputError
 from ..heads import MaskedLMHead
-from ..layers import EncoderLayer, FastFeedForward, FeedForward, GatedFeedForward, Trees
+from ..layers import EncoderLayer, FastFeedForward, GatedFeedForward, Trees
 from .build import build_model
 from .folder import ModelFolder
 
-__all__ = ["load", "load_model", "pack_layer"]
+__all__ = ["fuse", "load", "load_model", "pack"]
 
 
 def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
@@ -59,41 +59,37 @@ def load_model(
     checks.choice(dtype, "dtype", dense.DTYPES)
     if dtype != "float32" and not dense.is_available():
         raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
-    model = build_model(folder, encoder_only, task, partial(pack_layer, dtype=dtype))
-    embeddings = model.encoder.embeddings
+    model = build_model(folder, encoder_only, task, partial(pack, dtype=dtype))
+    embeddings, layers = model.encoder.embeddings, tuple(map(fuse, model.encoder.layers))
     if embeddings.projection is not None:  # in float32 always: it is small, and every layer builds on it
-        embeddings = replace(embeddings, projection=embeddings.projection.pack("float32"))
-        model = replace(model, encoder=replace(model.encoder, embeddings=embeddings))
+        embeddings = replace(embeddings, projection=pack(embeddings.projection, "float32"))
+    model = replace(model, encoder=replace(model.encoder, embeddings=embeddings, layers=layers))
     if isinstance(model.head, MaskedLMHead) and dtype != "float32":
         # In float32 a copy for the kernels gains nothing: one row reads the whole table anyway.
-        return replace(model, head=replace(model.head, decoder=model.head.decoder.pack(dtype)))
+        return replace(model, head=replace(model.head, decoder=pack(model.head.decoder, dtype)))
     return model
 
 
-def pack_layer(layer: EncoderLayer, dtype: str) -> EncoderLayer:
-    """Pack the parts of a layer, and fuse them if that is possible; `not_fused` of the result says why it is not."""
-    attention = layer.attention
-    output = None if attention.output is None else attention.output.pack(dtype)
-    attention = replace(attention, query_key_value=attention.query_key_value.pack(dtype), output=output)
-    packed = replace(layer, attention=attention, feed_forward=_pack_feed_forward(layer.feed_forward, dtype))
-    return _fuse(packed)
+@overload
+def pack(part: Linear, dtype: str) -> Linear: ...
+@overload
+def pack(part: Trees, dtype: str) -> PackedFFF: ...
+def pack(part: Linear | Trees, dtype: str) -> Linear | PackedFFF:
+    """Lay plain weights out for the kernels. Trees have no 8-bit kernel: "int8" gives them bfloat16."""
+    if isinstance(part, Linear):
+        return part.pack(dtype)
+    kept = "float32" if dtype == "float32" else "bfloat16"
+    return PackedFFF(part.w_in, part.b_in, part.w_out, part.depth, activation=part.activation, weight_dtype=kept)
 
 
-def _pack_feed_forward(
-    layer: FeedForward | GatedFeedForward | FastFeedForward, dtype: str
-) -> FeedForward | GatedFeedForward | FastFeedForward:
-    if isinstance(layer, FastFeedForward):
-        trees = layer.trees
-        if isinstance(trees, Trees):
-            kept = "float32" if dtype == "float32" else "bfloat16"
-            weights = (trees.w_in, trees.b_in, trees.w_out)
-            trees = PackedFFF(*weights, trees.depth, activation=trees.activation, weight_dtype=kept)
-        return replace(layer, trees=trees)
-    return replace(layer, dense_in=layer.dense_in.pack(dtype), dense_out=layer.dense_out.pack(dtype))
+def fuse(layer: EncoderLayer) -> EncoderLayer:
+    """Put one kernel in place of a layer's packed parts, if it can do what all of them do; else say why not.
 
-
-def _fuse(layer: EncoderLayer) -> EncoderLayer:
-    """One kernel in place of the parts, if it can do what all of them do."""
+    Returns
+    -------
+    EncoderLayer
+        With `fused`, or with `not_fused`.
+    """
     obstacle = _obstacle(layer)
     if obstacle:
         return replace(layer, fused=None, not_fused=obstacle)
