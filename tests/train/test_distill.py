@@ -18,10 +18,9 @@ from ufbert import SentenceEncoder
 from ufbert.checkpoint.files import ModelFolder
 from ufbert.checkpoint.tensors import Tensors
 from ufbert.errors import CheckpointError, InputError
-from ufbert.train import Bert, FastFeedForward, run
+from ufbert.train import Bert, run
 from ufbert.train.distill import Recipe, distill
 from ufbert.train.distill.corpus import Chunks
-from ufbert.train.distill.grow import grow
 from ufbert.train.distill.local import is_feed_forward
 from ufbert.train.distill.outputs import Outputs
 from ufbert.train.distill.teacher import Teacher
@@ -288,29 +287,6 @@ def test_going_on_from_a_model_of_another_shape_is_refused(teacher, corpus, stud
     wide = write_sentence_model(tmp_path / "wide", num_hidden_layers=1)
     with pytest.raises((InputError, CheckpointError)):
         distill(wide, corpus, tmp_path / "out3", SMALL, start=student)
-
-
-def test_grown_trees_split_evenly_and_explain(teacher):
-    torch.manual_seed(0)
-    layer, x = FastFeedForward(12, 2, 4, output_bias=True), torch.randn(4_000, 12)
-    y = torch.relu(x @ torch.randn(12, 30)) @ torch.randn(30, 12)
-    left = grow(layer, x, y, 1 / y.std(0))
-    explained = 1 - ((layer(x) - y) / y.std(0)).square().mean() / ((y - y.mean(0)) / y.std(0)).square().mean()
-    assert left < 0.5
-    assert explained.item() == pytest.approx(1 - left, abs=0.02)
-    leaves = np.bincount(layer.path[:, 0, -1], minlength=31)[15:]
-    assert leaves.min() > 0.5 * len(x) / 16
-
-
-def test_outputs_that_count_nothing_get_rows_of_0():
-    """A norm's weight may be exactly 0: three of MiniLM's last norm are."""
-    torch.manual_seed(0)
-    layer, x = FastFeedForward(12, 1, 3, output_bias=True), torch.randn(500, 12)
-    y, scale = torch.relu(x @ torch.randn(12, 12)), torch.ones(12)
-    scale[[2, 7]] = 0
-    grow(layer, x, y, scale)
-    assert torch.equal(layer.linear_out.weight.abs().sum(1) == 0, scale == 0)
-    assert all(torch.isfinite(parameter).all() for parameter in layer.parameters())
 
 
 def test_the_teacher_gives_the_same_on_kernels_and_in_plain_pytorch(teacher):

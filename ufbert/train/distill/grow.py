@@ -2,10 +2,14 @@
 
 Level by level, each node takes the direction of its tokens' inputs that explains most of what is left of the output
 (one step of partial least squares on whitened inputs), splits at the median, so that no leaf is dead, and writes the
-output row that fits best; what is left goes on to its children, and from one tree to the next.
+output row that fits best; what is left goes on to its children, and from one tree to the next. All nodes of a level
+that have about as many tokens are fitted at once, on any device.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,12 +17,13 @@ from torch.nn import functional
 
 from ..fast_feedforward import FastFeedForward
 
-__all__ = ["fit_node", "grow", "whitening_of"]
+__all__ = ["Fit", "fit_nodes", "grow", "nodes_of_one_size", "whitening_of"]
 
 ITERATIONS = 8  # of the power method
 SHRINKAGE = 0.02  # of the inputs' covariance towards its mean variance
 NARROWEST = 0.1  # deviation of the scores of whitened inputs: tokens that are nearly the same are not pulled apart
 RIDGE = 1.0  # in tokens: keeps the rows of nodes with few tokens small
+MOST_AT_ONCE = 2**17  # tokens of nodes that are fitted at once, padding included
 
 
 @torch.no_grad()
@@ -30,7 +35,7 @@ def grow(layer: FastFeedForward, x: Tensor, y: Tensor, scale: Tensor) -> float:
     layer : FastFeedForward
         With an output bias.
     x, y : (T, H) float32 tensors
-        Inputs and wanted outputs.
+        Inputs and wanted outputs, on the layer's device.
     scale : (H,) float32 tensor
         What an error of each output coordinate counts; what counts nothing gets rows of 0.
 
@@ -49,17 +54,19 @@ def grow(layer: FastFeedForward, x: Tensor, y: Tensor, scale: Tensor) -> float:
     shape = (layer.num_trees, layer.num_nodes, -1)
     w_in, b_in = layer.linear_in.weight.view(shape), layer.linear_in.bias.view(shape[:2])
     w_out = layer.linear_out.weight.t().view(shape)
+    for array in (w_in, b_in, w_out):
+        array.zero_()  # nodes with less than two tokens stay so
     for tree in range(layer.num_trees):
-        node = torch.zeros(len(x), dtype=torch.long)
+        node = torch.zeros(len(x), dtype=torch.long, device=x.device)
         for level in range(layer.depth + 1):
-            first = 2**level - 1
-            order = torch.argsort(node, stable=True)
-            counts = torch.bincount(node - first, minlength=first + 1).tolist()
-            for index, tokens in enumerate(order.split(counts), start=first):
-                direction, bias, row, scores = fit_node(white[tokens], rest[tokens])
-                w_in[tree, index], b_in[tree, index], w_out[tree, index] = whitening @ direction, bias, row / scale
-                rest[tokens] -= functional.gelu(scores)[:, None] * row
-                node[tokens] = 2 * index + 1 + (scores > 0)
+            right = torch.zeros_like(node)
+            for nodes, tokens, inside in nodes_of_one_size(node, 2**level - 1, 2**level):
+                fit = fit_nodes(white[tokens], rest[tokens], inside)
+                w_in[tree, nodes], b_in[tree, nodes] = fit.direction @ whitening, fit.bias
+                w_out[tree, nodes] = fit.row / scale
+                rest[tokens[inside]] -= fit.output()[inside]
+                right[tokens[inside]] = (fit.scores[inside] > 0).long()
+            node = 2 * node + 1 + right
     return float(rest.square().mean() / before)
 
 
@@ -69,27 +76,107 @@ def whitening_of(x: Tensor) -> Tensor:
     return (vectors * (eigenvalues + SHRINKAGE * eigenvalues.mean()).rsqrt()) @ vectors.t()
 
 
-def fit_node(white: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One node's whitened input direction (H,), bias (), scaled output row (H,), and its tokens' scores (T,)."""
-    width = white.shape[1]
-    if len(white) < 2:
-        return torch.zeros(width), torch.zeros(()), torch.zeros(width), torch.zeros(len(white))
-    centred = white - white.mean(0)
-    direction = torch.full((width,), width**-0.5)
+def nodes_of_one_size(
+    node: Tensor, first: int, count: int, fewest: int = 2, wanted: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Gather the tokens of nodes, so many nodes at once as have about as many tokens.
+
+    Parameters
+    ----------
+    node : (T,) int64 tensor
+        The node at which each token is.
+    first, count : int
+        The level's nodes are those from `first` on, `count` in all.
+    fewest : int
+        Nodes with fewer tokens are left out.
+    wanted : (count,) bool tensor, optional
+        Only these nodes.
+
+    Yields
+    ------
+    nodes : (m,) int64 tensor
+    tokens : (m, c) int64 tensor
+        Numbers of their tokens, and of any where a node has less than c.
+    inside : (m, c) bool tensor
+        False there.
+    """
+    order = torch.argsort(node, stable=True)
+    counts = torch.bincount(node - first, minlength=count)
+    starts = counts.cumsum(0) - counts
+    chosen = counts >= fewest if wanted is None else (counts >= fewest) & wanted
+    numbers = chosen.nonzero()[:, 0]
+    numbers = numbers[torch.argsort(counts[numbers], descending=True, stable=True)]
+    sizes, begin = counts[numbers].tolist(), 0
+    while begin < len(sizes):
+        size, end = sizes[begin], begin + 1
+        while end < len(sizes) and sizes[end] * 2 > size and (end + 1 - begin) * size <= MOST_AT_ONCE:
+            end += 1
+        group = numbers[begin:end]
+        offset = torch.arange(size, device=node.device)
+        inside = offset < counts[group, None]
+        yield first + group, order[starts[group, None] + torch.where(inside, offset, 0)], inside
+        begin = end
+
+
+@dataclass(frozen=True)
+class Fit:
+    """m nodes, each fitted to up to c tokens.
+
+    Attributes
+    ----------
+    direction : (m, H) tensor
+        Of whitened inputs.
+    bias : (m,) tensor
+    row : (m, H) tensor
+        Scaled output rows.
+    scores : (m, c) tensor
+        Of the tokens.
+    """
+
+    direction: Tensor
+    bias: Tensor
+    row: Tensor
+    scores: Tensor
+
+    def output(self) -> Tensor:
+        """What the nodes give for their tokens, scaled: (m, c, H)."""
+        return functional.gelu(self.scores)[:, :, None] * self.row[:, None]
+
+
+def fit_nodes(white: Tensor, rest: Tensor, inside: Tensor) -> Fit:
+    """Fit nodes to their tokens.
+
+    Parameters
+    ----------
+    white, rest : (m, c, H) tensors
+        Whitened inputs, and what is left of the scaled outputs.
+    inside : (m, c) bool tensor
+        False where there is no token. Each node has at least two.
+    """
+    shares, counts = inside[:, :, None].to(white.dtype), inside.sum(1)
+    rest = rest * shares
+    centred = (white - (white * shares).sum(1, keepdim=True) / counts[:, None, None]) * shares
+    direction = white.new_full((len(white), white.shape[2], 1), white.shape[2] ** -0.5)
     for _ in range(ITERATIONS):
-        output = functional.normalize(rest.t() @ (centred @ direction), dim=0)
-        direction = functional.normalize(centred.t() @ (rest @ output), dim=0)
-    scores = white @ direction
-    middle = scores.median()
-    direction = direction / (scores - middle).std().clamp(min=NARROWEST)
-    scores = white @ direction
-    bias = -scores.median()
-    best: tuple[float, int, Tensor] | None = None
-    for sign in (1, -1):  # the activation is not symmetric
-        active = functional.gelu(sign * (scores + bias))
-        row = (active @ rest) / (active.square().sum() + RIDGE)
-        gain = float((active @ rest) @ row)
-        if best is None or gain > best[0]:
-            best = gain, sign, row
-    _, sign, row = best
-    return sign * direction, sign * bias, row, sign * (scores + bias)
+        output = functional.normalize(rest.mT @ (centred @ direction), dim=1)
+        direction = functional.normalize(centred.mT @ (rest @ output), dim=1)
+    scores = (white @ direction)[:, :, 0]
+    middle = _median(scores, inside, counts)
+    deviation = (((centred @ direction)[:, :, 0].square().sum(1)) / (counts - 1)).sqrt().clamp(min=NARROWEST)
+    direction = direction[:, :, 0] / deviation[:, None]
+    scores = (white @ direction[:, :, None])[:, :, 0]
+    bias = -scores.gather(1, middle)[:, 0]
+    signs = white.new_tensor([1.0, -1.0])  # the activation is not symmetric: take the better one
+    active = functional.gelu(signs[:, None, None] * (scores + bias[:, None])) * shares[:, :, 0]  # (2, m, c)
+    explained = torch.einsum("smc,mch->smh", active, rest)
+    rows = explained / (active.square().sum(2, keepdim=True) + RIDGE)
+    gains = (explained * rows).sum(2)
+    best = (gains[1] > gains[0]).long()
+    sign, row = signs[best], rows[best, torch.arange(len(best), device=best.device)]
+    return Fit(sign[:, None] * direction, sign * bias, row, sign[:, None] * (scores + bias[:, None]))
+
+
+def _median(scores: Tensor, inside: Tensor, counts: Tensor) -> Tensor:
+    """Where each node's median is, the lower of two: (m, c) -> (m, 1)."""
+    order = torch.where(inside, scores, torch.inf).argsort(1)
+    return order.gather(1, (counts[:, None] - 1) // 2)

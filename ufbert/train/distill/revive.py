@@ -6,7 +6,7 @@ the decision that `grow` would give it, and its dead side a copy of the living o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..bert import Bert
 from ..fast_feedforward import FastFeedForward
 from .corpus import Chunks, TextBatch
-from .grow import fit_node, whitening_of
+from .grow import fit_nodes, nodes_of_one_size, whitening_of
 from .teacher import Teacher
 
 __all__ = ["add_trees", "revive", "revive_layers"]
@@ -109,33 +109,48 @@ def revive(layer: FastFeedForward, x: Tensor, missing: Tensor, factors: Tensor) 
     white = x @ whitening
     changed = 0
     for tree in range(layer.num_trees):
-        node = torch.zeros(len(x), dtype=torch.long)
+        arrays = w_in[tree], b_in[tree], w_out[tree]
+        node = torch.zeros(len(x), dtype=torch.long, device=x.device)
         for level in range(layer.depth):
             scores = (x * w_in[tree, node]).sum(1) + b_in[tree, node]
-            for index, tokens, dead in _one_sided(node, scores, level):
-                old = functional.gelu(scores[tokens])[:, None] * (w_out[tree, index] * factors)
+            first, count = 2**level - 1, 2**level
+            one_sided, dead = _one_sided(node - first, scores, count)
+            for nodes, tokens, inside in nodes_of_one_size(node, first, count, FEWEST, one_sided):
+                old = functional.gelu(scores[tokens])[:, :, None] * (w_out[tree, nodes] * factors)[:, None]
                 wanted = missing[tokens] + old
-                direction, bias, row, new = fit_node(white[tokens], wanted)
-                wanted -= functional.gelu(new)[:, None] * row
-                if wanted.square().sum() >= missing[tokens].square().sum():
-                    continue  # a neuron that is active for all tokens can be worth more than a decision
-                w_in[tree, index], b_in[tree, index], w_out[tree, index] = whitening @ direction, bias, row / factors
-                missing[tokens], scores[tokens] = wanted, new
-                living = 4 * index + 3 - dead
-                for below in range(layer.depth - level):  # one level of the subtrees after another
-                    source, target = ((side + 1) * 2**below - 1 for side in (living, dead))
-                    for array in (w_in, b_in, w_out):
-                        array[tree, target : target + 2**below] = array[tree, source : source + 2**below]
-                changed += 1
+                fit = fit_nodes(white[tokens], wanted, inside)
+                left = wanted - fit.output()
+                # A neuron that is active for all tokens can be worth more than a decision.
+                better = _error(left, inside) < _error(missing[tokens], inside)
+                chosen, its = nodes[better], inside[better]
+                new = fit.direction[better] @ whitening, fit.bias[better], fit.row[better] / factors
+                for array, values in zip(arrays, new, strict=True):
+                    array[chosen] = values
+                changed_tokens = tokens[better][its]
+                missing[changed_tokens], scores[changed_tokens] = left[better][its], fit.scores[better][its]
+                _copy_living(arrays, chosen, dead[chosen - first], layer.depth - level)
+                changed += len(chosen)
             node = 2 * node + 1 + (scores > 0)
     return changed
 
 
-def _one_sided(node: Tensor, scores: Tensor, level: int) -> Iterable[tuple[int, Tensor, int]]:
-    """Of the nodes of a level those with a dead side: index, positions of their tokens, index of the dead child."""
-    first = 2**level - 1
-    counts = torch.bincount(node - first, minlength=first + 1).tolist()
-    for index, tokens in enumerate(torch.argsort(node, stable=True).split(counts), start=first):
-        right = int((scores[tokens] > 0).sum())
-        if len(tokens) >= FEWEST and min(right, len(tokens) - right) <= DEAD * len(tokens):
-            yield index, tokens, 2 * index + (1 if 2 * right > len(tokens) else 2)
+def _one_sided(node: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Of the nodes of a level: which have a dead side, and whether that is the right one, (count,) each."""
+    tokens = torch.bincount(node, minlength=count)
+    right = torch.bincount(node[scores > 0], minlength=count)
+    return torch.minimum(right, tokens - right) <= DEAD * tokens, 2 * right <= tokens
+
+
+def _error(missing: Tensor, inside: Tensor) -> Tensor:
+    return (missing.square().sum(2) * inside).sum(1)
+
+
+def _copy_living(arrays: tuple[Tensor, Tensor, Tensor], nodes: Tensor, right_is_dead: Tensor, levels: int) -> None:
+    """Give the dead side of nodes what is on their living side, one level of the subtrees after another."""
+    dead = 2 * nodes + 1 + right_is_dead.long()
+    living = 4 * nodes + 3 - dead
+    for below in range(levels):
+        offset = torch.arange(2**below, device=nodes.device)
+        source, target = (((side + 1) * 2**below - 1)[:, None] + offset for side in (living, dead))
+        for array in arrays:
+            array[target] = array[source]
