@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from ufbert import isa
 from ufbert.checkpoint.tensors import write_tensors
 
 os.environ["PYTHONSAFEPATH"] = "1"  # subprocesses import what is installed, not the folder they start in
+settings.register_profile("ci", derandomize=True, deadline=None)  # the same examples in every run
+settings.register_profile("nightly", max_examples=2_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 GOLDEN = Path(__file__).parent / "golden"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz.,!?", "##a", "##b", "the", "cat"]

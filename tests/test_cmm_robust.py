@@ -157,11 +157,13 @@ assert grown < 2_000_000, f"{grown} bytes more after 3000 calls"
 """
 
 
+@pytest.mark.memory
 def test_thousands_of_calls_leak_nothing():
     assert os.path.exists("/proc/self/statm"), "this test reads Linux's /proc"
     subprocess.run([sys.executable, "-c", LEAK], check=True, timeout=120)
 
 
+@pytest.mark.memory
 def test_zeros_of_the_gradients_are_not_touched():
     """A layer of 50 MB and one token: only the visited rows' pages become resident."""
     code = """

@@ -93,6 +93,7 @@ def test_fork_after_use(model):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.memory
 def test_memory_does_not_grow_with_calls(tmp_path):
     model = ufbert.load(write_bert(tmp_path / "model"))
     ids = np.arange(5, 25).reshape(4, 5)

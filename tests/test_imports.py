@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import ufbert
 
 PACKAGE = Path(ufbert.__file__).parent
@@ -38,42 +40,72 @@ FENCED = {
     "train": {"torch", "matplotlib"},
 }
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
-# Inside one rank, and inside a folder, imports follow the order of the data's path.
-ALLOWED = {("heads", "layers"), ("__init__", "cli"), ("cli", "__init__")}
+# Inside one rank imports follow the order of the data's path.
+ALLOWED = {("heads", "layers"), ("cli", "__init__")}
 
 
-def imports(file):
-    """Modules of the package that a file imports, by their first name, and foreign ones."""
-    parts = file.relative_to(PACKAGE).with_suffix("").parts
-    for node in ast.walk(ast.parse(file.read_text())):
+MODULES = {
+    ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): file
+    for kind in ("*.py", "*.pyx")
+    for file in PACKAGE.rglob(kind)
+}
+
+
+def imports(module):
+    """Modules of the package that a module imports, anywhere in it, and first names of foreign ones."""
+    file, own, foreign = MODULES[module], set(), set()
+    folder = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(file.read_text())) if file.suffix == ".py" else ():
         if isinstance(node, ast.Import):
-            yield from ((None, alias.name.split(".")[0]) for alias in node.names)
+            foreign |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield None, node.module.split(".")[0]
-        elif isinstance(node, ast.ImportFrom) and len(parts) - node.level == 0:
-            names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-            yield from ((name if name in RANK else "__init__", None) for name in names)
+            foreign.add(node.module.split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            source = ".".join(folder[: len(folder) - node.level + 1] + ([node.module] if node.module else []))
+            own |= {name if (name := f"{source}.{alias.name}") in MODULES else source for alias in node.names}
+    return own, foreign
+
+
+def place(module):
+    """The name that has a rank: a module's of the package, or its sub-package's."""
+    return module.split(".")[1] if "." in module else "__init__"
 
 
 def test_every_module_has_a_rank_and_imports_only_from_lower_ones():
-    for file in PACKAGE.rglob("*.py"):
-        own = file.relative_to(PACKAGE).with_suffix("").parts[0]
+    for module in MODULES:
+        own = place(module)
         assert own in RANK, f"{own}: give it a rank"
-        for internal, foreign in imports(file):
-            assert foreign not in HEAVY - FENCED.get(own, set()), f"{file}: imports {foreign}"
-            if internal is not None and internal != own and (own, internal) not in ALLOWED:
-                assert RANK[internal] < RANK[own], f"{file}: imports {internal}, which is not below it"
+        internal, foreign = imports(module)
+        assert not foreign & (HEAVY - FENCED.get(own, set())), f"{module}: imports {foreign}"
+        for other in map(place, internal):
+            assert other == own or (own, other) in ALLOWED or RANK[other] < RANK[own], f"{module}: imports {other}"
 
 
-def test_import_is_cheap_and_leaves_heavy_packages_alone():
-    code = (
-        "import numpy, sys, time; start = time.perf_counter(); import ufbert; "
-        "print(time.perf_counter() - start, *{name.split('.')[0] for name in sys.modules})"
-    )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
-    seconds = min(float(run.stdout.split()[0]) for run in runs)
-    assert seconds < 0.15
-    assert not HEAVY & set(runs[0].stdout.split()[1:])
+def test_no_module_imports_itself_by_way_of_others():
+    below = {module: imports(module)[0] for module in MODULES}
+    while free := {module for module in below if not below[module] & below.keys()}:
+        below = {module: others for module, others in below.items() if module not in free}
+    assert not below, f"in a circle, or above one: {sorted(below)}"
+
+
+def test_no_file_is_too_long_to_be_read_in_one_sitting():
+    files = [file for file in PACKAGE.rglob("*") if file.suffix in {".py", ".pyx", ".pyi", ".pxd", ".h"}]
+    sources = [file for file in PACKAGE.rglob("*.c") if file.with_suffix(".pyx") not in files]
+    lengths = {str(file): len(file.read_text().splitlines()) for file in files + sources}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+@pytest.mark.timing
+def test_import_is_cheap():
+    code = "import numpy, time; start = time.process_time(); import ufbert; print(time.process_time() - start)"
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True) for _ in range(3)]
+    assert min(float(run.stdout) for run in runs) < 0.15
+
+
+def test_import_leaves_heavy_packages_alone():
+    code = "import sys, ufbert; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "numpy" in loaded and not HEAVY & set(loaded)
 
 
 def test_glue_scores_without_torch():
