@@ -17,7 +17,9 @@ from ufbert.checkpoint.tensors import narrow_bfloat16, widen_bfloat16, write_ten
 IDS = np.array([[2, 5, 6, 7, 3]])
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0), ("float16", 0.02), ("bfloat16", 0.15)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 0), ("float16", 0.02), ("bfloat16", 0.15), ("int8", 0.15)]
+)
 def test_converted_models_compute_the_same(bert_folder, tmp_path, dtype, tolerance):
     target = ufbert.convert(bert_folder, tmp_path / "new" / "model", dtype)
     expected = ufbert.load(bert_folder)(IDS).last_hidden_state

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from . import checks
-from .checkpoint.families import typed
+from .checkpoint.families import retyped
 from .checkpoint.folder import ModelFolder
 from .checkpoint.pack import load
 from .checkpoint.sentence import load_sentence_model
@@ -53,7 +53,7 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtyp
     checks.choice(dtype, "dtype", DTYPES)
     _load(folder)  # a model that this package cannot read is not worth having
     transformer = folder.transformer()
-    config = typed(transformer.read_json("config.json"), in_8_bits=dtype == "int8")
+    config = retyped(transformer.read_json("config.json"), in_8_bits=dtype == "int8")
     tensors = transformer.tensors().encoded(partial(_encode, dtype=dtype))
     with new_folder(target) as complete:
         others = "float16" if dtype == "int8" else dtype

@@ -1,7 +1,8 @@
 """Copy a model folder with its weights in another precision.
 
 The new folder has the same settings and one file of weights. float16 and
-bfloat16 halve the file. Any model folder that ufbert can run can be copied.
+bfloat16 halve a float32 file, int8 makes it a quarter (only ufbert reads
+that). Any model folder that ufbert can run can be copied.
 
   ufbert convert FOLDER NEW_FOLDER --dtype float16
 """

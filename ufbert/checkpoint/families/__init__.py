@@ -12,7 +12,7 @@ from ...errors import CheckpointError, shown
 from ..options import Options
 from .family import Family
 
-__all__ = ["IN_8_BITS", "Family", "family_of", "find_family", "parse_config", "typed"]
+__all__ = ["IN_8_BITS", "Family", "family_of", "find_family", "parse_config", "retyped"]
 
 # model_type of config.json: the module of this folder that knows it. A new architecture is a module and a line.
 MODULES = {
@@ -45,13 +45,18 @@ def find_family(data: Mapping[str, Any]) -> Family:
     CheckpointError
         If there is none.
     """
+    return family_of(MODULES[_model_type(data)])
+
+
+def _model_type(data: Mapping[str, Any]) -> str:
+    """A key of `MODULES`."""
     model_type, architecture = data.get("model_type"), _architecture(Options(data, "config.json"))
     if isinstance(model_type, str) and model_type.removeprefix(IN_8_BITS) in MODULES:
-        return family_of(MODULES[model_type.removeprefix(IN_8_BITS)])
+        return model_type.removeprefix(IN_8_BITS)
     if model_type is None:
-        for family in map(family_of, MODULES.values()):
-            if architecture in family.tasks:
-                return family
+        for name, module in MODULES.items():
+            if architecture in family_of(module).tasks:
+                return name
     raise CheckpointError(
         f"config.json: model_type: expected one of {', '.join(MODULES)}, found {shown(model_type)} "
         f"(architecture {architecture}); ufbert supports no other architectures"
@@ -92,10 +97,9 @@ def _architecture(top: Options) -> str | None:
     return names[0] if names else None
 
 
-def typed(data: Mapping[str, Any], in_8_bits: bool) -> dict[str, Any]:
-    """Return a ``config.json`` with the ``model_type`` that it has with weights in 8 bits, or in more."""
-    family = find_family(data)
-    names = [name for name, module in MODULES.items() if family_of(module) is family]
-    plain = str(data.get("model_type", names[0])).removeprefix(IN_8_BITS)
-    is_ours = plain in ("ufbert", "crammedBERT")  # which no other program reads by itself
-    return {**data, "model_type": IN_8_BITS + plain if in_8_bits and not is_ours else plain}
+def retyped(data: Mapping[str, Any], in_8_bits: bool) -> dict[str, Any]:
+    """Return a ``config.json`` with the ``model_type`` that goes with weights in 8 bits, or with more."""
+    model_type = _model_type(data)
+    if in_8_bits and model_type not in ("ufbert", "crammedBERT"):  # which no other program takes for its own
+        return {**data, "model_type": IN_8_BITS + model_type}
+    return {**data, "model_type": model_type} if "model_type" in data else dict(data)
