@@ -94,6 +94,13 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--batch-tokens", type=positive, metavar="N", help="tokens of one step (default: 4096)")
     group.add_argument("--max-length", type=positive, metavar="N", help="longest text, in tokens (default: 128)")
+    group.add_argument("--joined", type=float, metavar="SHARE", help="of texts that others follow (default: 0.03)")
+    group.add_argument(
+        "--cropped", type=float, metavar="SHARE", help="on a GPU: of texts cut at the front (default: 0)"
+    )
+    group.add_argument(
+        "--noisy", type=float, metavar="SHARE", help="on a GPU: of texts with some random tokens (default: 0)"
+    )
     group.add_argument(
         "--chunks",
         type=int,

@@ -20,6 +20,7 @@ from .end_to_end import train_model
 from .folder import write_student
 from .local import start_layers, train_layers
 from .outputs import Outputs
+from .packed import can_pack, train_packed
 from .recipe import Recipe
 from .revive import add_trees
 from .state import State
@@ -106,7 +107,10 @@ def _train(state: State, student: Bert, teacher: Teacher, texts: Chunks, outputs
         train_layers(state, student, teacher, texts)
         state.enter("end_to_end", student)
     if state.stage == "end_to_end":
-        train_model(state, student, outputs)
+        if can_pack(state, student, outputs):
+            train_packed(state, student, teacher, texts)
+        else:
+            train_model(state, student, outputs)
         state.trained = state.tokens
         state.enter("done", student)
     facts = {

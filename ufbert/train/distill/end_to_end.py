@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,59 +15,34 @@ from .outputs import Outputs
 from .state import State, adam, normalised_error, set_rates
 from .teacher import Teacher
 
-__all__ = ["PlainStepper", "Stepper", "optimizer_of", "train_model"]
+__all__ = ["optimizer_of", "train_model", "write_entry"]
 
 LOG_EVERY = 20  # steps
 
 
-class Stepper(Protocol):
-    """Makes the steps of this stage; a device may have one of its own, see `_stepper`."""
-
-    optimizer: torch.optim.Optimizer
-
-    def step(self, batch: TextBatch, done: float) -> Tensor:
-        """Train on a batch.
-
-        Parameters
-        ----------
-        batch : TextBatch
-        done : float
-            Share of the stage that is over, which learning rates follow.
-
-        Returns
-        -------
-        (3,) float32 tensor
-            Loss, error of the last hidden state and mean cosine. A device need not have computed them yet.
-        """
-
-    def finish(self) -> None:
-        """Bring the module's parameters and the optimizer's moments up to date: before each save, and at the end."""
-
-
 def train_model(state: State, student: Bert, outputs: Outputs) -> None:
-    """Train on one chunk of texts after another."""
-    recipe = state.recipe
-    stepper = _stepper(state, student, outputs.teacher)
+    """Train on one chunk of texts after another, in PyTorch's own operations."""
+    recipe, optimizer = state.recipe, optimizer_of(state, student)
     recent: list[Tensor] = []
     with tqdm(total=recipe.tokens, initial=state.tokens, desc="end to end", unit="tok", unit_scale=True) as bar:
         while state.done(recipe.tokens) < 1:
             for batch in outputs.chunk(state.chunk, state.batch):
-                recent.append(stepper.step(batch, state.done(recipe.tokens)))
+                set_rates(optimizer, state.done(recipe.tokens))
+                recent.append(_step(state, student, outputs.teacher, optimizer, batch))
                 state.batch += 1
                 state.tokens += batch.num_tokens
                 bar.update(batch.num_tokens)
                 if len(recent) == LOG_EVERY:
-                    _write(state, bar, recent)
+                    write_entry(state, bar, *torch.stack(recent).double().mean(0).tolist())
+                    recent.clear()
                 if state.is_due():
                     state.finite(float(torch.stack(recent).sum()) if recent else 0.0)
-                    stepper.finish()
-                    state.save(student, stepper.optimizer)
+                    state.save(student, optimizer)
                 if state.done(recipe.tokens) >= 1:
                     break
             else:
                 state.chunk, state.batch = state.chunk + 1, 0
     state.finite(float(torch.stack(recent).sum()) if recent else 0.0)
-    stepper.finish()
 
 
 def optimizer_of(state: State, student: Bert) -> torch.optim.Optimizer:
@@ -86,40 +59,32 @@ def optimizer_of(state: State, student: Bert) -> torch.optim.Optimizer:
     return optimizer
 
 
-class PlainStepper:
-    """Steps in PyTorch's own operations, on any device."""
-
-    def __init__(self, state: State, student: Bert, teacher: Teacher) -> None:
-        self.state, self.student, self.teacher = state, student, teacher
-        self.optimizer = optimizer_of(state, student)
-
-    def step(self, batch: TextBatch, done: float) -> Tensor:
-        """Train on a batch; see `Stepper`."""
-        recipe, state = self.state.recipe, self.state
-        wanted = self.teacher(batch, inputs=False).outputs if batch.outputs is None else list(batch.outputs)
-        set_rates(self.optimizer, done)
-        state.seed_step()
-        with mixed_precision(device=state.device):
-            outputs = [hidden.float() for hidden in _hidden_states(self.student, batch)]
-        errors = [normalised_error(*pair, scale) for *pair, scale in zip(outputs, wanted, state.scale, strict=True)]
-        ours, theirs = (batch.pool(hidden[-1], self.teacher.pooling) for hidden in (outputs, wanted))
-        cosine = functional.cosine_similarity(ours, theirs).mean()
-        loss = errors[-1] + recipe.cosine_weight * (1 - cosine)
-        if len(errors) > 1:
-            loss = loss + recipe.layer_weight * torch.stack(errors[:-1]).mean()
-        state.guarded(loss.detach())
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return torch.stack([loss, errors[-1], cosine]).detach()
-
-    def finish(self) -> None:
-        """Do nothing: the module is always up to date."""
+def write_entry(state: State, bar: tqdm, loss: float, error: float, cosine: float) -> None:
+    """Log the means of recent steps."""
+    state.finite(loss)
+    entry = {"tokens": state.tokens, "loss": loss, "r2": 1 - error, "cosine": cosine}
+    state.log.append({"stage": "end_to_end", **{key: round(value, 5) for key, value in entry.items()}})
+    bar.set_postfix(loss=f"{loss:.4f}", r2=f"{1 - error:.4f}", cosine=f"{cosine:.4f}")
 
 
-def _stepper(state: State, student: Bert, teacher: Teacher) -> Stepper:
-    """Choose who makes the steps: the one place that knows what a device can do better."""
-    return PlainStepper(state, student, teacher)
+def _step(state: State, student: Bert, teacher: Teacher, optimizer: torch.optim.Optimizer, batch: TextBatch) -> Tensor:
+    """Train on a batch; return loss, error of the last hidden state and mean cosine, on the device."""
+    recipe = state.recipe
+    wanted = teacher(batch, inputs=False).outputs if batch.outputs is None else list(batch.outputs)
+    state.seed_step()
+    with mixed_precision(device=state.device):
+        outputs = [hidden.float() for hidden in _hidden_states(student, batch)]
+    errors = [normalised_error(*pair, scale) for *pair, scale in zip(outputs, wanted, state.scale, strict=True)]
+    ours, theirs = (batch.pool(hidden[-1], teacher.pooling) for hidden in (outputs, wanted))
+    cosine = functional.cosine_similarity(ours, theirs).mean()
+    loss = errors[-1] + recipe.cosine_weight * (1 - cosine)
+    if len(errors) > 1:
+        loss = loss + recipe.layer_weight * torch.stack(errors[:-1]).mean()
+    state.guarded(loss.detach())
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return torch.stack([loss, errors[-1], cosine]).detach()
 
 
 def _hidden_states(student: Bert, batch: TextBatch) -> list[Tensor]:
@@ -129,13 +94,3 @@ def _hidden_states(student: Bert, batch: TextBatch) -> list[Tensor]:
         x = layer(x, batch.attention_mask)
         outputs.append(batch.unpadded(x))
     return outputs
-
-
-def _write(state: State, bar: tqdm, recent: list[Tensor]) -> None:
-    """Log the means of recent steps, and forget them."""
-    loss, error, cosine = torch.stack(recent).double().mean(0).tolist()
-    recent.clear()
-    state.finite(loss)
-    entry = {"tokens": state.tokens, "loss": loss, "r2": 1 - error, "cosine": cosine}
-    state.log.append({"stage": "end_to_end", **{key: round(value, 5) for key, value in entry.items()}})
-    bar.set_postfix(loss=f"{loss:.4f}", r2=f"{1 - error:.4f}", cosine=f"{cosine:.4f}")

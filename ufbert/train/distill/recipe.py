@@ -38,6 +38,8 @@ class Recipe:
         Tokens of a text, special tokens included.
     joined : float
         Share of texts that are followed by one to four more, so that longer texts occur.
+    cropped, noisy : float
+        On a GPU: shares of texts that begin at a later token, and of those some of whose tokens are drawn at random.
     local_rate, rate : float
         Adam's largest learning rate for the feed-forward layers, layer by layer and end to end.
     other_rate : float
@@ -71,6 +73,8 @@ class Recipe:
     batch_tokens: int = 4_096
     max_length: int = 128
     joined: float = 0.03
+    cropped: float = 0.0
+    noisy: float = 0.0
     local_rate: float = 3e-3
     rate: float = 1e-3
     other_rate: float = 5e-4
@@ -97,7 +101,7 @@ class Recipe:
         ):
             checks.integer(getattr(self, name), name, low, high)
         rates = ("local_rate", "rate", "other_rate", "embedding_rate")
-        for name in (*rates, "joined", "switch_cost", "cosine_weight", "layer_weight", "seconds"):
+        for name in (*rates, "joined", "cropped", "noisy", "switch_cost", "cosine_weight", "layer_weight", "seconds"):
             checks.number(getattr(self, name), name)
         if self.control is not None:
             checks.choice(self.control, "control", CONTROLS)

@@ -81,19 +81,19 @@ class Teacher:
                 f"{self.config.family} with {self.config.feed_forward}; choose the dense model"
             )
         self._encoder = self.texts.model.encoder
-        self._module = None if on_kernels else Bert.from_folder(folder).requires_grad_(False).to(device)
+        self.module = None if on_kernels else Bert.from_folder(folder).requires_grad_(False).to(device)
 
     @torch.no_grad()
     def __call__(self, batch: TextBatch, inputs: bool = True) -> Activations:
         """Run all layers and keep what flows between them."""
-        if self._module is None:
+        if self.module is None:
             traces = list(self._encoder.trace(batch.ragged, inputs))
             reads = [torch.from_numpy(trace.feed_forward_input) for trace in traces if inputs]
             return Activations(reads, [torch.from_numpy(trace.output) for trace in traces])
         reads, gives = [], []
         with self._precision():
-            x = self._module.embed(batch.input_ids)
-            for layer in self._module.layers:
+            x = self.module.embed(batch.input_ids)
+            for layer in self.module.layers:
                 x = layer.attend(x, batch.attention_mask)
                 if inputs:
                     reads.append(batch.unpadded(x).float())
@@ -104,9 +104,9 @@ class Teacher:
     @torch.no_grad()
     def feed_forward(self, index: int, x: Tensor) -> Tensor:
         """Run the feed-forward layer of an encoder layer alone: (T, H) -> (T, H)."""
-        if self._module is not None:
+        if self.module is not None:
             with self._precision():
-                return self._module.layers[index].feed_forward(x).float()
+                return self.module.layers[index].feed_forward(x).float()
         layer, zero = self._encoder.layers[index].feed_forward, np.zeros((PART, x.shape[1]), np.float32)
         return torch.cat([torch.from_numpy(layer(part.numpy(), zero[: len(part)])) for part in x.split(PART)])
 
