@@ -228,7 +228,7 @@ def test_weights_and_moments_go_there_and_back(folder, texts, student):
 def fast(monkeypatch):
     """Let the fast step train on any device."""
     monkeypatch.setattr(command, "can_pack", lambda *_: True)
-    monkeypatch.setattr(packed, "LOG_EVERY", 3)
+    monkeypatch.setattr(packed, "LOG_EVERY", 2)
 
 
 def test_a_conversion_learns_and_goes_on_after_a_kill(fast, folder, tmp_path, monkeypatch):
