@@ -27,6 +27,13 @@ def test_from_padded_keeps_what_a_head_reads(keep, tokens, unattended):
     assert (0 if batch.attended is None else (~batch.attended).sum()) == unattended
 
 
+@pytest.mark.parametrize(("keep", "row"), [("attended", [0, 1, 1, 1, 0]), ("first", [1, 1, 1, 1, 0])])
+def test_from_padded_keeps_gaps_for_distances(keep, row):
+    batch, kept = from_padded([[7, 8, 9, 10, 11], [7, 8, 9, 10, 11]], [[0, 1, 0, 1, 0], [1] * 5], None, keep, 0, True)
+    np.testing.assert_array_equal(kept, np.array([row, [1] * 5], bool))
+    assert batch.attended.sum() == 7
+
+
 def test_from_sequences_and_select():
     batch = Batch.from_sequences([[5, 6], [], [7, 8, 9]], [[0, 0], [], [0, 1, 1]])
     np.testing.assert_array_equal(batch.position_ids, [0, 1, 0, 1, 2])

@@ -127,6 +127,35 @@ def test_attention(isa, lengths, num_heads, size, masked, seed):
 
 @each_isa
 @settings(deadline=None, max_examples=30)
+@given(
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=5),
+    num_heads=st.integers(1, 3),
+    size=st.integers(1, 40),
+    room=st.integers(0, 5),
+    masked=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_attention_with_a_bias_by_distance(isa, lengths, num_heads, size, room, masked, seed):
+    cmm.use_isa(isa)
+    rng = np.random.default_rng(seed)
+    cu_seqlens = np.concatenate(([0], np.cumsum(lengths)))
+    qkv = rng.standard_normal((cu_seqlens[-1], 3 * num_heads * size)).astype(np.float32) * 2
+    reach = max(*lengths, 1) - 1 + room
+    bias = rng.standard_normal((num_heads, 2 * reach + 1)).astype(np.float32) * 3
+    attended = None
+    if masked:
+        attended = rng.random(cu_seqlens[-1]) < 0.7
+        attended[cu_seqlens[:-1][np.diff(cu_seqlens) > 0]] = True
+    arguments = (qkv, cu_seqlens, num_heads, size**-0.5, attended)
+    found = dense.attention(*arguments, bias, num_threads=1)
+    np.testing.assert_allclose(found, reference.attention(*arguments, bias), atol=3e-5)
+    np.testing.assert_array_equal(dense.attention(*arguments, bias, num_threads=3), found)
+    without = dense.attention(*arguments, np.zeros_like(bias))
+    np.testing.assert_array_equal(without, dense.attention(*arguments))
+
+
+@each_isa
+@settings(deadline=None, max_examples=30)
 @given(rows=st.integers(1, 40), width=SIZES, seed=st.integers(0, 99))
 def test_layer_norm(isa, rows, width, seed):
     cmm.use_isa(isa)
@@ -253,6 +282,9 @@ def test_many_threads_share_one_layer():
         (lambda: dense.attention(np.ones((4, 13)), [0, 4], 2, 1.0), "qkv: expected"),
         (lambda: dense.attention(np.ones((4, 12)), [0, 6, 4], 2, 1.0), "expected to cut"),
         (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, np.ones(3)), "attended: expected shape"),
+        (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, None, np.ones((2, 6))), "distance_bias: expected"),
+        (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, None, np.ones((3, 7))), "distance_bias: expected"),
+        (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, None, np.ones((2, 5))), "texts of up to 3 tokens"),
         (lambda: dense.layer_norm(np.ones((4, 12)), np.ones(3), np.ones(12), 0.1), "weight: expected shape"),
     ],
 )

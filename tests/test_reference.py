@@ -114,6 +114,19 @@ def test_attention(lengths, num_heads, size, masked, seed):
     assert np.isfinite(found).all()
 
 
+def test_attention_with_a_bias_by_distance():
+    rng = np.random.default_rng(0)
+    q, k, v = rng.standard_normal((3, 4, 6)).astype(np.float32)  # four tokens, two heads of three columns
+    bias = rng.standard_normal((2, 9)).astype(np.float32)  # from -4 to 4
+    expected = np.zeros((4, 6))
+    for head, columns in enumerate((slice(0, 3), slice(3, 6))):
+        for query in range(4):
+            scores = [q[query, columns] @ k[key, columns] * 0.5 + bias[head, 4 + key - query] for key in range(4)]
+            expected[query, columns] = special.softmax(scores) @ v[:, columns]
+    found = reference.attention(np.hstack([q, k, v]), np.array([0, 4]), 2, 0.5, None, bias)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_attention_in_parts_is_attention_at_once(monkeypatch):
     qkv = np.random.default_rng(0).standard_normal((60, 24)).astype(np.float32)
     cu_seqlens = np.arange(0, 61, 5)

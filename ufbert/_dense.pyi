@@ -11,6 +11,7 @@ _Bytes = NDArray[np.uint8]
 _Norm = tuple[_Floats, _Floats, float]
 
 NO_ACTIVATION: int
+BEHIND_DISTANCES: int
 
 class PackedPanels:
     nbytes: int
@@ -30,6 +31,7 @@ class CompiledLayer:
         num_heads: int,
         scale: float,
         pre: bool,
+        distance_bias: _Floats | None,
     ) -> None: ...
     def forward(
         self,
@@ -50,6 +52,7 @@ def attention(
     num_heads: int,
     scale: float,
     attended: _Bytes | None,
+    distance_bias: _Floats | None,
     num_threads: int,
     context: _Floats,
 ) -> None: ...

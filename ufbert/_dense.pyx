@@ -11,8 +11,8 @@ from libc.string cimport memcpy
 
 from ufbert cimport _cmm
 from ufbert._kernels cimport (
-    UFBERT_CACHE_LINE, UFBERT_INT8, UFBERT_NO_ACTIVATION, UFBERT_PANEL, ufbert_allocate_pages, ufbert_attention,
-    ufbert_attention_scratch, ufbert_dense_kernels, ufbert_dtype, ufbert_encoder_layer, ufbert_layer_pass,
+    UFBERT_BEHIND_DISTANCES, UFBERT_CACHE_LINE, UFBERT_INT8, UFBERT_NO_ACTIVATION, UFBERT_PANEL, ufbert_allocate_pages, ufbert_attention,
+    ufbert_attention_scratch, ufbert_dense_kernels, ufbert_distance_bias, ufbert_dtype, ufbert_encoder_layer, ufbert_layer_pass,
     ufbert_linear, ufbert_linear_bytes, ufbert_linear_scratch, ufbert_norm, ufbert_pack_linear, ufbert_round_up,
     ufbert_run_layer,
 )
@@ -21,6 +21,7 @@ from ufbert._cmm import DTYPES as dtype_codes
 
 
 NO_ACTIVATION = UFBERT_NO_ACTIVATION
+BEHIND_DISTANCES = UFBERT_BEHIND_DISTANCES
 # Rows for each thread from which on rows are shared out, not columns.
 cdef enum: ROWS_FOR_A_THREAD = 24
 cdef enum: NORM_ROWS = 16
@@ -90,16 +91,24 @@ cdef class PackedPanels:
         free(scratch)
 
 
+cdef ufbert_distance_bias distances(const float[:, ::1] bias):
+    """bias: (heads, 2 * reach + 1 + BEHIND_DISTANCES), or None."""
+    cdef ufbert_distance_bias found = ufbert_distance_bias(NULL, 0, 0)
+    if bias is not None:
+        found = ufbert_distance_bias(&bias[0, 0], (bias.shape[1] - BEHIND_DISTANCES - 1) // 2, bias.shape[1])
+    return found
+
+
 def attention(
     const float[:, ::1] qkv, const int64_t[::1] cu_seqlens, ptrdiff_t num_heads, float scale,
-    const uint8_t[::1] attended, int num_threads, float[:, ::1] context,
+    const uint8_t[::1] attended, const float[:, ::1] bias, int num_threads, float[:, ::1] context,
 ):
-    """Fill context (T, H); attended may be None. No axis may be empty."""
+    """Fill context (T, H); attended and bias may be None. No axis may be empty. No text is longer than the reach + 1."""
     cdef const ufbert_dense_kernels *kernels = _cmm.active.dense
     cdef const uint8_t *first_attended = &attended[0] if attended is not None else NULL
     cdef ptrdiff_t head_size = qkv.shape[1] // 3 // num_heads, texts = cu_seqlens.shape[0] - 1, longest = 0, i, text
     cdef ufbert_attention work = ufbert_attention(
-        num_heads, head_size, scale, &qkv[0, 0], first_attended, &context[0, 0]
+        num_heads, head_size, scale, &qkv[0, 0], first_attended, &context[0, 0], distances(bias)
     )
     for i in range(texts):
         longest = max(longest, cu_seqlens[i + 1] - cu_seqlens[i])
@@ -151,14 +160,18 @@ cdef class CompiledLayer:
 
     def __cinit__(
         self, PackedPanels query_key_value, PackedPanels output, feed_forward, norm1, norm2, ptrdiff_t num_heads,
-        float scale, bint pre,
+        float scale, bint pre, const float[:, ::1] distance_bias,
     ):
-        """feed_forward: two PackedPanels, or a PackedLayer and a bias or None; norms: (weight, bias, eps)."""
+        """feed_forward: two PackedPanels, or a PackedLayer and a bias or None; norms: (weight, bias, eps).
+
+        distance_bias is as in `attention`, or None.
+        """
         cdef const float[::1] tree_bias
         cdef _cmm.PackedLayer trees
         cdef PackedPanels dense_in, dense_out
         cdef const float[::1] weight1 = norm1[0], bias1 = norm1[1], weight2 = norm2[0], bias2 = norm2[1]
-        self.parts = query_key_value, output, feed_forward, norm1, norm2
+        self.parts = query_key_value, output, feed_forward, norm1, norm2, distance_bias
+        self.layer.distance_bias = distances(distance_bias)
         self.layer.width, self.layer.num_heads = output.linear.width_out, num_heads
         self.layer.scale, self.layer.pre = scale, pre
         self.layer.query_key_value, self.layer.output = &query_key_value.linear, &output.linear

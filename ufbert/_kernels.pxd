@@ -77,12 +77,17 @@ cdef extern from "kernels/dense/dense.h" nogil:
         const float *scales
         const float *sums
 
+    ctypedef struct ufbert_distance_bias:
+        const float *values
+        ptrdiff_t reach, stride
+
     ctypedef struct ufbert_attention:
         ptrdiff_t num_heads, head_size
         float scale
         const float *qkv
         const uint8_t *attended
         float *context
+        ufbert_distance_bias bias
 
     ctypedef struct ufbert_norm:
         const float *weight
@@ -100,6 +105,7 @@ cdef extern from "kernels/dense/dense.h" nogil:
         ufbert_norm norm1, norm2
         const ufbert_fff *trees
         const float *tree_bias
+        ufbert_distance_bias distance_bias
 
     ctypedef struct ufbert_layer_pass:
         const float *x
@@ -117,7 +123,7 @@ cdef extern from "kernels/dense/dense.h" nogil:
         void attention(const ufbert_attention *, ptrdiff_t, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void layer_norm(const ufbert_norm *, const float *, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
 
-    enum: UFBERT_PANEL
+    enum: UFBERT_PANEL, UFBERT_BEHIND_DISTANCES
 
     size_t ufbert_linear_bytes(ptrdiff_t, ptrdiff_t, ufbert_dtype)
     size_t ufbert_linear_scratch(const ufbert_linear *)

@@ -153,6 +153,7 @@ def from_padded(
     token_type_ids: ArrayLike | None = None,
     keep: str = "attended",
     first_position: int = 0,
+    keep_gaps: bool = False,
 ) -> tuple[Batch, np.ndarray]:
     """Take padded arrays apart.
 
@@ -169,6 +170,8 @@ def from_padded(
     first_position : int
         Position of a text's first token. Above 0, as in RoBERTa, the id ``first_position - 1`` is padding: it stands
         at that position itself and is not counted.
+    keep_gaps : bool
+        Also keep masked tokens that stand between kept ones, for a model that goes by distances in the row.
 
     Returns
     -------
@@ -201,6 +204,8 @@ def from_padded(
         kept[:] = True
     elif keep == "first":
         kept[:, :1] = True
+    if keep_gaps:
+        kept = np.logical_or.accumulate(kept, 1) & np.logical_or.accumulate(kept[:, ::-1], 1)[:, ::-1]
     rows = np.arange(0, input_ids.size + 1, shape[1]) if shape[0] else np.zeros(1, np.int64)
     position_ids = _positions(input_ids.ravel(), rows, first_position).reshape(shape)
     attended = mask[kept]

@@ -54,6 +54,8 @@ class ModelConfig:
     position_embedding : {"learned", "sinusoidal", "scaled-sinusoidal", "none"}
     first_position : int
         Position of a text's first token: 0, or as in RoBERTa the padding index + 1; see `ufbert.batch.from_padded`.
+    distance_buckets : int
+        Of the attention scores' bias by distance, as MPNet has it; 0 for none.
     norm_position : {"post", "pre"}
         Layer norm after each residual sum (BERT), or before each sublayer (crammed).
     norm : {"layer_norm", "rms_norm", "scale_norm"}
@@ -84,6 +86,7 @@ class ModelConfig:
     max_position_embeddings: int
     type_vocab_size: int = 0
     position_embedding: str = "learned"
+    distance_buckets: int = 0
     first_position: int = 0
     embedding_norm: bool = True
     norm: str = "layer_norm"

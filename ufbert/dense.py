@@ -156,6 +156,8 @@ class FusedLayer:
     scale : float
         Factor of the attention scores.
     norm_position : {"pre", "post"}
+    distance_bias : (heads, 2R + 1) array, optional
+        See `ufbert.reference.attention`.
 
     Notes
     -----
@@ -173,6 +175,7 @@ class FusedLayer:
         num_heads: int,
         scale: float,
         norm_position: str,
+        distance_bias: Floats | None = None,
     ) -> None:
         if output is None or norm1[1] is None or norm2[1] is None:
             raise InputError(
@@ -185,11 +188,19 @@ class FusedLayer:
                 raise InputError(f"FusedLayer: expected packed parts that the kernels can run whole, got {part}")
         self.width = output.shape[0]
         self.row_work = sum(part.row_work for part in parts)
-        bias = None if second is None or isinstance(second, Linear) else checks.array(second, "bias", 1)
-        packed = first.packed, second.packed if isinstance(second, Linear) else bias
+        tree_bias = None if second is None or isinstance(second, Linear) else checks.array(second, "bias", 1)
+        packed = first.packed, second.packed if isinstance(second, Linear) else tree_bias
         norms = [(checks.array(w, "norm", 1), checks.array(b, "norm", 1), eps) for w, b, eps in (norm1, norm2)]
+        bias, self.max_length = _distances(distance_bias, num_heads)
         self._kernel = isa.dense_kernels.CompiledLayer(
-            query_key_value.packed, output.packed, packed, *norms, num_heads, scale, norm_position == "pre"
+            query_key_value.packed,
+            output.packed,
+            packed,
+            *norms,
+            num_heads,
+            scale,
+            norm_position == "pre",
+            None if bias is None else _behind(bias),
         )
 
     def __call__(self, x: ArrayLike, batch: Batch, *, num_threads: int | None = None) -> Floats:
@@ -197,6 +208,7 @@ class FusedLayer:
         x = checks.rows(x, "x", self.width)
         if len(x) != batch.num_tokens:
             raise InputError(f"x: expected a row for each of the batch's {batch.num_tokens} tokens, got {len(x)}")
+        _check_lengths(batch.max_length, self.max_length)
         y = np.empty_like(x)
         if len(x):
             count = threads_for(int(len(x) * self.row_work), num_threads)
@@ -218,12 +230,33 @@ def _texts(
     return cu_seqlens, attended
 
 
+def _distances(bias: ArrayLike | None, num_heads: int) -> tuple[Floats | None, int | None]:
+    """A distance bias, checked, and how many tokens a text may have by it; None for any number."""
+    if bias is None:
+        return None, None
+    bias = checks.array(bias, "distance_bias", 2)
+    if len(bias) != num_heads or bias.shape[1] % 2 == 0:
+        raise InputError(f"distance_bias: expected ({num_heads}, 2R + 1), got shape {bias.shape}")
+    return bias, bias.shape[1] // 2 + 1
+
+
+def _check_lengths(longest: int, max_length: int | None) -> None:
+    if max_length is not None and longest > max_length:
+        raise InputError(f"distance_bias: expected texts of up to {max_length} tokens, got one of {longest}")
+
+
+def _behind(bias: Floats) -> Floats:
+    """A distance bias with what the kernels may read behind each head's."""
+    return np.pad(bias, ((0, 0), (0, isa.dense_kernels.BEHIND_DISTANCES)))
+
+
 def attention(
     qkv: ArrayLike,
     cu_seqlens: NDArray[Any],
     num_heads: int,
     scale: float,
     attended: NDArray[Any] | None = None,
+    distance_bias: ArrayLike | None = None,
     *,
     num_threads: int | None = None,
 ) -> Floats:
@@ -235,11 +268,15 @@ def attention(
     if not len(qkv):
         return context
     cu_seqlens, attended = _texts(cu_seqlens, attended, len(qkv))
-    if isa.dense_kernels is None:
-        return reference.attention(qkv, cu_seqlens, num_heads, scale, attended)
     lengths = np.diff(cu_seqlens)
+    bias, max_length = _distances(distance_bias, num_heads)
+    _check_lengths(int(lengths.max()), max_length)
+    if isa.dense_kernels is None:
+        return reference.attention(qkv, cu_seqlens, num_heads, scale, attended, bias)
     work = int(2 * lengths @ lengths) * context.shape[1] // CHEAPER["float32"]
-    isa.dense_kernels.attention(qkv, cu_seqlens, num_heads, scale, attended, threads_for(work, num_threads), context)
+    bias = None if bias is None else _behind(bias)
+    count = threads_for(work, num_threads)
+    isa.dense_kernels.attention(qkv, cu_seqlens, num_heads, scale, attended, bias, count, context)
     return context
 
 

@@ -79,16 +79,22 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class SelfAttention:
-    """Multi-head self-attention within each text; `output` is None where the output projection is skipped."""
+    """Multi-head self-attention within each text; `output` is None where the output projection is skipped.
+
+    `distance_bias` (heads, 2R + 1), where there is one, is added to the scores; see `ufbert.reference.attention`.
+    """
 
     query_key_value: Linear
     output: Linear | None
     num_heads: int
     scale: float
+    distance_bias: Floats | None = None
 
     def __call__(self, x: Floats, batch: Batch, residual: Floats) -> Floats:
         qkv = self.query_key_value(x)  # (T, H) -> (T, 3H)
-        context = dense.attention(qkv, batch.cu_seqlens, self.num_heads, self.scale, batch.attended)  # -> (T, H)
+        context = dense.attention(  # (T, 3H) -> (T, H)
+            qkv, batch.cu_seqlens, self.num_heads, self.scale, batch.attended, self.distance_bias
+        )
         return context + residual if self.output is None else self.output(context, residual)  # (T, H)
 
 

@@ -335,7 +335,14 @@ def scale_norm(x: Array, scale: Array, eps: float) -> Array:
     return x * scale / np.maximum(norm, np.float32(eps))
 
 
-def attention(qkv: Array, cu_seqlens: Array, num_heads: int, scale: float, attended: Array | None = None) -> Array:
+def attention(
+    qkv: Array,
+    cu_seqlens: Array,
+    num_heads: int,
+    scale: float,
+    attended: Array | None = None,
+    distance_bias: Array | None = None,
+) -> Array:
     """Softmax attention of each text on itself. arXiv 1706.03762, section 3.2.1.
 
     Parameters
@@ -349,6 +356,9 @@ def attention(qkv: Array, cu_seqlens: Array, num_heads: int, scale: float, atten
         Factor of the scores, normally ``head_size ** -0.5``.
     attended : (T,) bool array, optional
         False for tokens that nothing attends to.
+    distance_bias : (heads, 2R + 1) array, optional
+        What is added to a score by how far the key stands behind the query, from -R to R; R + 1 tokens are the longest
+        text. arXiv 2004.09297, 1910.10683.
 
     Returns
     -------
@@ -366,6 +376,9 @@ def attention(qkv: Array, cu_seqlens: Array, num_heads: int, scale: float, atten
         q, k, v = qkv[rows].reshape(texts, length, 3, num_heads, head_size).transpose(2, 0, 3, 1, 4)
         scores = q @ k.swapaxes(-1, -2)  # (texts, heads, S, head_size) x (.., head_size, S) -> (texts, heads, S, S)
         scores *= np.float32(scale)
+        if distance_bias is not None:
+            distances = np.arange(length) - np.arange(length)[:, None] + distance_bias.shape[1] // 2  # (S, S)
+            scores += distance_bias[:, distances]
         if attended is not None:
             scores += np.where(attended[rows].reshape(texts, 1, 1, length), np.float32(0), MASKED)
         scores -= scores.max(axis=-1, keepdims=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from .tensors import Tensors
 
 __all__ = ["build_model"]
 
+FAR = 128  # distance from which on all share the last bucket
 Finish = Callable[[Any], Any]
 
 
@@ -107,7 +109,7 @@ class Source:
         norm = self.norm("embedding_norm", width=width) if config.embedding_norm else None
         projection = None
         if width != config.hidden_size:
-            projection = self.linear("embedding_projection", config.hidden_size, width)
+            projection = self.finish(self.linear("embedding_projection", config.hidden_size, width))
         return Embeddings(word, self.positions(), token_type, norm, projection)
 
     def positions(self) -> np.ndarray | None:
@@ -140,7 +142,17 @@ class Source:
         output = None
         if config.output_projection:
             output = self.finish(self.linear("attention_output", hidden, hidden, config.linear_bias, index))
-        return SelfAttention(self.finish(qkv), output, config.num_attention_heads, scale)
+        return SelfAttention(self.finish(qkv), output, config.num_attention_heads, scale, self.distance_bias)
+
+    @cached_property
+    def distance_bias(self) -> np.ndarray | None:
+        """Of all layers: (heads, 2R + 1), the file's values of each bucket of distances. arXiv 1910.10683, 2.1."""
+        buckets, heads = self.config.distance_buckets, self.config.num_attention_heads
+        if not buckets:
+            return None
+        reach = self.config.max_length - 1
+        table = self.tensor("distance_bias", (buckets, heads))
+        return np.ascontiguousarray(table[distance_buckets(np.arange(-reach, reach + 1), buckets)].T)
 
     def interleaved_query_key_value(self, index: int) -> Linear:
         """Rows in the order head, (q, k, v), column of the head -> (q, k, v), head, column."""
@@ -298,6 +310,15 @@ class Source:
                 f"{self.tensors.where}: tensor {unexpected[0]}: found {len(unexpected)} tensor(s) that config.json "
                 "does not account for, expected none; are config.json and weights of the same model?"
             )
+
+
+def distance_buckets(distances: np.ndarray, count: int) -> np.ndarray:
+    """Buckets of distances from query to key, half of them for each side: near ones have their own, far ones share."""
+    half, exact = count // 2, count // 4
+    steps = np.abs(distances)
+    ratio = np.log(np.maximum(steps, 1).astype(np.float32) / np.float32(exact)) / np.float32(np.log(FAR / exact))
+    shared = np.minimum(exact + (ratio * np.float32(half - exact)).astype(np.int64), half - 1)
+    return np.where(steps < exact, steps, shared) + np.where(distances > 0, half, 0)
 
 
 def sinusoids(positions: int, width: int) -> np.ndarray:

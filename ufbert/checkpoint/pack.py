@@ -60,10 +60,7 @@ def load_model(
     if dtype != "float32" and not dense.is_available():
         raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
     model = build_model(folder, encoder_only, task, partial(pack, dtype=dtype))
-    embeddings, layers = model.encoder.embeddings, tuple(map(fuse, model.encoder.layers))
-    if embeddings.projection is not None:  # in float32 always: it is small, and every layer builds on it
-        embeddings = replace(embeddings, projection=pack(embeddings.projection, "float32"))
-    model = replace(model, encoder=replace(model.encoder, embeddings=embeddings, layers=layers))
+    model = replace(model, encoder=replace(model.encoder, layers=tuple(map(fuse, model.encoder.layers))))
     if isinstance(model.head, MaskedLMHead) and dtype != "float32":
         # In float32 a copy for the kernels gains nothing: one row reads the whole table anyway.
         return replace(model, head=replace(model.head, decoder=pack(model.head.decoder, dtype)))
@@ -109,6 +106,7 @@ def fuse(layer: EncoderLayer) -> EncoderLayer:
         num_heads=attention.num_heads,
         scale=attention.scale,
         norm_position=layer.norm_position,
+        distance_bias=attention.distance_bias,
     )
     return replace(layer, fused=fused, not_fused="")
 

@@ -1,4 +1,4 @@
-"""Goldens of RoBERTa and its relatives, and of ELECTRA: tiny random models with every head.
+"""Goldens of RoBERTa and its relatives, of ELECTRA and of MPNet: tiny random models with every head.
 
     python make_families.py GOLDEN
 
@@ -59,7 +59,17 @@ MODELS = {  # family: {name: class, mask, options}
         "token-classification": ("ElectraForTokenClassification", "right", LABELS),
         "question-answering": ("ElectraForQuestionAnswering", "right", {}),
     },
+    "mpnet": {
+        "base": ("MPNetModel", "right", {"hidden_act": "relu"}),
+        "holes": ("MPNetModel", "holes", {}),
+        "masked-lm": ("MPNetForMaskedLM", "left", {"hidden_act": "silu"}),
+        "sequence-classification": ("MPNetForSequenceClassification", "left", LABELS),
+        "token-classification": ("MPNetForTokenClassification", "holes", LABELS),
+        "question-answering": ("MPNetForQuestionAnswering", "right", {}),
+        "long": ("MPNetModel", "long", {"max_position_embeddings": 182, "hidden_size": 12, "intermediate_size": 8}),
+    },
 }
+MASKS["long"] = [[1] * 180, [1] * 150 + [0] * 30]
 SHORT = {"num_hidden_layers": 1}
 PADDED_BY_ONE = {"pad_token_id": 1, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 USUAL = {
@@ -67,6 +77,7 @@ USUAL = {
     "xlm-roberta": PADDED_BY_ONE | SHORT,
     "camembert": PADDED_BY_ONE | SHORT,
     "electra": {"embedding_size": 12},
+    "mpnet": {"layer_norm_eps": 1e-5},
 }
 
 

@@ -21,6 +21,7 @@ MODULES = {
     "crammedBERT": "crammed",
     "distilbert": "distilbert",
     "electra": "electra",
+    "mpnet": "mpnet",
     "roberta": "roberta",
     "ufbert": "ufbert",
     "xlm-roberta": "xlm_roberta",

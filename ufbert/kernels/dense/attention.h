@@ -35,11 +35,13 @@ static void multiply_some(int now, const float *a, ptrdiff_t lda, const float *b
 #undef CALL
 }
 
-/* exp(scale * scores + penalties - their maximum), in place; returns the sum. */
-INLINE float exponentiate(float *scores, const float *penalties, float scale, ptrdiff_t columns) {
+/* exp(scale * scores + penalties + bias - their maximum), in place; returns the sum. bias may be NULL. */
+INLINE float exponentiate(float *scores, const float *penalties, const float *bias, float scale, ptrdiff_t columns) {
     vec highest = v_set(-INFINITY), sum = v_set(0.0f);
     for (ptrdiff_t i = 0; i < columns; i += LANES) {
-        const vec score = v_fma(v_load(scores + i), v_set(scale), v_load(penalties + i));
+        vec score = v_fma(v_load(scores + i), v_set(scale), v_load(penalties + i));
+        if (bias)
+            score = v_add(score, v_load(bias + i));
         v_store(scores + i, score);
         highest = v_if_greater(score, highest, score, highest);
     }
@@ -78,6 +80,8 @@ static void attention(const ufbert_attention *attention, ptrdiff_t start, ptrdif
     const float *q = attention->qkv + start * row + head * size, *k = q + width, *v = k + width;
     float *turned = scratch, *values = turned + ldk * size, *penalties = values + length * columns;
     float *scores = penalties + keys, *mixed = scores + TILE_ROWS * keys;
+    const ufbert_distance_bias *bias = &attention->bias;
+    const float *biases = bias->values ? bias->values + head * bias->stride + bias->reach : NULL; /* of query 0 */
 
     turn_keys(k, row, length, size, turned, ldk);
     for (ptrdiff_t i = 0; i < keys; i++)
@@ -92,7 +96,8 @@ static void attention(const ufbert_attention *attention, ptrdiff_t start, ptrdif
         float sums[TILE_ROWS];
         multiply_some(now, q + first * row, row, turned, ldk, size, keys, scores, keys);
         for (int i = 0; i < now; i++)
-            sums[i] = exponentiate(scores + i * keys, penalties, attention->scale, keys);
+            sums[i] = biases ? exponentiate(scores + i * keys, penalties, biases - first - i, attention->scale, keys)
+                             : exponentiate(scores + i * keys, penalties, NULL, attention->scale, keys);
         multiply_some(now, scores, keys, values, columns, length, columns, mixed, columns);
         for (int i = 0; i < now; i++) {
             float *context = attention->context + (start + first + i) * width + head * size;

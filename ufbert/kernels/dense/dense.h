@@ -10,6 +10,7 @@
 enum {
     UFBERT_PANEL = 32,         /* columns that lie together in packed weights */
     UFBERT_ROWS_IN_CHUNK = 96, /* rows that a panel meets before the next one is read */
+    UFBERT_BEHIND_DISTANCES = 16, /* a vector at least: values that must be readable behind a distance bias */
 };
 
 /* y = activation(x W' + b) + residual. Panels are filled up with zeros to whole ones. */
@@ -25,12 +26,20 @@ typedef struct {
     const float *sums;   /* of the int8 weights of each column: (panels, 32); else NULL */
 } ufbert_linear;
 
+/* What is added to a score by how far behind its query a key stands: distance d of a head is values[head * stride +
+ * reach + d]. No text is longer than reach + 1. */
+typedef struct {
+    const float *values;     /* NULL for none */
+    ptrdiff_t reach, stride; /* stride is at least 2 * reach + 1 + UFBERT_BEHIND_DISTANCES */
+} ufbert_distance_bias;
+
 typedef struct {
     ptrdiff_t num_heads, head_size;
     float scale;
     const float *qkv;        /* (T, 3 * num_heads * head_size) */
     const uint8_t *attended; /* (T,) or NULL */
     float *context;          /* (T, num_heads * head_size) */
+    ufbert_distance_bias bias;
 } ufbert_attention;
 
 typedef struct {
@@ -47,6 +56,7 @@ typedef struct {
     ufbert_norm norm1, norm2;
     const ufbert_fff *trees;
     const float *tree_bias; /* (H,) or NULL: is added to what the trees give */
+    ufbert_distance_bias distance_bias;
 } ufbert_encoder_layer;
 
 /* One batch on its way through a layer. */

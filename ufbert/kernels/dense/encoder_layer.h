@@ -59,7 +59,8 @@ static void attend_texts(const ufbert_encoder_layer *layer, const ufbert_layer_p
         layer_norm(&layer->norm1, x, rows, width, buffers->normed);
     whole_linear(layer->query_key_value, layer->pre ? buffers->normed : x, rows, NULL, buffers->qkv, buffers->scratch);
     const ufbert_attention heads = {layer->num_heads, width / layer->num_heads, layer->scale, buffers->qkv,
-                                    pass->attended ? pass->attended + token : NULL, buffers->context};
+                                    pass->attended ? pass->attended + token : NULL, buffers->context,
+                                    layer->distance_bias};
     for (ptrdiff_t text = first; text < last; text++) {
         const ptrdiff_t start = pass->cu_seqlens[text], length = pass->cu_seqlens[text + 1] - start;
         for (ptrdiff_t head = 0; head < layer->num_heads && length > 0; head++)
@@ -106,7 +107,7 @@ static void attention_by_columns(const ufbert_encoder_layer *layer, const ufbert
                   threads, buffers->scratch);
     wait_for_team();
     const ufbert_attention heads = {num_heads, width / num_heads, layer->scale, buffers->qkv, pass->attended,
-                                    buffers->context};
+                                    buffers->context, layer->distance_bias};
     const ptrdiff_t first = num_heads * thread / threads, end = num_heads * (thread + 1) / threads;
     for (ptrdiff_t text = 0; text < pass->num_texts; text++) {
         const ptrdiff_t start = pass->cu_seqlens[text], length = pass->cu_seqlens[text + 1] - start;

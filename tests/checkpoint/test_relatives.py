@@ -1,0 +1,97 @@
+"""BERT's relatives: what every architecture with dense layers must do, on its golden models."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import GOLDEN
+from safetensors.numpy import load_file
+
+import ufbert
+from ufbert import CheckpointError, dense
+from ufbert.checkpoint.build import distance_buckets
+from ufbert.checkpoint.families import family_of, parse_config
+
+NAMES = ["bert", "camembert/base", "distilbert/base", "electra/base", "mpnet/base", "roberta/base", "xlm-roberta/base"]
+HEADS = [
+    path.parent
+    for name in ("camembert", "electra", "mpnet", "roberta", "xlm-roberta")
+    for path in sorted((GOLDEN / name).glob("*/config.json"))
+]
+compiled = pytest.mark.skipif(not dense.is_available(), reason="needs the compiled kernels")
+
+
+def arguments(folder):
+    expected = load_file(folder / "expected.safetensors")
+    mask = np.ones_like(expected["input_ids"])
+    return expected["input_ids"] % 30 + 5, mask
+
+
+@compiled
+@pytest.mark.parametrize("dtype", dense.DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_are_fused_and_give_the_bits_of_their_parts(name, dtype):
+    model = ufbert.load(GOLDEN / name, dtype)
+    assert ufbert.info(model)["not_fused"] == []
+    layers = tuple(replace(layer, fused=None) for layer in model.encoder.layers)
+    in_parts = replace(model, encoder=replace(model.encoder, layers=layers))
+    ids, mask = arguments(GOLDEN / name)
+    np.testing.assert_array_equal(in_parts(ids, mask).last_hidden_state, model(ids, mask).last_hidden_state)
+
+
+@compiled
+@pytest.mark.parametrize("dtype", dense.DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_text_has_the_same_bits_in_any_batch(name, dtype):
+    model = ufbert.load(GOLDEN / name, dtype)
+    ids, mask = arguments(GOLDEN / name)
+    mask[1, 5:] = 0
+    mask[2, 2:] = 0
+    whole = model(ids, mask).last_hidden_state
+    for row in range(len(ids)):
+        length = mask[row].sum()
+        alone = model(ids[row : row + 1, :length]).last_hidden_state[0]
+        np.testing.assert_array_equal(alone, whole[row, :length])
+
+
+@compiled
+@pytest.mark.parametrize(("dtype", "cosine"), [("bfloat16", 0.999), ("int8", 0.99)])
+@pytest.mark.parametrize("folder", HEADS, ids=lambda folder: str(folder.relative_to(GOLDEN)))
+def test_other_precisions_come_near(folder, dtype, cosine):
+    ids, mask = arguments(folder)
+    exact, found = (ufbert.load(folder, precision)(ids, mask) for precision in ("float32", dtype))
+    for name in ("last_hidden_state", "logits"):
+        one, two = getattr(exact, name), getattr(found, name)
+        if one is not None:
+            assert np.vdot(one, two) / np.linalg.norm(one) / np.linalg.norm(two) > cosine
+
+
+@pytest.mark.parametrize("folder", HEADS, ids=lambda folder: str(folder.relative_to(GOLDEN)))
+def test_what_is_written_is_read_again(folder):
+    config = parse_config(json.loads((folder / "config.json").read_text()))
+    assert parse_config(json.loads(json.dumps(family_of(config.family).write(config)))) == config
+
+
+@pytest.mark.parametrize("model_type", ["deberta", "deberta-v2", "xlm-roberta-xl", "megatron-bert"])
+def test_other_architectures_are_refused_by_name(model_type):
+    with pytest.raises(CheckpointError, match=f"model_type: expected one of bert, .*, found '{model_type}'"):
+        parse_config({"model_type": model_type, "architectures": ["XModel"]})
+
+
+def test_positions_behind_the_padding_id_must_be_in_the_table():
+    with pytest.raises(CheckpointError, match="position of the first token: expected an integer from 0 to 1, found 4"):
+        parse_config({"model_type": "roberta", "max_position_embeddings": 2, "pad_token_id": 3})
+
+
+def test_distances_share_buckets_the_further_they_are():
+    """As transformers computes them with torch."""
+    near = distance_buckets(np.arange(-8, 9), 32)
+    np.testing.assert_array_equal(near, [8, 7, 6, 5, 4, 3, 2, 1, 0, 17, 18, 19, 20, 21, 22, 23, 24])
+    far = distance_buckets(np.array([-1000, -128, -127, -64, -32, -16, -15, 16, 31, 90, 1000]), 32)
+    np.testing.assert_array_equal(far, [15, 15, 15, 14, 12, 10, 9, 26, 27, 30, 31])
+
+
+def test_a_bucket_table_of_another_size_is_refused():
+    with pytest.raises(CheckpointError, match="relative_attention_num_buckets: expected 32"):
+        parse_config({"model_type": "mpnet", "relative_attention_num_buckets": 64})
