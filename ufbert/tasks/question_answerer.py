@@ -176,12 +176,18 @@ class QuestionAnswerer:
         asked, read = tokenizer.pieces([question, context])
         longest = min(options.max_seq_len, self._texts.max_length)
         room = longest - len(asked) - tokenizer.num_special_tokens(pair=True)
+        if room < 1:
+            most = longest - tokenizer.num_special_tokens(pair=True) - 1
+            raise InputError(
+                f"question: expected at most {most} tokens, for max_seq_len is {longest} and the context needs one, "
+                f"got {len(asked)}; shorten it, or raise max_seq_len"
+            )
         pieces = [read]
         if len(read) > room:
             stride = min(longest // 2, 128) if options.doc_stride is None else options.doc_stride
             if options.doc_stride is None and stride >= room:
                 stride = room // 2
-            if not 0 <= stride < room:
+            if stride >= room:
                 raise InputError(
                     f"doc_stride: expected from 0 to less than the {room} tokens that max_seq_len and the question "
                     f"leave for the context, got {stride}; lower doc_stride, shorten the question, or raise max_seq_len"
@@ -219,7 +225,8 @@ def _answers(context: str, spans: list[tuple[Encoding, NDArray[np.float32]]], op
         no_answer = min(no_answer, float(start[0] * end[0]))
         for first, last, score in best_spans(start, end, candidates, options.max_answer_len, in_context):
             answer = _characters(context, encoding, first, last, options.align_to_words)
-            found.setdefault(answer["answer"].lower(), answer)["score"] += score
+            if answer["answer"]:  # a token may stand for a space that is trimmed
+                found.setdefault(answer["answer"].lower(), answer)["score"] += score
     answers = list(found.values())
     if options.handle_impossible_answer or not answers:  # an empty context has no spans
         answers.append({"score": no_answer, "start": 0, "end": 0, "answer": ""})
@@ -268,12 +275,14 @@ def _characters(context: str, encoding: Encoding, first: int, last: int, align_t
 
 
 def _word(context: str, encoding: Encoding, token: int, start: int, end: int) -> tuple[int, int]:
-    """Stretch a token's characters to its word; to a tokenizer that does not split at spaces, all is one word."""
+    """Stretch a token's characters to its word, as far as there are no spaces."""
     number = encoding.token_to_word(token)
-    word = None if number is None else encoding.word_to_chars(number, sequence_index=1)
-    if word is None or any(map(str.isspace, context[word[0] : start] + context[end : word[1]])):
-        return start, end
-    return word
+    first, last = (None if number is None else encoding.word_to_chars(number, sequence_index=1)) or (start, end)
+    while start > first and not (context[start - 1].isspace() or context[start : start + 1].isspace()):
+        start -= 1
+    while end < last and not context[end].isspace():
+        end += 1
+    return start, end
 
 
 def _pairs(question: str | Iterable[str], context: str | Iterable[str]) -> Iterator[tuple[str, str]]:
