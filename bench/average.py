@@ -16,12 +16,15 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from ufbert.checkpoint.families import family_of
 from ufbert.checkpoint.writing import new_folder
+
+TREES = tuple(family_of("ufbert").encoder[key].split("{layer}")[1] for key in ("fff_in", "fff_out"))
 
 
 def fits(name: str, tensor: np.ndarray, like: np.ndarray) -> bool:
     smaller = tensor.ndim == like.ndim and all(a <= b for a, b in zip(tensor.shape, like.shape, strict=True))
-    return tensor.shape == like.shape or (".ffn." in name and smaller)
+    return tensor.shape == like.shape or (smaller and any(stem in name for stem in TREES))
 
 
 def widened(tensor: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,17 +10,15 @@ from conftest import BERT_CONFIG, FFF_CONFIG, GOLDEN, bert_tensors, fff_tensors,
 
 import ufbert
 from ufbert import CheckpointError
-from ufbert.checkpoint.families import MODULES, family_of, parse_config
+from ufbert.checkpoint.families import MODULES, family_of, parse_config, rewritten
 
 LABELS = {"0": "no", "1": "yes", "2": "perhaps"}
 
 
 @pytest.mark.parametrize("name", sorted(set(MODULES.values())))
 def test_no_two_keys_are_spelled_alike(name):
-    names = family_of(name).names(with_head=True)
-    shared = {"lm_bias", "lm_untied_bias"}  # one tensor in some families
-    distinct = [value for key, value in names.items() if key not in shared]
-    assert len(distinct) == len(set(distinct))
+    stems = family_of(name).names(with_head=True).stems
+    assert len(set(stems.values())) == len(stems)
 
 
 @pytest.mark.parametrize(
@@ -33,20 +32,39 @@ def test_no_two_keys_are_spelled_alike(name):
     ],
 )
 def test_parameters_are_spelled_as_in_a_checkpoint(name, with_head, spelled):
-    assert family_of("ufbert").spelled(name, with_head) == spelled
+    assert family_of("ufbert").names(with_head).parameter(name) == spelled
 
 
 @pytest.mark.parametrize("name", ["BertModel", "BertForSequenceClassification", "BertForMaskedLM"])
-@pytest.mark.parametrize("config", [BERT_CONFIG | {"hidden_act": "gelu_new"}, FFF_CONFIG | {"hidden_act": "silu"}])
+@pytest.mark.parametrize(
+    "config",
+    [BERT_CONFIG | {"hidden_act": "gelu_new"}, FFF_CONFIG | {"hidden_act": "silu"}, FFF_CONFIG | {"pruned": True}],
+)
 def test_what_is_written_is_read_again(config, name):
     changes = {"architectures": [name], "problem_type": "regression", "id2label": LABELS, "layer_norm_eps": 1e-7}
     first = parse_config(config | changes | {"tie_word_embeddings": False, "pad_token_id": 1})
     assert parse_config(json.loads(json.dumps(family_of(first.family).write(first)))) == first
 
 
+def test_distilberts_settings_are_written_and_read_again():
+    for name in ("base", "sinusoidal", "masked-lm-untied", "sequence-classification"):
+        first = parse_config(json.loads((GOLDEN / "distilbert" / name / "config.json").read_text()))
+        assert parse_config(family_of("distilbert").write(first)) == first
+
+
+def test_a_rewritten_configuration_keeps_what_says_nothing_of_the_architecture():
+    data = BERT_CONFIG | {"tokenizer_class": "XLMRobertaTokenizer", "_name_or_path": "x", "hidden_act": "gelu_python"}
+    trees = {"family": "ufbert", "feed_forward": "fff", "num_trees": 2, "depth": 3, "intermediate_size": 1}
+    config = replace(parse_config(data), type_vocab_size=0, **trees)
+    found = rewritten(data, config)
+    assert parse_config(found) == config
+    assert found["tokenizer_class"] == "XLMRobertaTokenizer" and found["model_type"] == "ufbert"
+    assert not {"intermediate_size", "_name_or_path"} & set(found)
+
+
 def test_every_tensor_of_a_checkpoint_has_a_key():
     for family, tensors in (("bert", bert_tensors(BERT_CONFIG)), ("ufbert", fff_tensors(FFF_CONFIG))):
-        stems = {re.escape(name).replace(r"\{layer\}", r"\d+") for name in family_of(family).names(False).values()}
+        stems = {re.escape(name).replace(r"\{layer\}", r"\d+") for name in family_of(family).encoder.values()}
         pattern = re.compile(f"({'|'.join(stems)})(\\.weight|\\.bias)?")
         assert all(pattern.fullmatch(name) for name in tensors)
 

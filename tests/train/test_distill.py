@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import some_texts, write_bert, write_fff, write_sentence_model
+from conftest import GOLDEN, some_texts, write_bert, write_fff, write_sentence_model
 from safetensors import safe_open
 
 import ufbert
@@ -79,6 +79,17 @@ def test_a_student_of_a_teacher_without_modules_json_can_be_loaded(corpus, tmp_p
     (source / "modules.json").unlink()
     quick = dataclasses.replace(SMALL, grow_tokens=0, local_tokens=0, tokens=0)
     assert SentenceEncoder(distill(source, corpus, tmp_path / "fff", quick)).encode("the cat").shape == (12,)
+
+
+@pytest.mark.parametrize("control", [None, "affine"])
+def test_a_student_of_distilbert(corpus, tmp_path, control):
+    source = GOLDEN / "sentence-transformers" / "distilbert"
+    quick = dataclasses.replace(SMALL, control=control, local_tokens=5_000, tokens=5_000)
+    out = distill(source, corpus, tmp_path / "student", quick)
+    config = json.loads((out / "config.json").read_text())
+    assert config["model_type"] == ("distilbert" if control else "ufbert")
+    assert closeness(source, out, some_texts(50)) > (0.7 if control else 0.9)
+    assert SentenceEncoder(out).dimension == 10  # the dense module came along
 
 
 @pytest.mark.parametrize("mode", ["max", "mean_sqrt_len"])

@@ -178,6 +178,23 @@ def test_top_layers_alone_are_stored_and_share_the_encoder(encoder, data, tmp_pa
 
 
 @pytest.mark.parametrize("top_layers", [None, 1])
+def test_distilbert_is_fine_tuned(data, tmp_path, top_layers):
+    task, folder = load_task(data, "Pairs")
+    encoder = tmp_path / "encoder"
+    shutil.copytree(GOLDEN / "pipelines" / "text-classification-distilbert", encoder)
+    recipe = replace(RECIPE, epochs=2, top_layers=top_layers)
+    out = finetune(encoder, task, folder, tmp_path / "out", recipe)
+    config = json.loads((out / "config.json").read_text())
+    assert config["architectures"] == ["DistilBertForSequenceClassification"] and config["dim"] == 24
+    names = set(load_file(out / "model.safetensors"))
+    assert {"pre_classifier.weight", "classifier.bias"} < names
+    assert ("distilbert.embeddings.word_embeddings.weight" in names) == (top_layers is None)
+    texts = [("the c", "a cat"), ("the", "b")]
+    whole = ufbert.TextClassifier(ufbert.convert(out, tmp_path / "whole", "float32"))
+    np.testing.assert_array_equal(ufbert.TextClassifier(out).logits(texts), whole.logits(texts))
+
+
+@pytest.mark.parametrize("top_layers", [None, 1])
 def test_an_encoder_in_a_subfolder_is_fine_tuned(data, tmp_path, top_layers):
     task, folder = load_task(data, "Pairs")
     encoder = tmp_path / "encoder"

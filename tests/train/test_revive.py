@@ -150,7 +150,7 @@ def test_a_model_with_fewer_trees_is_gone_on_from_and_resumes(tmp_path):
     wider = dataclasses.replace(small, num_trees=5, tokens=5_000)
     second = Bert.from_folder(distill(teacher, file, tmp_path / "second", wider, start=first))
     assert second.config.num_trees == 5
-    added = second.encoder["layer"][0].ffn.linear_out.weight[:, 2 * 15 :]
+    added = second.layers[0].ffn.linear_out.weight[:, 2 * 15 :]
     assert added.abs().max() > 0  # they learnt
     again = Bert.from_folder(distill(teacher, file, tmp_path / "second-again", wider, start=first))
     for one, other in zip(second.parameters(), again.parameters(), strict=True):
@@ -167,7 +167,7 @@ def test_what_was_revived_before_an_interruption_is_kept(tmp_path, monkeypatch):
     start = write_fff(tmp_path / "start", tensors)
     recipe = Recipe(num_trees=2, depth=3, local_tokens=0, tokens=0, batch_tokens=512, max_length=20)
     whole = Bert.from_folder(distill(teacher, file, tmp_path / "whole", recipe, start=start))
-    for layer, old in zip(whole.encoder["layer"], Bert.from_folder(start).encoder["layer"], strict=True):
+    for layer, old in zip(whole.layers, Bert.from_folder(start).layers, strict=True):
         assert not torch.equal(layer.ffn.linear_in.weight, old.ffn.linear_in.weight.half().float())
     calls, plain = [], revive_module.revive
 
@@ -182,6 +182,6 @@ def test_what_was_revived_before_an_interruption_is_kept(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         distill(teacher, file, tmp_path / "again", recipe, start=start)
     again = Bert.from_folder(distill(teacher, file, tmp_path / "again", recipe, start=start))
-    assert len(calls) == 1 + len(whole.encoder["layer"])  # the first layer once
+    assert len(calls) == 1 + len(whole.layers)  # the first layer once
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -88,7 +88,7 @@ class Source:
             self.norm("final_norm") if config.final_norm else None,
         )
         pooler = None
-        if with_pooler and self.uses_pooler() and self.has("pooler", ".weight"):
+        if with_pooler and self.uses_pooler() and self.has("pooler.weight"):
             pooler = Pooler(self.linear("pooler", config.hidden_size, config.hidden_size))
         return Model(config, encoder, pooler, self.head(encoder, pooler))
 
@@ -99,13 +99,13 @@ class Source:
     def embeddings(self) -> Embeddings:
         config, width = self.config, self.table_width
         # Rows are widened as they are looked up, so a table in 8 or 16 bits can stay mapped.
-        stored = "word_embeddings"
-        if config.tie_word_embeddings and not self.has(stored) and self.has("lm_decoder"):
-            stored = "lm_decoder"  # tied, the two are one tensor, under either name
+        stored = "word_embeddings.weight"
+        if config.tie_word_embeddings and not self.has(stored) and self.has("lm_decoder.weight"):
+            stored = "lm_decoder.weight"  # tied, the two are one tensor, under either name
         word = self.tensors.take_table(self.name(stored), (config.vocab_size, width))
         token_type = None
         if config.type_vocab_size:
-            token_type = self.tensor("token_type_embeddings", (config.type_vocab_size, width))
+            token_type = self.tensor("token_type_embeddings.weight", (config.type_vocab_size, width))
         norm = self.norm("embedding_norm", width=width) if config.embedding_norm else None
         projection = None
         if width != config.hidden_size:
@@ -116,7 +116,7 @@ class Source:
         shape = (self.config.max_position_embeddings, self.table_width)
         kind = self.config.position_embedding
         if kind == "learned":
-            return self.tensor("position_embeddings", shape)
+            return self.tensor("position_embeddings.weight", shape)
         if kind == "none":
             return None
         scale = self.tensor("position_scale", (1,)) if kind == "scaled-sinusoidal" else np.float32(1)
@@ -178,16 +178,16 @@ class Source:
         trees, nodes, hidden = config.num_trees, config.num_nodes, config.hidden_size
         kept = kept_nodes(self.tensors, self.name("fff_nodes", index), trees, nodes) if config.pruned else None
         stored = trees * nodes if kept is None else len(kept)
-        w_in = self.tensors.take(self.name("fff_in", index) + ".weight", (stored, hidden))
-        b_in = self.tensors.take(self.name("fff_in", index) + ".bias", (stored,))
-        w_out = self.tensor("fff_out", (hidden, stored), index).T
+        w_in = self.tensor("fff_in.weight", (stored, hidden), index)
+        b_in = self.tensor("fff_in.bias", (stored,), index)
+        w_out = self.tensor("fff_out.weight", (hidden, stored), index).T
         if kept is not None:
             w_in, b_in, w_out = (expand(rows, kept, trees * nodes) for rows in (w_in, b_in, w_out))
         w_out = np.ascontiguousarray(w_out)  # a node's output row becomes contiguous
         rows = (trees, nodes, hidden)
         weights = w_in.reshape(rows), b_in.reshape(rows[:2]), w_out.reshape(rows)
         packed = self.finish(Trees(*weights, config.depth, config.hidden_act))
-        return FastFeedForward(packed, self.tensor("fff_out_bias", (hidden,), index) if config.output_bias else None)
+        return FastFeedForward(packed, self.tensor("fff_out.bias", (hidden,), index) if config.output_bias else None)
 
     def head(self, encoder: Encoder, pooler: Pooler | None) -> Any:
         config, hidden = self.config, self.config.hidden_size
@@ -211,13 +211,13 @@ class Source:
         table = encoder.embeddings.word
         weight, bias = table[:] if isinstance(table, Int8Matrix) else table, None
         if config.tie_word_embeddings:
-            self.check_tied("word_embeddings", "lm_decoder")
-            self.check_tied("lm_bias", "lm_untied_bias")
+            self.check_tied("word_embeddings.weight", "lm_decoder.weight")
+            self.check_tied("lm_bias", "lm_decoder.bias")
         else:
-            weight = self.tensor("lm_decoder", (config.vocab_size, width))
+            weight = self.tensor("lm_decoder.weight", (config.vocab_size, width))
         if config.decoder_bias:
             # Tied, the two are one, under either name; untied, transformers adds the decoder's own.
-            keys = ("lm_bias", "lm_untied_bias") if config.tie_word_embeddings else ("lm_untied_bias", "lm_bias")
+            keys = ("lm_bias", "lm_decoder.bias") if config.tie_word_embeddings else ("lm_decoder.bias", "lm_bias")
             bias = self.tensor(next(filter(self.has, keys), "lm_bias"), (config.vocab_size,))
         return MaskedLMHead(dense, config.lm_act or config.hidden_act, norm, Linear(weight, bias))
 
@@ -248,10 +248,10 @@ class Source:
             )
 
     def name(self, key: str, layer: int = 0) -> str:
-        return self.spelling[key].format(layer=layer)
+        return self.spelling(key, layer)
 
-    def has(self, key: str, suffix: str = "", layer: int = 0) -> bool:
-        return key in self.spelling and self.name(key, layer) + suffix in self.tensors
+    def has(self, key: str, layer: int = 0) -> bool:
+        return key in self.spelling and self.name(key, layer) in self.tensors
 
     def tensor(self, key: str, shape: tuple[int, ...], layer: int = 0) -> np.ndarray:
         return self.tensors.take(self.name(key, layer), shape)
@@ -264,20 +264,19 @@ class Source:
     def weights(
         self, key: str, out_width: int, in_width: int, bias: bool = True, layer: int = 0
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        stem = self.name(key, layer)
-        weight = self.tensors.take(stem + ".weight", (out_width, in_width))
-        return weight, self.tensors.take(stem + ".bias", (out_width,)) if bias else None
+        weight = self.tensor(key + ".weight", (out_width, in_width), layer)
+        return weight, self.tensor(key + ".bias", (out_width,), layer) if bias else None
 
     def norm(self, key: str, layer: int = 0, width: int | None = None) -> Norm:
-        config, stem = self.config, self.name(key, layer)
+        config = self.config
         shape: tuple[int, ...] = () if config.norm == "scale_norm" else (width or config.hidden_size,)
         if config.norm != "layer_norm":
-            scale = self.tensors.take(stem + ".learnable_scale", shape)
+            scale = self.tensor(key + ".learnable_scale", shape, layer)
             return Norm(config.norm, scale, None, config.layer_norm_eps)
         # Checkpoints converted from TensorFlow in 2018 and 2019 still say gamma and beta.
-        old = stem + ".gamma" in self.tensors
-        weight = self.tensors.take(stem + (".gamma" if old else ".weight"), shape)
-        bias = self.tensors.take(stem + (".beta" if old else ".bias"), shape)
+        old = self.has(key + ".gamma", layer)
+        weight = self.tensor(key + (".gamma" if old else ".weight"), shape, layer)
+        bias = self.tensor(key + (".beta" if old else ".bias"), shape, layer)
         return Norm(config.norm, weight, bias, config.layer_norm_eps)
 
     def check_layer_count(self) -> None:
@@ -294,15 +293,14 @@ class Source:
         """Refuse tensors that nothing used, but those that are known to be superfluous; they must fit all the same."""
         vocab_size, hidden = self.config.vocab_size, self.config.hidden_size
         known = {
-            "lm_decoder": (vocab_size, self.table_width),
+            "lm_decoder.weight": (vocab_size, self.table_width),
             "lm_bias": (vocab_size,),
-            "lm_untied_bias": (vocab_size,),
+            "lm_decoder.bias": (vocab_size,),
         }
         known |= {"pooler.weight": (hidden, hidden), "pooler.bias": (hidden,)}
         for key, shape in known.items():
-            stem, dot, suffix = key.partition(".")
-            if self.has(stem, dot + suffix):
-                self.tensors.checked(self.name(stem) + dot + suffix, shape)
+            if self.has(key):
+                self.tensors.checked(self.name(key), shape)
         pattern = self.family.may_be_unused(with_other_heads=encoder_only or self.config.task == "base")
         unexpected = [name for name in self.tensors.unused() if not re.fullmatch(pattern, name)]
         if unexpected:

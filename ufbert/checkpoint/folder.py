@@ -233,15 +233,17 @@ class ModelFolder:
         if config is not None:
             _write_config(place, config)
 
+    def copy_tokenizer_to(self, target: Path) -> None:
+        """Copy the tokenizer's files that are there."""
+        self._copy(TOKENIZER, target)
+
     def _copy_settings(self, target: Path) -> None:
         """Copy all but the weights; a folder that shares a base model's tokenizer gets a copy of that."""
         target.mkdir(parents=True, exist_ok=True)
         base = self.base() if self.has("config.json") else None
-        for source, names in ((base, TOKENIZER), (self, COPIED)):
-            for name in names:
-                if source and source.has(name):
-                    check_regular(source.path / name)
-                    shutil.copyfile(source.path / name, target / name)
+        if base:
+            base.copy_tokenizer_to(target)
+        self._copy(COPIED, target)
         if base:
             _write_config(target, self.read_json("config.json"))
 
@@ -270,11 +272,16 @@ class ModelFolder:
             )
         family, found = find_family(base.read_json("config.json")), Tensors(base.weight_files())
         prefix = family.prefix
-        if family.encoder["word_embeddings"] in found:  # an encoder without a head has bare names
+        if family.encoder["word_embeddings"] + ".weight" in found:  # an encoder without a head has bare names
             tensors.fill_from(found, {name: prefix + name for name in found.names()})
         else:
             tensors.fill_from(found, {name: name for name in found.names() if name.startswith(prefix)})
         return tensors
+
+    def _copy(self, names: tuple[str, ...], target: Path) -> None:
+        for name in filter(self.has, names):
+            check_regular(self.path / name)
+            shutil.copyfile(self.path / name, target / name)
 
     def _has_tokenizer(self) -> bool:
         return self.has("tokenizer.json") or self.has("vocab.txt")

@@ -23,6 +23,8 @@ from .statistics import Routes
 
 __all__ = ["Pruned", "PrunedLayer", "prune"]
 
+NODES = ("fff_in.weight", "fff_in.bias", "fff_out.weight", "fff_nodes")  # tensors with an entry for each node
+
 
 @dataclass(frozen=True)
 class PrunedLayer:
@@ -147,7 +149,7 @@ def _write(folder: ModelFolder, target: Path, visited: list[np.ndarray]) -> tupl
     spelling = family_of(config.family).spelling(tensors)
     layers = []
     for index, nodes in enumerate(visited):
-        spelled = {key: spelling[key].format(layer=index) for key in ("fff_in", "fff_out", "fff_nodes")}
+        spelled = {key: spelling(key, index) for key in NODES}
         old = dict(_layer_tensors(tensors, spelled))
         new = dict(_pruned_tensors(tensors, spelled, nodes, config))
         stored |= new
@@ -158,7 +160,7 @@ def _write(folder: ModelFolder, target: Path, visited: list[np.ndarray]) -> tupl
 
 def _layer_tensors(tensors: Tensors, spelled: dict[str, str]) -> Iterator[tuple[str, tuple[str, np.ndarray]]]:
     """The tensors of a layer that have a row or column for each node, as they are stored."""
-    for name in (spelled["fff_in"] + ".weight", spelled["fff_in"] + ".bias", spelled["fff_out"], spelled["fff_nodes"]):
+    for name in spelled.values():
         if name in tensors:
             yield from tensors.tensor(name).stored().items()
 
@@ -173,9 +175,9 @@ def _pruned_tensors(
     for name, (dtype, array) in _layer_tensors(tensors, spelled):
         if name in (spelled["fff_nodes"], spelled["fff_out"] + SCALE):  # the latter has one factor an output
             continue
-        rows = array.T if name == spelled["fff_out"] else array
+        rows = array.T if name == spelled["fff_out.weight"] else array
         rows = (rows if before is None else expand(rows, before, config.num_trees * config.num_nodes))[nodes]
-        yield name, (dtype, np.ascontiguousarray(rows.T if name == spelled["fff_out"] else rows))
+        yield name, (dtype, np.ascontiguousarray(rows.T if name == spelled["fff_out.weight"] else rows))
     yield spelled["fff_nodes"], ("I32", nodes)
 
 

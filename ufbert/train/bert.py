@@ -1,10 +1,9 @@
-"""BERT's encoder as a module for training. Its parameters are named as in a checkpoint of Hugging Face's BERT."""
+"""BERT's encoder as a module for training. Its parameters are named by the keys of `ufbert.checkpoint.families`."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import activations
-from ..checkpoint.families import parse_config
+from ..checkpoint.families import family_of, parse_config
 from ..checkpoint.folder import ModelFolder
 from ..config import ModelConfig
 from ..errors import CheckpointError
@@ -28,12 +27,12 @@ ACTIVATIONS: dict[str, nn.Module] = {
 
 
 class Bert(nn.Module):
-    """The encoder of BERT, with dense or fast feedforward layers.
+    """The encoder of BERT or DistilBERT, with dense or fast feedforward layers.
 
     Parameters
     ----------
     config : ModelConfig
-        Of the family "bert".
+        Of a family whose checkpoints this package can write.
 
     Raises
     ------
@@ -43,23 +42,21 @@ class Bert(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        if config.family not in ("bert", "ufbert") or config.hidden_act not in ACTIVATIONS:
+        if family_of(config.family).write is None or config.hidden_act not in ACTIVATIONS:
             raise CheckpointError(
                 f"config.json: expected a BERT with one of the activations {', '.join(ACTIVATIONS)}, "
                 f"found {config.family} with {config.hidden_act}; other models can be run but not trained"
             )
         self.config = config
         hidden = config.hidden_size
-        self.embeddings = nn.ModuleDict(
-            {
-                "word_embeddings": nn.Embedding(config.vocab_size, hidden),
-                "position_embeddings": nn.Embedding(config.max_position_embeddings, hidden),
-                "token_type_embeddings": nn.Embedding(config.type_vocab_size, hidden),
-                "LayerNorm": nn.LayerNorm(hidden, config.layer_norm_eps),
-            }
-        )
-        layers = [BertLayer(config) for _ in range(config.num_hidden_layers)]
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
+        rows = {
+            "word_embeddings": config.vocab_size,
+            "position_embeddings": config.max_position_embeddings,
+            "token_type_embeddings": config.type_vocab_size,
+        }
+        self.embeddings = nn.ModuleDict({key: nn.Embedding(count, hidden) for key, count in rows.items() if count})
+        self.embeddings["embedding_norm"] = nn.LayerNorm(hidden, config.layer_norm_eps)
+        self.encoder = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str]) -> Bert:
@@ -73,16 +70,17 @@ class Bert(nn.Module):
         files = ModelFolder(folder).transformer()
         model = cls(parse_config(files.read_json("config.json"), encoder_only=True))
         tensors = files.tensors()
-        prefix = "" if "embeddings.word_embeddings.weight" in tensors else "bert."
+        spelling = family_of(model.config.family).spelling(tensors)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                parameter.copy_(torch.from_numpy(tensors.take(prefix + name, tuple(parameter.shape)).copy()))
+                values = tensors.take(spelling.parameter(_key(name)), tuple(parameter.shape))
+                parameter.copy_(torch.from_numpy(values.copy()))
         return model
 
     @property
     def layers(self) -> list[BertLayer]:
         """The encoder layers, from the first to the last."""
-        return list(self.encoder["layer"])  # type: ignore[arg-type]
+        return list(self.encoder)  # type: ignore[arg-type]
 
     @property
     def device(self) -> torch.device:
@@ -115,20 +113,33 @@ class Bert(nn.Module):
         tables = self.embeddings
         x = tables["word_embeddings"](input_ids)
         x = x + tables["position_embeddings"].weight[: input_ids.shape[1]]
-        kinds = tables["token_type_embeddings"].weight
-        x = x + (kinds[0] if token_type_ids is None else kinds[token_type_ids])
-        return tables["LayerNorm"](x)
+        if "token_type_embeddings" in tables:
+            kinds = tables["token_type_embeddings"].weight
+            x = x + (kinds[0] if token_type_ids is None else kinds[token_type_ids])
+        return tables["embedding_norm"](x)
 
     def replace_feed_forward(self, **changes: object) -> None:
         """Give all layers new feed-forward layers, drawn at random; `changes` are fields of `ModelConfig`."""
-        self.config = replace(self.config, **changes)  # type: ignore[arg-type]
+        family = "ufbert" if changes.get("feed_forward") == "fff" else self.config.family
+        self.config = replace(self.config, family=family, **changes)  # type: ignore[arg-type]
         for layer in self.layers:
             layer.build_feed_forward(self.config)
             layer.to(self.device)
 
-    def tensors(self) -> Mapping[str, NDArray[np.float32]]:
-        """Name the weights as in a checkpoint: C-contiguous float32 arrays."""
-        return {name: np.ascontiguousarray(tensor.cpu().numpy()) for name, tensor in self.state_dict().items()}
+    def tensors(self, with_head: bool = False, trained_only: bool = False) -> dict[str, NDArray[np.float32]]:
+        """Name the weights as in a checkpoint, of a bare encoder or one with a head: C-contiguous float32 arrays."""
+        spelling = family_of(self.config.family).names(with_head)
+        return {
+            spelling.parameter(_key(name)): np.ascontiguousarray(parameter.detach().cpu().numpy())
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad or not trained_only
+        }
+
+
+def _key(name: str) -> str:
+    """Key of a parameter of `Bert` in its family, with the layer's number."""
+    name = name.removeprefix("embeddings.").replace("encoder.", "layers.", 1)
+    return name.replace(".ffn.linear_", ".fff_")
 
 
 class BertLayer(nn.Module):
@@ -138,35 +149,32 @@ class BertLayer(nn.Module):
         super().__init__()
         hidden, eps = config.hidden_size, config.layer_norm_eps
         self.num_heads, self.activation = config.num_attention_heads, config.hidden_act
-        heads = {name: nn.Linear(hidden, hidden) for name in ("query", "key", "value")}
-        output = {"dense": nn.Linear(hidden, hidden), "LayerNorm": nn.LayerNorm(hidden, eps)}
-        self.attention = nn.ModuleDict({"self": nn.ModuleDict(heads), "output": nn.ModuleDict(output)})
-        self.output = nn.ModuleDict({"LayerNorm": nn.LayerNorm(hidden, eps)})
+        self.query, self.key, self.value = (nn.Linear(hidden, hidden) for _ in range(3))
+        self.attention_output = nn.Linear(hidden, hidden)
+        self.norm1, self.norm2 = nn.LayerNorm(hidden, eps), nn.LayerNorm(hidden, eps)
         self.build_feed_forward(config)
 
     def build_feed_forward(self, config: ModelConfig) -> None:
         """Make a feed-forward layer of the configured kind in place of what is there."""
         hidden, width = config.hidden_size, config.intermediate_size
-        self.ffn = self.intermediate = None
-        self.output.pop("dense") if "dense" in self.output else None
+        self.ffn = self.feed_forward_in = self.feed_forward_out = None
         if config.feed_forward == "fff":
             bias = config.output_bias
             self.ffn = FastFeedForward(hidden, config.num_trees, config.depth, config.hidden_act, bias)
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about the weights of no neurons
-                self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, width)})
-                self.output["dense"] = nn.Linear(width, hidden)
+                inner, outer = nn.Linear(hidden, width), nn.Linear(width, hidden)
+            self.feed_forward_out, self.feed_forward_in = outer, inner
         self.activation = config.hidden_act
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = self.attend(x, mask)
-        return self.output["LayerNorm"](self.feed_forward(x) + x)
+        return self.norm2(self.feed_forward(x) + x)
 
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Self-attention, residual sum and norm: what the feed-forward layer reads. (N, S, H) -> (N, S, H)."""
-        heads = self.attention["self"]
-        parts = [heads[name] for name in ("query", "key", "value")]
+        parts = (self.query, self.key, self.value)
         weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
         qkv = functional.linear(x, weight, bias).unflatten(-1, (3, self.num_heads, -1))  # (N, S, 3, heads, H / heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (N, heads, S, H / heads)
@@ -175,11 +183,10 @@ class BertLayer(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             context = functional.scaled_dot_product_attention(q, k, v, mask)
         context = context.transpose(1, 2).flatten(2)  # (N, S, H)
-        output = self.attention["output"]
-        return output["LayerNorm"](output["dense"](context) + x)
+        return self.norm1(self.attention_output(context) + x)
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The feed-forward layer alone, without residual and norm. (N, S, H) -> (N, S, H)."""
         if self.ffn is not None:
             return self.ffn(x)
-        return self.output["dense"](ACTIVATIONS[self.activation](self.intermediate["dense"](x)))
+        return self.feed_forward_out(ACTIVATIONS[self.activation](self.feed_forward_in(x)))

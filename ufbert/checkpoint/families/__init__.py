@@ -10,9 +10,11 @@ from typing import Any
 from ...config import ModelConfig
 from ...errors import CheckpointError, shown
 from ..options import Options
-from .family import Family
+from .family import Family, Spelling
 
-__all__ = ["IN_8_BITS", "Family", "family_of", "find_family", "parse_config", "retyped"]
+__all__ = [
+    "IN_8_BITS", "Family", "Spelling", "family_of", "find_family", "parse_config", "retyped", "rewritten",
+]  # fmt: skip
 
 # model_type of config.json: the module of this folder that knows it. A new architecture is a module and a line.
 MODULES = {
@@ -89,6 +91,24 @@ def parse_config(data: Mapping[str, Any], encoder_only: bool = False, task: str 
     if architecture not in known:
         raise top.error("architectures", "one of " + ", ".join(known), architecture)
     return family.read(top, "base" if encoder_only else family.tasks[architecture])
+
+
+def rewritten(data: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
+    """Give the ``config.json`` of a model that was made from another one.
+
+    Parameters
+    ----------
+    data : mapping
+        The other one's. What it says of its architecture goes, all else stays.
+    config : ModelConfig
+        Of a family that can be written.
+    """
+    before, family = parse_config(data, encoder_only=True), family_of(config.family)
+    former = family_of(before.family)
+    if family.write is None or former.write is None:
+        raise CheckpointError(f"config.json: expected a family that this package can write, got {config.family}")
+    stale = {"num_labels", "_name_or_path", *former.write(before)}
+    return {key: value for key, value in data.items() if key not in stale} | family.write(config)
 
 
 def _architecture(top: Options) -> str | None:

@@ -67,9 +67,9 @@ FAMILY = Family(
     write=write,
     prefix="bert.",
     encoder={
-        "word_embeddings": "embeddings.word_embeddings.weight",
-        "position_embeddings": "embeddings.position_embeddings.weight",
-        "token_type_embeddings": "embeddings.token_type_embeddings.weight",
+        "word_embeddings": "embeddings.word_embeddings",
+        "position_embeddings": "embeddings.position_embeddings",
+        "token_type_embeddings": "embeddings.token_type_embeddings",
         "embedding_norm": "embeddings.LayerNorm",
         "query": "encoder.layer.{layer}.attention.self.query",
         "key": "encoder.layer.{layer}.attention.self.key",
@@ -84,9 +84,8 @@ FAMILY = Family(
     head={
         "lm_dense": "cls.predictions.transform.dense",
         "lm_norm": "cls.predictions.transform.LayerNorm",
-        "lm_decoder": "cls.predictions.decoder.weight",
+        "lm_decoder": "cls.predictions.decoder",
         "lm_bias": "cls.predictions.bias",
-        "lm_untied_bias": "cls.predictions.decoder.bias",
         "classifier": "classifier",
         "question_answering": "qa_outputs",
     },

@@ -109,8 +109,8 @@ FAMILY = Family(
     tokenizer="PreTrainedTokenizer",
     prefix="encoder.",
     encoder={
-        "word_embeddings": "embedding.word_embedding.weight",
-        "position_embeddings": "embedding.pos_embedding.embedding.weight",
+        "word_embeddings": "embedding.word_embedding",
+        "position_embeddings": "embedding.pos_embedding.embedding",
         "position_scale": "embedding.pos_embedding.scale_factor",
         "embedding_norm": "embedding.norm",
         # (3H, ...): for each head, its query, key and value rows
@@ -121,7 +121,7 @@ FAMILY = Family(
         "feed_forward_in": "layers.{layer}.ffn.dense_in",
         "feed_forward_out": "layers.{layer}.ffn.dense_out",
         "fff_in": "layers.{layer}.ffn.linear_in",
-        "fff_out": "layers.{layer}.ffn.linear_out.weight",
+        "fff_out": "layers.{layer}.ffn.linear_out",
         "fff_nodes": "layers.{layer}.ffn." + FFF_NODES,
         "norm2": "layers.{layer}.norm2",
         "final_norm": "final_norm",
@@ -129,9 +129,8 @@ FAMILY = Family(
     head={
         "lm_dense": "prediction_head.dense",
         "lm_norm": "prediction_head.norm",
-        "lm_decoder": "decoder.weight",
+        "lm_decoder": "decoder",
         "lm_bias": "decoder.bias",
-        "lm_untied_bias": "decoder.bias",
         "classifier_dense": "pooler.dense",
         "classifier": "head",
     },

@@ -58,8 +58,8 @@ FAMILY = Family(
     write=write,
     prefix="distilbert.",
     encoder={
-        "word_embeddings": "embeddings.word_embeddings.weight",
-        "position_embeddings": "embeddings.position_embeddings.weight",
+        "word_embeddings": "embeddings.word_embeddings",
+        "position_embeddings": "embeddings.position_embeddings",
         "embedding_norm": "embeddings.LayerNorm",
         "query": "transformer.layer.{layer}.attention.q_lin",
         "key": "transformer.layer.{layer}.attention.k_lin",
@@ -73,7 +73,7 @@ FAMILY = Family(
     head={
         "lm_dense": "vocab_transform",
         "lm_norm": "vocab_layer_norm",
-        "lm_decoder": "vocab_projector.weight",
+        "lm_decoder": "vocab_projector",
         "lm_bias": "vocab_projector.bias",
         "classifier_dense": "pre_classifier",
         "classifier": "classifier",

@@ -58,7 +58,7 @@ FAMILY = Family(
     head={
         "lm_dense": "generator_predictions.dense",
         "lm_norm": "generator_predictions.LayerNorm",
-        "lm_decoder": "generator_lm_head.weight",
+        "lm_decoder": "generator_lm_head",
         "lm_bias": "generator_lm_head.bias",
         "classifier_dense": "classifier.dense",
         "classifier": "classifier.out_proj",

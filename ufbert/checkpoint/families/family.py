@@ -11,11 +11,33 @@ from ...activations import HUGGING_FACE
 from ...config import ModelConfig
 from ..options import Options
 
-__all__ = ["Family", "labels", "read_keys", "written"]
+__all__ = ["Family", "Spelling", "labels", "read_keys", "written"]
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 LEFTOVERS = r"(loss|loss_fct|loss_fn|loss_function|criterion)\..*|class_weights"
 """Tensors of loss functions, which training with class weights leaves behind."""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """The names that one checkpoint's tensors have, by our keys."""
+
+    stems: Mapping[str, str]
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and key.partition(".")[0] in self.stems
+
+    def __call__(self, key: str, layer: int | str = 0) -> str:
+        """Spell a key with its suffix, if it has one: "fff_nodes", "query.weight"."""
+        stem, dot, suffix = key.partition(".")
+        return self.stems[stem].format(layer=layer) + dot + suffix
+
+    def parameter(self, name: str) -> str:
+        """Spell a parameter with its layer, if it has one: "pooler.bias", "layers.3.query.weight"."""
+        if not name.startswith("layers."):
+            return self(name)
+        _, layer, key = name.split(".", 2)
+        return self(key, layer)
 
 
 @dataclass(frozen=True)
@@ -31,8 +53,8 @@ class Family:
     prefix : str
         What stands before the encoder's names where the checkpoint has a head.
     encoder, head : mapping of str to str
-        Our keys to the names of tensors. A value is a whole name, or for layers and norms the stem before ``.weight``
-        and ``.bias``; ``{layer}`` is the layer's number.
+        Our keys to the names of tensors. A value is the stem before ``.weight`` and ``.bias``, or the whole name of a
+        tensor that is neither; ``{layer}`` is the layer's number.
     ignored : tuple of str
         Patterns of tensors that may be there without being used, behind the prefix or not.
     tokenizer : str
@@ -53,21 +75,14 @@ class Family:
     encoders: tuple[str, ...] = ()
     write: Callable[[ModelConfig], dict[str, Any]] | None = None
 
-    def spelling(self, tensors: Container[str]) -> dict[str, str]:
-        """Give the names in a checkpoint with these tensors, by our keys: with the prefix where the encoder has it."""
-        return self.names(with_head=self.encoder["word_embeddings"] not in tensors)
+    def spelling(self, tensors: Container[str]) -> Spelling:
+        """Give the names in a checkpoint with these tensors: with the prefix where the encoder's have it."""
+        return self.names(with_head=self.encoder["word_embeddings"] + ".weight" not in tensors)
 
-    def names(self, with_head: bool) -> dict[str, str]:
-        """Give the names in a checkpoint with a head or without, by our keys."""
+    def names(self, with_head: bool) -> Spelling:
+        """Give the names in a checkpoint with a head or without."""
         prefix = self.prefix if with_head else ""
-        return {key: prefix + name for key, name in self.encoder.items()} | dict(self.head)
-
-    def spelled(self, name: str, with_head: bool) -> str:
-        """Give the checkpoint's name of one of our parameters, such as ``layers.3.query.weight``."""
-        match = re.fullmatch(r"(?:layers\.(\d+)\.)?(\w+)(\.\w+)?", name)
-        layer, key, suffix = match.groups() if match else (None, name, None)
-        stem = self.names(with_head)[key].format(layer=layer)
-        return stem if stem.endswith(suffix or "") else f"{stem}{suffix}"
+        return Spelling({key: prefix + name for key, name in self.encoder.items()} | dict(self.head))
 
     def may_be_unused(self, with_other_heads: bool) -> str:
         """Give a pattern of tensors that may be there without being used."""

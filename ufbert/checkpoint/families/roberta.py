@@ -68,9 +68,8 @@ def family(name: str, model_type: str, classes: str, tokenizer: str) -> Family:
 HEAD = {
     "lm_dense": "lm_head.dense",
     "lm_norm": "lm_head.layer_norm",
-    "lm_decoder": "lm_head.decoder.weight",
+    "lm_decoder": "lm_head.decoder",
     "lm_bias": "lm_head.bias",
-    "lm_untied_bias": "lm_head.decoder.bias",
     "classifier_dense": "classifier.dense",
     "classifier": "classifier.out_proj",
     "token_classifier": "classifier",

@@ -102,8 +102,7 @@ FAMILY = Family(
     encoder={
         **{key: name for key, name in bert.FAMILY.encoder.items() if not key.startswith("feed_forward")},
         "fff_in": "encoder.layer.{layer}.ffn.linear_in",
-        "fff_out": "encoder.layer.{layer}.ffn.linear_out.weight",
-        "fff_out_bias": "encoder.layer.{layer}.ffn.linear_out.bias",
+        "fff_out": "encoder.layer.{layer}.ffn.linear_out",
         "fff_nodes": "encoder.layer.{layer}.ffn." + FFF_NODES,
     },
     head=bert.FAMILY.head,

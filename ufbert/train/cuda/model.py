@@ -51,9 +51,12 @@ class PackedBert(nn.Module):
         self.config, self.precision, self.eps = bert.config, precision, bert.config.layer_norm_eps
         tables = bert.embeddings
         self.words = _copied(tables["word_embeddings"].weight)
-        self.positions = _copied(tables["position_embeddings"].weight[: functions.ROW])
-        self.kind = _copied(tables["token_type_embeddings"].weight[0])
-        self.norm_weight, self.norm_bias = (_copied(p) for p in tables["LayerNorm"].parameters())
+        first = bert.config.first_position
+        self.positions = _copied(tables["position_embeddings"].weight[first : first + functions.ROW])
+        self.kind = None  # of models without token types
+        if "token_type_embeddings" in tables:
+            self.kind = _copied(tables["token_type_embeddings"].weight[0])
+        self.norm_weight, self.norm_bias = (_copied(p) for p in tables["embedding_norm"].parameters())
         self.layers = nn.ModuleList(PackedLayer(layer, self.eps, precision) for layer in bert.layers)
         for layer in self.layers:
             if layer.trees is not None:
@@ -63,7 +66,9 @@ class PackedBert(nn.Module):
     def forward(self, batch: PackedBatch) -> list[Tensor]:
         """Compute what each layer gives, L tensors (T, H) float32."""
         words = self.words.index_select(0, batch.input_ids)
-        others = self.positions.index_select(0, batch.position_ids) + self.kind
+        others = self.positions.index_select(0, batch.position_ids)
+        if self.kind is not None:
+            others = others + self.kind
         x, lower = Norm.apply(words, others, self.norm_weight, self.norm_bias, self.eps, self.precision)
         outputs = []
         for layer in self.layers:
@@ -76,9 +81,12 @@ class PackedBert(nn.Module):
         """Copy the parameters into `bert`."""
         tables = bert.embeddings
         tables["word_embeddings"].weight.copy_(self.words)
-        tables["position_embeddings"].weight[: len(self.positions)] = self.positions.to(bert.device)
-        tables["token_type_embeddings"].weight[0] = self.kind.to(bert.device)
-        for target, source in zip(tables["LayerNorm"].parameters(), (self.norm_weight, self.norm_bias), strict=True):
+        first = bert.config.first_position
+        tables["position_embeddings"].weight[first : first + len(self.positions)] = self.positions.to(bert.device)
+        if self.kind is not None:
+            tables["token_type_embeddings"].weight[0] = self.kind.to(bert.device)
+        norm = tables["embedding_norm"]
+        for target, source in zip(norm.parameters(), (self.norm_weight, self.norm_bias), strict=True):
             target.copy_(source)
         for packed, layer in zip(self.layers, bert.layers, strict=True):
             packed.write_to(layer)
@@ -98,12 +106,12 @@ class PackedLayer(nn.Module):
     def __init__(self, layer: BertLayer, eps: float, precision: torch.dtype) -> None:
         super().__init__()
         self.eps, self.precision, self.num_heads = eps, precision, layer.num_heads
-        heads, output = [layer.attention["self"][name] for name in ("query", "key", "value")], layer.attention["output"]
+        heads, output = (layer.query, layer.key, layer.value), layer.attention_output
         self.qkv_weight = _copied(torch.cat([part.weight for part in heads]))
         self.qkv_bias = _copied(torch.cat([part.bias for part in heads]))
-        self.out_weight, self.out_bias = _copied(output["dense"].weight), _copied(output["dense"].bias)
-        self.norm1 = nn.ParameterList(_copied(p) for p in output["LayerNorm"].parameters())
-        self.norm2 = nn.ParameterList(_copied(p) for p in layer.output["LayerNorm"].parameters())
+        self.out_weight, self.out_bias = _copied(output.weight), _copied(output.bias)
+        self.norm1 = nn.ParameterList(_copied(p) for p in layer.norm1.parameters())
+        self.norm2 = nn.ParameterList(_copied(p) for p in layer.norm2.parameters())
         self.trees: TreeShape | None = None
         self.leaf: Tensor | None = None
         self.activation = layer.activation
@@ -112,7 +120,7 @@ class PackedLayer(nn.Module):
             self.trees = TreeShape(trees.num_trees, trees.depth)
             self.ffn = nn.ParameterList(_copied(p) for p in (*_padded(trees), trees.linear_out.bias))
         else:
-            halves = layer.intermediate["dense"], layer.output["dense"]
+            halves = layer.feed_forward_in, layer.feed_forward_out
             self.ffn = nn.ParameterList(_copied(p) for half in halves for p in (half.weight, half.bias))
 
     def forward(self, x: Tensor, lower: Tensor, segment: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,14 +150,13 @@ class PackedLayer(nn.Module):
 
     def write_to(self, layer: BertLayer) -> None:
         """Copy the parameters into `layer`."""
-        heads, output = layer.attention["self"], layer.attention["output"]
-        names = ("query", "key", "value")
-        for name, weight, bias in zip(names, self.qkv_weight.chunk(3), self.qkv_bias.chunk(3), strict=True):
-            heads[name].weight.copy_(weight)
-            heads[name].bias.copy_(bias)
-        output["dense"].weight.copy_(self.out_weight)
-        output["dense"].bias.copy_(self.out_bias)
-        for norm, source in ((output["LayerNorm"], self.norm1), (layer.output["LayerNorm"], self.norm2)):
+        heads, parts = (layer.query, layer.key, layer.value), (self.qkv_weight.chunk(3), self.qkv_bias.chunk(3))
+        for head, weight, bias in zip(heads, *parts, strict=True):
+            head.weight.copy_(weight)
+            head.bias.copy_(bias)
+        layer.attention_output.weight.copy_(self.out_weight)
+        layer.attention_output.bias.copy_(self.out_bias)
+        for norm, source in ((layer.norm1, self.norm1), (layer.norm2, self.norm2)):
             norm.weight.copy_(source[0])
             norm.bias.copy_(source[1])
         if layer.ffn is not None:
@@ -161,7 +168,7 @@ class PackedLayer(nn.Module):
                 target.weight.copy_(source[0])
                 target.bias.copy_(source[1])
         else:
-            for place, linear in enumerate((layer.intermediate["dense"], layer.output["dense"])):
+            for place, linear in enumerate((layer.feed_forward_in, layer.feed_forward_out)):
                 linear.weight.copy_(self.ffn[2 * place])
                 linear.bias.copy_(self.ffn[2 * place + 1])
 

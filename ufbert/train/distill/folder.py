@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...checkpoint.families import rewritten
 from ...checkpoint.folder import ModelFolder
 from ...checkpoint.tensors import encoded
 from ...checkpoint.writing import new_folder
@@ -18,7 +19,7 @@ def write_student(state: State, student: Bert, teacher: Path, target: Path) -> N
     """Write the teacher's folder anew with the student's weights, float16."""
     source = ModelFolder(teacher)
     layer = student.layers[0]
-    inner = layer.ffn.linear_in if layer.ffn is not None else layer.intermediate["dense"]
+    inner = layer.ffn.linear_in if layer.ffn is not None else layer.feed_forward_in
     tensors = {name: encoded(name, array, "float16") for name, array in sorted(student.tensors().items())}
     with new_folder(target) as complete:
         source.copy_to(complete, tensors, _config(source.transformer(), student))
@@ -27,15 +28,6 @@ def write_student(state: State, student: Bert, teacher: Path, target: Path) -> N
 
 def _config(source: ModelFolder, student: Bert) -> dict[str, object]:
     """The teacher's settings with the student's feed-forward layers."""
-    config = source.read_json("config.json") | {"architectures": ["BertModel"], "dtype": "float16"}
+    config = rewritten(source.read_json("config.json"), student.config) | {"dtype": "float16"}
     config.pop("torch_dtype", None)
-    mine = student.config
-    if mine.feed_forward == "fff":
-        config |= {"model_type": "ufbert", "feed_forward": "fff", "num_trees": mine.num_trees, "depth": mine.depth}
-        config |= {"output_bias": True, "hidden_act": "gelu"}
-        config.pop("intermediate_size", None)
-    else:
-        names = {"identity": "linear"}
-        config |= {"intermediate_size": mine.intermediate_size}
-        config["hidden_act"] = names.get(mine.hidden_act, mine.hidden_act)
     return config

@@ -57,7 +57,7 @@ def train_layers(state: State, student: Bert, teacher: Teacher, corpus: Chunks) 
     """Train on cached activations of one chunk after another."""
     recipe = state.recipe
     parameters = [p for name, p in student.named_parameters() if is_feed_forward(name)]
-    norms = [p for layer in student.layers for p in layer.output["LayerNorm"].parameters()]
+    norms = [p for layer in student.layers for p in layer.norm2.parameters()]
     optimizer = adam([(parameters, recipe.local_rate), (norms, recipe.other_rate)])
     state.resume(student, optimizer)
     with tqdm(total=recipe.local_tokens, initial=state.tokens, desc="layers", unit="tok", unit_scale=True) as bar:
@@ -74,7 +74,7 @@ def train_layers(state: State, student: Bert, teacher: Teacher, corpus: Chunks) 
 
 def is_feed_forward(name: str) -> bool:
     """Tell whether a parameter of `Bert` is of a feed-forward layer."""
-    return ".ffn." in name or ".intermediate." in name or (".output.dense." in name and ".attention." not in name)
+    return ".ffn." in name or ".feed_forward_" in name
 
 
 def _collect(teacher: Teacher, corpus: Chunks, wanted: int) -> tuple[list[Pairs], int]:
@@ -92,10 +92,10 @@ def _collect(teacher: Teacher, corpus: Chunks, wanted: int) -> tuple[list[Pairs]
 def _start_layer(recipe: Recipe, layer: BertLayer, x: Tensor, y: Tensor, scale: Tensor) -> None:
     """Grow trees that give y for x, or let a layer give the mean of y, and small neurons beside it."""
     if layer.ffn is not None and recipe.grow_tokens:
-        weight = layer.output["LayerNorm"].weight.detach()
+        weight = layer.norm2.weight.detach()
         grow(layer.ffn, x, y, weight.abs() / scale / (x + y).std(1).mean())
         return
-    out = layer.ffn.linear_out if layer.ffn is not None else layer.output["dense"]
+    out = layer.ffn.linear_out if layer.ffn is not None else layer.feed_forward_out
     with torch.no_grad():
         out.weight.mul_(0.1)
         out.bias.copy_(y.mean(0))
@@ -138,7 +138,7 @@ def _one_pass(
 
 def _error(state: State, layer: BertLayer, x: Tensor, z: Tensor, index: int) -> Tensor:
     with mixed_precision(state.device.type != "cpu", state.device):
-        output = layer.output["LayerNorm"](layer.feed_forward(x) + x)
+        output = layer.norm2(layer.feed_forward(x) + x)
     return normalised_error(output.float(), z, state.scale[index])
 
 

@@ -71,7 +71,7 @@ def revive_layers(
     runs = [teacher(batch, inputs=False).outputs for batch in batches]
     hidden = [student.embed(batch.input_ids) for batch in batches]
     for index, layer in enumerate(tqdm(student.layers, desc="reviving", unit="layer")):
-        norm = layer.output["LayerNorm"]
+        norm = layer.norm2
         hidden = [layer.attend(h, batch.attention_mask) for h, batch in zip(hidden, batches, strict=True)]
         if index >= first:
             x = torch.cat([batch.unpadded(h) for h, batch in zip(hidden, batches, strict=True)])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ... import checks
+from ...checkpoint.families import family_of
 from ...checkpoint.folder import ModelFolder
 from ...checkpoint.sentence import load_sentence_model
 from ...errors import CheckpointError
@@ -75,7 +76,7 @@ class Teacher:
                 f"{folder}: expected a teacher with cls or mean pooling, found {' and '.join(loaded.pooling.modes)}; "
                 "embeddings pooled otherwise cannot be distilled: choose another model"
             )
-        if self.config.family != "bert" or self.config.feed_forward != "dense":
+        if family_of(self.config.family).write is None or self.config.feed_forward != "dense":
             raise CheckpointError(
                 f"{folder}: expected a BERT with dense feed-forward layers as a teacher, found "
                 f"{self.config.family} with {self.config.feed_forward}; choose the dense model"
@@ -97,7 +98,7 @@ class Teacher:
                 x = layer.attend(x, batch.attention_mask)
                 if inputs:
                     reads.append(batch.unpadded(x).float())
-                x = layer.output["LayerNorm"](layer.feed_forward(x) + x)
+                x = layer.norm2(layer.feed_forward(x) + x)
                 gives.append(batch.unpadded(x).float())
         return Activations(reads, gives)
 

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...checkpoint.families import family_of, rewritten
 from ...checkpoint.folder import WEIGHTS, ModelFolder
 from ...checkpoint.tensors import Tensors, encoded, write_tensors
 from ...errors import InputError
 from ...glue import Task
-from ..bert import Bert
+from ..bert import ACTIVATIONS, Bert
 from ..device import mixed_precision
 
 __all__ = ["Classifier"]
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
-POOLER = ("pooler.dense", "bert.pooler.dense")
-
 
 class Classifier(nn.Module):
-    """An encoder, BERT's pooler and a linear layer: Hugging Face's ``BertForSequenceClassification``.
+    """An encoder, its family's pooler and a linear layer: ``BertForSequenceClassification`` of transformers, say.
 
-    The pooler is dense and tanh on the first token, because that is what such a checkpoint can say; a sentence
+    The pooler is dense and an activation on the first token, because that is what such a checkpoint can say; a sentence
     encoder's mean pooling has no place in it.
 
     Parameters
@@ -48,7 +46,12 @@ class Classifier(nn.Module):
         super().__init__()
         self.source, self.name = ModelFolder(folder).transformer(), Path(folder).resolve().name
         self.bert = Bert.from_folder(folder)
-        hidden = self.bert.config.hidden_size
+        config = self.bert.config
+        hidden, self.family = config.hidden_size, family_of(config.family)
+        self.pooler_key = "pooler" if "pooler" in self.family.encoder else "classifier_dense"
+        self.activation = ACTIVATIONS[
+            "tanh" if config.classification_head is None else config.classification_head.activation
+        ]
         self.pooler = nn.Linear(hidden, hidden)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(hidden, num_labels)
@@ -64,7 +67,7 @@ class Classifier(nn.Module):
         """(N, S) -> logits (N, C)."""
         with mixed_precision(self.training, self.bert.device):
             first = self.bert(input_ids, attention_mask, token_type_ids)[:, 0].float()  # (N, H)
-        return self.classifier(self.dropout(torch.tanh(self.pooler(first))))
+        return self.classifier(self.dropout(self.activation(self.pooler(first))))
 
     def save(self, folder: Path, task: Task, labels: list[str], dtype: str = "float32") -> None:
         """Write a plain classifier folder.
@@ -73,41 +76,37 @@ class Classifier(nn.Module):
         its ``ufbert_base_model``.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        tensors = {"bert." + name: array for name, array in self.bert.tensors().items()}
-        if self.top_layers is not None:
-            tensors = {name: array for name, array in tensors.items() if name in trained}
-        for stem, linear in (("bert.pooler.dense", self.pooler), ("classifier", self.classifier)):
-            tensors[stem + ".weight"] = linear.weight.detach().numpy()
-            tensors[stem + ".bias"] = linear.bias.detach().numpy()
+        spelling = self.family.names(with_head=True)
+        tensors = self.bert.tensors(with_head=True, trained_only=self.top_layers is not None)
+        for key, linear in ((self.pooler_key, self.pooler), ("classifier", self.classifier)):
+            tensors[spelling(key + ".weight")] = linear.weight.detach().numpy()
+            tensors[spelling(key + ".bias")] = linear.bias.detach().numpy()
         write_tensors(folder / WEIGHTS, {name: encoded(name, array, dtype) for name, array in tensors.items()})
         config = self._config(task, labels)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for name in TOKENIZER_FILES if self.top_layers is None else ():
-            if self.source.has(name):
-                shutil.copyfile(self.source.path / name, folder / name)
+        if self.top_layers is None:
+            self.source.tokenizer_folder().copy_tokenizer_to(folder)
 
     def _config(self, task: Task, labels: list[str]) -> dict[str, Any]:
-        config = self.source.read_json("config.json") | {
-            "architectures": ["BertForSequenceClassification"],
-            "id2label": {str(index): label for index, label in enumerate(labels)},
-            "label2id": {label: index for index, label in enumerate(labels)},
-            "problem_type": "regression" if task.regression else "single_label_classification",
-            "finetuning_task": task.name,
-        }
-        for stale in ("num_labels", "_name_or_path"):  # the first follows from id2label
-            config.pop(stale, None)
+        config = replace(
+            self.bert.config,
+            task="sequence-classification",
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            problem_type="regression" if task.regression else "single_label_classification",
+        )
+        settings = rewritten(self.source.read_json("config.json"), config) | {"finetuning_task": task.name}
         if self.top_layers is not None:
-            config["ufbert_base_model"] = self.name
-        return config
+            settings["ufbert_base_model"] = self.name
+        return settings
 
     def _copy_pooler(self) -> None:
         tensors, hidden = Tensors(self.source.weight_files()), self.bert.config.hidden_size
-        for stem in POOLER:
-            if stem + ".weight" in tensors:
-                with torch.no_grad():
-                    self.pooler.weight.copy_(torch.tensor(tensors.take(stem + ".weight", (hidden, hidden))))
-                    self.pooler.bias.copy_(torch.tensor(tensors.take(stem + ".bias", (hidden,))))
+        weight, bias = (self.family.spelling(tensors)(f"{self.pooler_key}.{part}") for part in ("weight", "bias"))
+        if weight in tensors:
+            with torch.no_grad():
+                self.pooler.weight.copy_(torch.tensor(tensors.take(weight, (hidden, hidden))))
+                self.pooler.bias.copy_(torch.tensor(tensors.take(bias, (hidden,))))
 
     def _freeze(self, top_layers: int) -> None:
         layers = self.bert.layers
