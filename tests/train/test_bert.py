@@ -28,6 +28,28 @@ def test_dense(tmp_path, act):
     compare_to_ufbert(write_bert(tmp_path / "bert", hidden_act=act))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["distilbert/base", "distilbert/masked-lm", "roberta/base", "roberta/masked-lm", "camembert/base"],
+)
+def test_other_families(name):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(3, 20, (2, 9))
+    mask = np.ones_like(ids)
+    mask[1, 5:] = 0
+    model = Bert.from_folder(GOLDEN / name)
+    with torch.inference_mode():
+        hidden = model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+    expected = ufbert.load(GOLDEN / name)(ids, mask).last_hidden_state
+    np.testing.assert_allclose(hidden * mask[:, :, None], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["electra", "mpnet"])
+def test_parts_that_the_module_does_not_have_are_refused(family):
+    with pytest.raises(CheckpointError, match=f"embeddings as wide as its layers, .* found {family}"):
+        Bert.from_folder(GOLDEN / family / "base")
+
+
 def test_fff(tmp_path):
     model = compare_to_ufbert(write_fff(tmp_path / "fff"))
     assert model.config.num_trees == FFF_CONFIG["num_trees"]

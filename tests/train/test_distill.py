@@ -15,8 +15,9 @@ from safetensors import safe_open
 
 import ufbert
 from ufbert import SentenceEncoder
-from ufbert.checkpoint.files import ModelFolder
-from ufbert.checkpoint.tensors import Tensors
+from ufbert.checkpoint.families import rewritten
+from ufbert.checkpoint.folder import ModelFolder
+from ufbert.checkpoint.tensors import Tensors, write_tensors
 from ufbert.errors import CheckpointError, InputError
 from ufbert.train import Bert, run
 from ufbert.train.distill import Recipe, distill
@@ -90,6 +91,21 @@ def test_a_student_of_distilbert(corpus, tmp_path, control):
     assert config["model_type"] == ("distilbert" if control else "ufbert")
     assert closeness(source, out, some_texts(50)) > (0.7 if control else 0.9)
     assert SentenceEncoder(out).dimension == 10  # the dense module came along
+
+
+def test_positions_of_a_student_of_roberta(tmp_path):
+    folder = GOLDEN / "roberta" / "base"
+    student = Bert.from_folder(folder)
+    student.replace_feed_forward(feed_forward="fff", num_trees=2, depth=2, output_bias=True)
+    settings = rewritten(json.loads((folder / "config.json").read_text()), student.config)
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    write_tensors(tmp_path / "model.safetensors", {name: ("F32", array) for name, array in student.tensors().items()})
+    ids = np.array([[5, 6, 7, 8], [9, 6, 1, 1]])
+    mask = (ids != 1).astype(np.int64)
+    with torch.inference_mode():
+        hidden = student(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+    expected = ufbert.load(tmp_path)(ids, mask).last_hidden_state
+    np.testing.assert_allclose(hidden * mask[:, :, None], expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("mode", ["max", "mean_sqrt_len"])

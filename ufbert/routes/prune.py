@@ -173,7 +173,7 @@ def _pruned_tensors(
     if config.pruned:
         before = kept_nodes(tensors, spelled["fff_nodes"], config.num_trees, config.num_nodes)
     for name, (dtype, array) in _layer_tensors(tensors, spelled):
-        if name in (spelled["fff_nodes"], spelled["fff_out"] + SCALE):  # the latter has one factor an output
+        if name in (spelled["fff_nodes"], spelled["fff_out.weight"] + SCALE):  # the latter has one factor an output
             continue
         rows = array.T if name == spelled["fff_out.weight"] else array
         rows = (rows if before is None else expand(rows, before, config.num_trees * config.num_nodes))[nodes]

@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, nn.Module] = {
 
 
 class Bert(nn.Module):
-    """The encoder of BERT or DistilBERT, with dense or fast feedforward layers.
+    """The encoder of BERT and its like (DistilBERT, RoBERTa, ...), with dense or fast feedforward layers.
 
     Parameters
     ----------
@@ -42,10 +42,13 @@ class Bert(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        if family_of(config.family).write is None or config.hidden_act not in ACTIVATIONS:
+        narrow = config.embedding_size not in (0, config.hidden_size)
+        other = narrow or config.distance_buckets or family_of(config.family).write is None
+        if other or config.hidden_act not in ACTIVATIONS:
             raise CheckpointError(
-                f"config.json: expected a BERT with one of the activations {', '.join(ACTIVATIONS)}, "
-                f"found {config.family} with {config.hidden_act}; other models can be run but not trained"
+                f"config.json: expected a BERT with embeddings as wide as its layers, no bias by distance and one of "
+                f"the activations {', '.join(ACTIVATIONS)}, found {config.family} with {config.hidden_act}; other "
+                "models can be run but not trained"
             )
         self.config = config
         hidden = config.hidden_size
@@ -112,7 +115,8 @@ class Bert(nn.Module):
         """Sum the tables' rows and normalise them: (N, S) -> (N, S, H)."""
         tables = self.embeddings
         x = tables["word_embeddings"](input_ids)
-        x = x + tables["position_embeddings"].weight[: input_ids.shape[1]]
+        first = self.config.first_position
+        x = x + tables["position_embeddings"].weight[first : first + input_ids.shape[1]]
         if "token_type_embeddings" in tables:
             kinds = tables["token_type_embeddings"].weight
             x = x + (kinds[0] if token_type_ids is None else kinds[token_type_ids])

@@ -16,6 +16,7 @@ from .family import Family, written
 
 __all__ = ["FAMILY", "FFF_NODES", "expand", "kept_nodes"]
 
+KEYS = bert.KEYS | {"first_position": ("first_position", 0)}  # that of RoBERTa's students is not 0
 FFF_NODES = "nodes"  # of a pruned layer: the flat ids of the nodes that are stored
 FFF_ACTIVATIONS = {spelling: name for spelling, name in HUGGING_FACE.items() if name in IN_KERNELS}
 
@@ -34,13 +35,13 @@ def read(top: Options, task: str) -> ModelConfig:
         depth=top.get("depth", None),
         output_bias=top.flag("output_bias", False),
         pruned=top.flag("pruned", False),
-        **bert.read_encoder(top),
+        **bert.read_encoder(top, KEYS),
     )
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
     """Write the ``config.json`` of a BERT with FFF layers."""
-    settings = {"model_type": "ufbert", "feed_forward": "fff", **written(config, FAMILY, bert.KEYS, "hidden_act")}
+    settings = {"model_type": "ufbert", "feed_forward": "fff", **written(config, FAMILY, KEYS, "hidden_act")}
     settings |= {key: getattr(config, key) for key in ("num_trees", "depth", "output_bias")}
     return settings | ({"pruned": True} if config.pruned else {})
 
