@@ -1,0 +1,126 @@
+"""The routes of the service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from . import cohere, hub, ollama, openai, tei
+from .endpoint import Endpoint, authorise
+from .openapi import document
+from .refusal import Refusal, as_openai, as_tei
+from .service import Service, draining
+
+__all__ = ["PAGE", "build_app"]
+
+PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css"),
+        "/page.js": ("page.js", "text/javascript")}  # fmt: skip
+SAFE = {  # the page needs nothing from elsewhere, and nothing else may frame or sniff it
+    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+HANDLERS = {
+    "/v1/embeddings": openai.embeddings,
+    "/embeddings": openai.embeddings,
+    "/embed": tei.embed_route,
+    "/": hub.infer,
+    "/rerank": cohere.rerank,
+    "/v1/rerank": cohere.rerank,
+    "/v2/rerank": cohere.rerank,
+    "/v2/embed": cohere.embed_v2,
+    "/api/embed": ollama.embed_route,
+    "/predict": tei.predict,
+    "/similarity": tei.similarity,
+    "/embed_all": tei.embed_all,
+    "/tokenize": tei.tokenize,
+    "/decode": tei.decode,
+    "/invocations": hub.infer,
+    "/models/{name}": hub.infer,
+}
+IN_OPENAI_FORM = ("/v1/embeddings", "/embeddings")
+
+
+def build_app(service: Service) -> Starlette:
+    """Return the ASGI application of a service."""
+    posts = [
+        Route(path, Endpoint(service, handle, path in IN_OPENAI_FORM), methods=["POST"])
+        for path, handle in HANDLERS.items()
+    ]
+    cors = Middleware(
+        CORSMiddleware, allow_origins=service.settings.cors_allow_origin, allow_headers=["*"], allow_methods=["*"]
+    )
+    return Starlette(
+        routes=posts + _gets(service),
+        middleware=[cors] if service.settings.cors_allow_origin else [],
+        exception_handlers={HTTPException: _unknown},
+    )
+
+
+def _gets(service: Service) -> list[Route]:
+    open_routes: dict[str, Callable[[Request], Response]] = {
+        "/health": lambda request: _health(service),
+        "/ping": lambda request: _health(service),
+        "/live": lambda request: _json({"status": "alive"}),
+        "/metrics": lambda request: Response(service.metrics.text(), media_type="text/plain; version=0.0.4"),
+        "/api-doc/openapi.json": lambda request: _json(document()),
+    }
+    closed: dict[str, Callable[[Request], Any]] = {
+        "/info": lambda request: tei.info(service, request.query_params.get("model")),
+        "/v1/models": lambda request: openai.models(service),
+        "/v1/models/{name}": lambda request: openai.model(service, request.path_params["name"]),
+    }
+    routes = [Route(path, partial(_plain, handle), methods=["GET"]) for path, handle in open_routes.items()]
+    routes += [Route(path, partial(_closed, service, handle), methods=["GET"]) for path, handle in closed.items()]
+    return routes + [Route(path, partial(_file, *found), methods=["GET"]) for path, found in PAGE.items()]
+
+
+async def _plain(handle: Callable[[Request], Response], request: Request) -> Response:
+    return handle(request)
+
+
+async def _closed(service: Service, handle: Callable[[Request], Any], request: Request) -> Response:
+    """Answer a GET that needs a key."""
+    try:
+        authorise(service.settings.api_keys, dict(request.scope["headers"]))
+        return _json(handle(request))
+    except Refusal as refusal:
+        in_form = as_openai if request.url.path.startswith("/v1/") else as_tei
+        status, body = in_form(refusal)
+        return _json(body, status)
+
+
+async def _file(name: str, media_type: str, request: Request) -> Response:
+    return Response(files(__package__).joinpath("page", name).read_bytes(), media_type=media_type, headers=SAFE)
+
+
+def _health(service: Service) -> Response:
+    return _json({"status": "ready"}) if service.ready else _refusal(draining())
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    """Answer for paths and methods that do not exist."""
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path:.80}: {error.detail}; /api-doc/openapi.json has all routes"
+    kind = "NotFound" if error.status_code == 404 else "Validation"
+    return _refusal(Refusal(error.status_code, kind, message), dict(error.headers or {}))
+
+
+def _refusal(refusal: Refusal, headers: dict[str, str] | None = None) -> Response:
+    status, body = as_tei(refusal)
+    return _json(body, status, headers)
+
+
+def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value), status, headers, "application/json")

@@ -1,0 +1,80 @@
+"""uvicorn's HTTP protocol with a limit on what comes before a body: its bytes and its time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import Any
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from .endpoint import log
+
+__all__ = ["JsonHandler", "protocol"]
+
+MAX_HEAD = 65_536  # bytes
+TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class Guarded(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """A connection that is closed if a request's head is too long or too slow."""
+
+    def __init__(self, *args: Any, head_timeout: float, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._head_timeout, self._head = head_timeout, 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for a first request, but not for ever."""
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, and count what is not yet a request."""
+        super().data_received(data)
+        if self._is_serving():
+            self._head = 0
+            self._stop_timer()
+            return
+        self._head += len(data)
+        self._start_timer()
+        if self._head > MAX_HEAD and not self.transport.is_closing():
+            self.transport.write(TOO_LARGE)
+            self.transport.close()
+
+    def _is_serving(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._head_timeout, self._expire)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        if not self._is_serving():
+            self.transport.close()
+
+
+class JsonHandler(logging.Handler):
+    """Writes what uvicorn and asyncio complain about as JSON lines, without tracebacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
+        log(event="server", level=record.levelname.lower(), message=record.getMessage().strip(), error=kind)
+
+
+def protocol(head_timeout: float) -> Any:
+    """Return what makes a connection's protocol."""
+    return partial(Guarded, head_timeout=head_timeout)
