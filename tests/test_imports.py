@@ -26,18 +26,20 @@ RANKS = [
     {"tasks", "convert", "info"},
     {"testing", "routes"},
     {"glue"},
-    {"evaluate", "train"},
+    {"evaluate", "train", "server"},
     {"distill", "torch"},
     {"cli", "__init__"},
     {"__main__"},
 ]
-HEAVY = {"torch", "transformers", "scipy", "sklearn", "hypothesis", "matplotlib", "sentence_transformers"}
+SERVER = {"starlette", "uvicorn", "orjson"}
+HEAVY = SERVER | {"torch", "transformers", "scipy", "sklearn", "hypothesis", "matplotlib", "sentence_transformers"}
 # Extras, which nothing else imports but on demand.
 FENCED = {
     "testing": HEAVY,
     "routes": {"matplotlib"},
     "glue": {"scipy", "sklearn"},
     "train": {"torch", "matplotlib"},
+    "server": SERVER,
 }
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 # Inside one rank imports follow the order of the data's path.

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--pooling", help="for folders that do not say how to pool: cls, mean, max or mean_sqrt_len")
     add_precision(parser)
-    add_run(parser, "log no line for each request")
+    add_run(parser, "log no line for each answered request")
     where = parser.add_argument_group("where it listens, and who may ask")
     where.add_argument("--host", default="127.0.0.1", help="(default: 127.0.0.1, this machine only)")
     where.add_argument("--port", type=int, default=8080, help="0 for any that is free (default: 8080)")
@@ -90,8 +90,9 @@ def run(arguments: argparse.Namespace) -> int:
         read_timeout=arguments.read_timeout,
         shutdown_timeout=arguments.shutdown_timeout,
         cors_allow_origin=tuple(arguments.cors_allow_origin or ()),
+        log_requests=not arguments.quiet,
     )
-    return serve(settings, arguments.host, arguments.port, arguments.quiet)
+    return serve(settings, arguments.host, arguments.port)
 
 
 def _take_environment(parser: argparse.ArgumentParser) -> None:

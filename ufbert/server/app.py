@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib.resources import files
-from typing import Any
 
 import orjson
 from starlette.applications import Starlette
@@ -16,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from . import cohere, hub, ollama, openai, tei
+from . import cohere, hub, leaves, ollama, openai, tei
 from .endpoint import Endpoint, authorise
-from .openapi import document
+from .openapi import DOCUMENT
 from .refusal import Refusal, as_openai, as_tei
 from .service import Service, draining
 
@@ -46,6 +45,7 @@ HANDLERS = {
     "/embed_all": tei.embed_all,
     "/tokenize": tei.tokenize,
     "/decode": tei.decode,
+    "/routes": leaves.routes,
     "/invocations": hub.infer,
     "/models/{name}": hub.infer,
 }
@@ -74,9 +74,9 @@ def _gets(service: Service) -> list[Route]:
         "/ping": lambda request: _health(service),
         "/live": lambda request: _json({"status": "alive"}),
         "/metrics": lambda request: Response(service.metrics.text(), media_type="text/plain; version=0.0.4"),
-        "/api-doc/openapi.json": lambda request: _json(document()),
+        "/api-doc/openapi.json": lambda request: _json(DOCUMENT),
     }
-    closed: dict[str, Callable[[Request], Any]] = {
+    closed: dict[str, Callable[[Request], object]] = {
         "/info": lambda request: tei.info(service, request.query_params.get("model")),
         "/v1/models": lambda request: openai.models(service),
         "/v1/models/{name}": lambda request: openai.model(service, request.path_params["name"]),
@@ -90,7 +90,7 @@ async def _plain(handle: Callable[[Request], Response], request: Request) -> Res
     return handle(request)
 
 
-async def _closed(service: Service, handle: Callable[[Request], Any], request: Request) -> Response:
+async def _closed(service: Service, handle: Callable[[Request], object], request: Request) -> Response:
     """Answer a GET that needs a key."""
     try:
         authorise(service.settings.api_keys, dict(request.scope["headers"]))
@@ -122,5 +122,5 @@ def _refusal(refusal: Refusal, headers: dict[str, str] | None = None) -> Respons
     return _json(body, status, headers)
 
 
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(value), status, headers, "application/json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import orjson
 
@@ -31,7 +30,7 @@ class Body:
         """Tell whether the field is there and not null."""
         return self.found.get(name) is not None
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> object:
         """Return a field that must be there."""
         if not self.has(name):
             raise invalid(f"{self.where}{name}: expected a value, got none; add the field")
@@ -66,6 +65,8 @@ class Body:
         if not self.has(name):
             return None
         value = self.found[name]
+        if isinstance(value, float) and value.is_integer():  # 1.0 is an integer of JSON
+            value = int(value)
         if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
             limits = f"from {low}" if high is None else f"from {low} to {high}"
             raise invalid(f"{self.where}{name}: expected an integer {limits}, got {shown(value)}")
@@ -102,18 +103,17 @@ def texts_of(value: object, name: str) -> list[str]:
     Refusal
         400 if there is no text, or an empty one, or token ids in the place of texts; 422 if it is something else.
     """
-    values = value if isinstance(value, list) else [value]
-    if not values:
-        raise empty(name)
-    for index, text in enumerate(values):
+    texts: list[str] = []
+    for index, text in enumerate(value if isinstance(value, list) else [value]):
         if not isinstance(text, str):
             place = f"{name}[{index}]" if isinstance(value, list) else name
             if _are_token_ids(text) and isinstance(value, list):
                 raise Refusal(400, "Validation", TOKEN_IDS.format(name=place), code="token_ids")
             raise invalid(f"{place}: expected a string, got {shown(text)}")
-        if not text:
-            raise empty(name)
-    return values
+        texts.append(text)
+    if not all(texts) or not texts:
+        raise empty(name)
+    return texts
 
 
 def _are_token_ids(value: object) -> bool:

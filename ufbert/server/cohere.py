@@ -25,7 +25,7 @@ VERSION = {"version": "2"}
 INPUT_TYPES = {"search_query": "query", "search_document": "document", "classification": None, "clustering": None}
 
 
-async def rerank(call: Call) -> Any:
+async def rerank(call: Call) -> object:
     """``/rerank``, ``/v1/rerank``, ``/v2/rerank``: TEI's form for a body with ``texts``, else Cohere's and Jina's."""
     body = call.body
     if body.has("texts"):
@@ -51,7 +51,7 @@ async def rerank(call: Call) -> Any:
     }
 
 
-async def embed_v2(call: Call) -> Any:
+async def embed_v2(call: Call) -> object:
     """``/v2/embed``: embeddings of length 1 in the forms asked for."""
     body = call.body
     model = call.choose(call.service.model(asked(body), Embedder))
@@ -92,5 +92,7 @@ def _documents(value: object) -> list[str]:
 def _cut(model: TextModel, documents: list[str], count: int) -> list[str]:
     """Cut documents after `count` tokens."""
     encodings = model.tokenizer.pieces(documents)
-    ends = [len(text) if len(e) <= count else e.offsets[count - 1][1] for text, e in zip(documents, encodings, strict=True)]
+    ends = [
+        len(text) if len(e) <= count else e.offsets[count - 1][1] for text, e in zip(documents, encodings, strict=True)
+    ]
     return [text[:end] for text, end in zip(documents, ends, strict=True)]

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from time import perf_counter, time
 from traceback import extract_tb
-from typing import Any
 from uuid import uuid4
 
 import orjson
@@ -27,7 +26,7 @@ JSON = re.compile(rb"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 BODIES_IN_FLIGHT = 16  # largest bodies that may be held at the same time
 ERRORS = {401: "unauthorized", 413: "batch_size", 422: "validation", 400: "validation", 424: "model_type",
           429: "overloaded", 499: "dropped", 500: "inference"}  # fmt: skip
-Handler = Callable[[Call], Awaitable[Any]]
+Handler = Callable[[Call], Awaitable[object]]
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -68,7 +67,7 @@ class Endpoint:
             await respond(send, status, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), extra)
         self._note(call, scope["method"], 499 if call.gone else status, fault)
 
-    async def _answer(self, call: Call, headers: dict[bytes, bytes], receive: Receive) -> Any:
+    async def _answer(self, call: Call, headers: dict[bytes, bytes], receive: Receive) -> object:
         service, settings = self.service, self.service.settings
         authorise(settings.api_keys, headers)
         service.check_ready()
@@ -117,8 +116,10 @@ class Endpoint:
             _count(call, status, seconds)
         elif status != 200:
             metrics.failures.add(err=ERRORS.get(status, "validation"))
+        if status == 200 and not self.service.settings.log_requests:
+            return
         log(
-            id=call.id, method=method, path=call.path, status=status, model=call.model, texts=call.texts,
+            id=call.id, method=method, path=call.path[:200], status=status, model=call.model, texts=call.texts,
             tokens=call.tokens, tokenization_ms=_ms(call.tokenization), queue_ms=_ms(call.queue),
             compute_ms=_ms(call.inference), total_ms=_ms(seconds), **({"error": fault} if fault else {}),
         )  # fmt: skip
@@ -130,7 +131,7 @@ def authorise(keys: tuple[str, ...], headers: dict[bytes, bytes]) -> None:
         return
     scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
     given = bearer.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
-    if not any([hmac.compare_digest(given, key.encode()) for key in keys]):  # noqa: C419: all are compared
+    if not any([hmac.compare_digest(given, key.encode()) for key in keys]):
         raise Refusal(401, "Unauthorized", "expected a key of this service, as Authorization: Bearer KEY or x-api-key")
 
 

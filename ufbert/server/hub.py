@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..tasks import FillMask, QuestionAnswerer, TokenClassifier
 from ..tasks.text_classifier import FUNCTIONS
 from ..tasks.token_classifier import STRATEGIES
@@ -19,7 +17,7 @@ __all__ = ["infer"]
 MOST_FILLS = 10_000  # each is a text of its own
 
 
-async def infer(call: Call) -> Any:
+async def infer(call: Call) -> object:
     """Answer as ``huggingface_hub.InferenceClient`` expects it of the task of the model.
 
     The model is the one that the path or the body names. Else the shape of ``inputs`` chooses: sentences to compare
@@ -41,7 +39,7 @@ async def infer(call: Call) -> Any:
     return await _classify(call, model)
 
 
-async def _classify(call: Call, model: Classifier) -> Any:
+async def _classify(call: Call, model: Classifier) -> object:
     """[[{label, score}]]: one level more than TEI's ``/predict``, which the client would take for one text."""
     call.choose(model)
     parameters = call.body.part("parameters")
@@ -50,12 +48,12 @@ async def _classify(call: Call, model: Classifier) -> Any:
     if parameters.has("function_to_apply"):
         function = parameters.choice("function_to_apply", tuple(FUNCTIONS), "")
     count = parameters.integer("top_k", 1)
-    truncate, left = truncation(call)
+    truncate, left = truncation(call.body, call.service.settings.auto_truncate)
     found = await scores(call, model, texts, function=function, truncate=truncate, left=left)
     return [ranking(model, row, count) for row in found]
 
 
-async def _task(call: Call, model: TaskModel) -> Any:
+async def _task(call: Call, model: TaskModel) -> object:
     """Run fill-mask, entities or question answering in a thread; its forward passes wait in the queue."""
     call.choose(model)
     parameters = call.body.part("parameters")
@@ -80,7 +78,7 @@ async def _task(call: Call, model: TaskModel) -> Any:
     return await call.in_thread(lambda: task(inputs, strategy, ignored, on_overflow=overflow))
 
 
-async def _answer(call: Call, task: QuestionAnswerer, parameters: Body) -> Any:
+async def _answer(call: Call, task: QuestionAnswerer, parameters: Body) -> object:
     inputs = call.body.part("inputs")
     question, context = inputs.text("question"), inputs.text("context")
     for name, text in (("question", question), ("context", context)):

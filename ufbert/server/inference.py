@@ -11,6 +11,7 @@ from ..heads import normalize
 from ..tasks.load import top
 from ..tasks.text_classifier import FUNCTIONS
 from ..tokenizer import Text
+from .body import Body
 from .models import Classifier, Embedder, Served
 from .queue import Rows
 from .refusal import Refusal, invalid
@@ -19,12 +20,12 @@ from .service import Call
 __all__ = ["cosines", "embed", "ranking", "relevance", "scores", "truncation", "width"]
 
 
-def truncation(call: Call) -> tuple[bool, bool | None]:
+def truncation(body: Body, default: bool) -> tuple[bool, bool | None]:
     """Whether to cut long texts, and whether at the left, None for the model's own side."""
-    body, left = call.body, None
+    left = None
     if body.has("truncation_direction"):
         left = body.choice("truncation_direction", ("right", "left", "Right", "Left"), "right").lower() == "left"
-    return body.flag("truncate", call.service.settings.auto_truncate), left
+    return body.flag("truncate", default), left
 
 
 def width(call: Call, model: Embedder, name: str = "dimensions") -> int:
@@ -54,10 +55,10 @@ async def embed(
     return normalize(embeddings) if normalized else np.ascontiguousarray(embeddings)
 
 
-async def cosines(call: Call, model: Embedder, source: str, texts: list[str], name: str, **options: Any) -> Rows:
-    """Cosine of a text and each of the others: (N,)."""
-    embeddings = await embed(call, model, [source, *texts], name=name, **options)
-    return embeddings[1:] @ embeddings[0]
+def cosines(embeddings: Rows, other: Rows) -> Rows:
+    """Cosines of embeddings of length 1 and another one, each the same whatever stands beside it."""
+    found: Rows = np.add.reduce(embeddings * other, axis=1)
+    return found
 
 
 async def scores(
@@ -84,12 +85,12 @@ async def relevance(
     call: Call, model: Served, query: str, texts: list[str], *, name: str, raw: bool = False, truncate: bool = True,
     left: bool | None = None,
 ) -> Rows:  # fmt: skip
-    """Score texts by a query: (N,). A classifier with one label reads both together; of an embedder, it is the cosine."""
+    """Score texts by a query: (N,). A reranker reads both together; with an embedder it is their cosine."""
     if isinstance(model, Embedder):
         prompts = ("query", "document") if "query" in model.sentence.settings.prompts else (None, None)
         asked = await embed(call, model, [query], name=name, prompt_name=prompts[0], truncate=truncate, left=left)
         found = await embed(call, model, texts, name=name, prompt_name=prompts[1], truncate=truncate, left=left)
-        return found @ asked[0]
+        return cosines(found, asked[0])
     if not isinstance(model, Classifier) or model.kind != "reranker":
         raise Refusal(424, "Backend", f"{model.name}: model is not a re-ranker model, but a {model.kind} model")
     pairs = [(query, text) for text in texts]

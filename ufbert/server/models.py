@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..batch import Batch
 from ..checkpoint.families import parse_config
 from ..checkpoint.folder import ModelFolder
 from ..checkpoint.sentence import SentenceModel, load_sentence_model
 from ..errors import CheckpointError, InputError
-from ..heads import SequenceClassifier
+from ..heads import Dense, SequenceClassifier
 from ..tasks import FillMask, QuestionAnswerer, TextClassifier, TokenClassifier
 from ..tasks.bundled import model_folder
 from ..text_model import Run, TextModel
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Classifier", "Embedder", "Queued", "Served", "TaskModel", "load_models"]
 
-TASKS: dict[str, tuple[str, Callable[[str, str], FillMask | QuestionAnswerer | TokenClassifier]]] = {
+TASKS: dict[str, tuple[str, Callable[[Path, str], FillMask | QuestionAnswerer | TokenClassifier]]] = {
     "masked-lm": ("fill-mask", FillMask),
     "token-classification": ("token-classification", TokenClassifier),
     "question-answering": ("question-answering", QuestionAnswerer),
@@ -122,6 +123,8 @@ class Embedder(Served):
         return self._lanes[skipped]
 
     def _embeddings(self, skipped: int, run: Run) -> Iterable[tuple[int, Rows]]:
+        if any(isinstance(module, Dense) for module in self.sentence.modules):
+            return _alone(run, partial(self.sentence.embed, prompt_tokens=skipped))
         return zip(run.indices, self.sentence.embed(run.hidden, run.batch, skipped), strict=True)
 
 
@@ -136,7 +139,7 @@ class Classifier(Served):
         """The lane whose results are logits (C,)."""
         head = self.texts.model.head
         assert isinstance(head, SequenceClassifier)
-        return Lane(self.texts, lambda run: zip(run.indices, head(run.hidden, run.batch), strict=True))
+        return Lane(self.texts, lambda run: _alone(run, head))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -145,9 +148,7 @@ class TaskModel(Served):
 
     task: FillMask | QuestionAnswerer | TokenClassifier
 
-    def bound(
-        self, wait: Callable[[Sequence[Encoding]], list[Rows]]
-    ) -> FillMask | QuestionAnswerer | TokenClassifier:
+    def bound(self, wait: Callable[[Sequence[Encoding]], list[Rows]]) -> FillMask | QuestionAnswerer | TokenClassifier:
         """Return the task with `wait` in the place of the encoder."""
         task = copy(self.task)
         task._texts = Queued(**vars(self.texts), wait=wait)
@@ -196,14 +197,14 @@ def _load(name: str, path: Path, dtype: str, pooling: str | None) -> Served:
         task = parse_config(root.read_json("config.json")).task
     if task == "base":
         return _load_embedder(name, root, dtype, pooling)
-    common = {"name": name, "folder": path, "dtype": dtype}
     if task == "sequence-classification":
         classifier = TextClassifier(path, dtype)
         kind = "reranker" if len(classifier.labels) == 1 else "classifier"
-        return Classifier(**common, kind=kind, texts=classifier._texts, task=classifier)
+        texts = classifier._texts
+        return Classifier(name=name, kind=kind, folder=path, dtype=dtype, texts=texts, task=classifier)
     kind, make = TASKS[task]
     made = make(path, dtype)
-    return TaskModel(**common, kind=kind, texts=made._texts, task=made)
+    return TaskModel(name=name, kind=kind, folder=path, dtype=dtype, texts=made._texts, task=made)
 
 
 def _load_embedder(name: str, root: ModelFolder, dtype: str, pooling: str | None) -> Embedder:
@@ -213,6 +214,12 @@ def _load_embedder(name: str, root: ModelFolder, dtype: str, pooling: str | None
         raise CheckpointError(f"--model {name}: {error} (ufbert serve: --pooling)") from None
     texts = replace(sentence.texts, prompt="")
     return Embedder(name=name, kind="embedding", folder=root.path, dtype=dtype, texts=texts, sentence=sentence)
+
+
+def _alone(run: Run, function: Callable[[Rows, Batch], Rows]) -> Iterator[tuple[int, Rows]]:
+    """Call a head for each text alone, for the bits of what BLAS multiplies depend on how many rows there are."""
+    for position, (index, hidden) in enumerate(run.split(run.hidden)):
+        yield index, function(hidden, run.batch.select(position, position + 1))[0]
 
 
 def _hidden_states(run: Run) -> Iterator[tuple[int, Rows]]:

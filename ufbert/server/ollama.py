@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any
 
 from .inference import embed, width
 from .models import Embedder
@@ -13,7 +12,7 @@ from .tei import asked
 __all__ = ["embed_route"]
 
 
-async def embed_route(call: Call) -> Any:
+async def embed_route(call: Call) -> object:
     """``/api/embed``: embeddings of length 1; times are in nanoseconds."""
     body = call.body
     name = asked(body)

@@ -14,7 +14,7 @@ from .tei import asked
 __all__ = ["as_base64", "embeddings", "model", "models"]
 
 
-async def embeddings(call: Call) -> Any:
+async def embeddings(call: Call) -> object:
     """``/v1/embeddings``: embeddings of length 1, as lists or as base64 of little-endian float32."""
     body = call.body
     model = call.choose(call.service.model(asked(body), Embedder))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
-from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -20,10 +18,9 @@ TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\
 class Guarded(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """A connection that is closed if a request's head is too long or too slow."""
 
-    def __init__(self, *args: Any, head_timeout: float, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._head_timeout, self._head = head_timeout, 0
-        self._timer: asyncio.TimerHandle | None = None
+    head_timeout = 30.0
+    _head = 0
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a first request, but not for ever."""
@@ -53,7 +50,7 @@ class Guarded(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
     def _start_timer(self) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(self._head_timeout, self._expire)
+            self._timer = self.loop.call_later(self.head_timeout, self._expire)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -75,6 +72,6 @@ class JsonHandler(logging.Handler):
         log(event="server", level=record.levelname.lower(), message=record.getMessage().strip(), error=kind)
 
 
-def protocol(head_timeout: float) -> Any:
-    """Return what makes a connection's protocol."""
-    return partial(Guarded, head_timeout=head_timeout)
+def protocol(head_timeout: float) -> type[asyncio.Protocol]:
+    """Return the class of connections whose heads have this many seconds."""
+    return type("Connection", (Guarded,), {"head_timeout": head_timeout})

@@ -37,7 +37,7 @@ class _Text(NamedTuple):
     """A text that a worker has taken; a cancelled ticket lets go of its own."""
 
     ticket: Ticket
-    index: int
+    number: int
     encoding: Encoding
 
 
@@ -67,7 +67,7 @@ class Ticket:
 
     lane: Lane
     encodings: Sequence[Encoding]
-    done: Callable[[Ticket], None]
+    done: Callable[[Ticket], object]
     results: list[Rows | None]
     waiting: int  # tokens that no worker has taken
     error: Exception | None = None
@@ -120,7 +120,7 @@ class Queue:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, lane: Lane, encodings: Sequence[Encoding], done: Callable[[Ticket], None]) -> Ticket:
+    def submit(self, lane: Lane, encodings: Sequence[Encoding], done: Callable[[Ticket], object]) -> Ticket:
         """Admit all texts of a request, or none.
 
         Raises
@@ -237,14 +237,14 @@ class Queue:
     def _deliver(self, batch: list[_Text], results: list[Rows | Exception], seconds_a_token: float) -> None:
         over: list[Ticket] = []
         with self._changed:
-            for (ticket, index, encoding), result in zip(batch, results, strict=True):
+            for (ticket, number, encoding), result in zip(batch, results, strict=True):
                 if ticket.is_over:  # cancelled while it was computed
                     continue
                 if isinstance(result, Exception):
                     self._drop(ticket, result)
                 else:
                     ticket.compute += seconds_a_token * len(encoding)
-                    ticket.results[index] = result
+                    ticket.results[number] = result
                     ticket.finished += 1
                 if ticket.is_over:
                     over.append(ticket)

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from socket import socket as Socket
 
 import uvicorn
 
@@ -22,7 +22,7 @@ from .protocol import JsonHandler, protocol
 from .service import Service
 from .settings import Settings
 
-__all__ = ["serve"]
+__all__ = ["Server", "make_server", "serve"]
 
 KEEP_ALIVE = 75  # seconds that an idle connection is kept, longer than proxies keep theirs
 
@@ -43,7 +43,7 @@ class Server(uvicorn.Server):
                 loop.add_signal_handler(sent, self._stop)
         yield
 
-    async def startup(self, sockets: Any = None) -> None:
+    async def startup(self, sockets: list[Socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
         for server in self.servers:
@@ -62,8 +62,31 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().call_later(self.service.settings.shutdown_timeout, self.service.end)
 
 
-def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8080, quiet: bool = False) -> int:
-    """Load the models and serve them until a signal ends that; return the exit code.
+def make_server(settings: Settings, host: str, port: int) -> Server:
+    """Load the models and make what serves them.
+
+    Raises
+    ------
+    CheckpointError
+        If a model folder is not usable.
+    """
+    share = max(1, threads.get_num_threads() // settings.workers)
+    os.environ["UFBERT_NUM_THREADS"] = str(share)
+    service = Service(settings, load_models(settings.models, settings.dtype, settings.pooling))
+    service.start()
+    for name in ("uvicorn.error", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate, logger.level = [JsonHandler()], False, logging.WARNING
+    config = uvicorn.Config(
+        build_app(service), host, port, http=protocol(settings.read_timeout), ws="none", lifespan="off",
+        log_config=None, access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE, backlog=2048,
+        timeout_graceful_shutdown=int(settings.shutdown_timeout) + 5,
+    )  # fmt: skip
+    return Server(config, service)
+
+
+def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8080) -> int:
+    """Serve models until a signal ends that; return the exit code.
 
     Parameters
     ----------
@@ -71,8 +94,6 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8080, quiet: 
     host : str
     port : int
         0 for any that is free; the log's line "ready" names it.
-    quiet : bool
-        Log the start, the end and what went wrong, but no line a request.
 
     Raises
     ------
@@ -81,23 +102,11 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8080, quiet: 
     InputError
         If the address cannot be used.
     """
-    share = max(1, threads.get_num_threads() // settings.workers)
-    os.environ["UFBERT_NUM_THREADS"] = str(share)
-    service = Service(settings, load_models(settings.models, settings.dtype, settings.pooling))
-    service.start()
-    config = uvicorn.Config(
-        build_app(service), host, port, http=protocol(settings.read_timeout), ws="none", lifespan="off", log_config=None,
-        access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE, backlog=2048,
-        timeout_graceful_shutdown=int(settings.shutdown_timeout) + 5,
-    )  # fmt: skip
-    for name in ("uvicorn.error", "asyncio"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate, logger.level = [JsonHandler()], False, logging.WARNING
-    server = Server(config, service)
+    server = make_server(settings, host, port)
     try:
         server.run()
-    except SystemExit:
-        raise InputError(f"--host, --port: expected a free address, could not listen at {host}:{port}") from None
-    service.end()
+    except SystemExit:  # uvicorn has logged why
+        raise InputError(f"--host, --port: expected an address that is free, got {host}:{port}") from None
+    server.service.end()
     log(event="stopped")
     return 0

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
-
 from .. import threads
 from ..text_model import TextModel
 from ..tokenizer import Text
@@ -207,7 +206,7 @@ class Call:
         }
         return [(name.encode(), str(value).encode()) for name, value in figures.items()]
 
-    def _submit(self, lane: Lane, encodings: Sequence[Encoding], done: Callable[[Ticket], None]) -> Ticket:
+    def _submit(self, lane: Lane, encodings: Sequence[Encoding], done: Callable[[Ticket], object]) -> Ticket:
         if self.gone:
             raise _gone()
         ticket = self.service.queue.submit(lane, encodings, done)

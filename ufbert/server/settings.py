@@ -40,6 +40,8 @@ class Settings:
         Seconds that a request may take to arrive, and that requests have to end after SIGTERM.
     cors_allow_origin : tuple of str
         Origins whose pages may call the service from a browser.
+    log_requests : bool
+        Log a line for each answered request, not only for those that failed.
     """
 
     models: tuple[str, ...] = ()
@@ -57,6 +59,7 @@ class Settings:
     read_timeout: float = 30.0
     shutdown_timeout: float = 30.0
     cors_allow_origin: tuple[str, ...] = ()
+    log_requests: bool = True
 
     def __post_init__(self) -> None:
         for name in (

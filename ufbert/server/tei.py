@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import __version__, isa
 from ..errors import shown
-from ..tokenizer import Text
+from ..tokenizer import Text, Tokenizer
 from .body import Body, texts_of
 from .inference import cosines, embed, ranking, relevance, scores, truncation, width
 from .models import Classifier, Embedder, Served
@@ -21,50 +21,50 @@ if TYPE_CHECKING:
 __all__ = ["decode", "embed_all", "embed_route", "info", "predict", "rerank", "similarity", "tokenize"]
 
 
-async def embed_route(call: Call) -> Any:
+async def embed_route(call: Call) -> object:
     """``/embed``: [[float]], two levels also for one text."""
     body = call.body
     model = call.choose(call.service.model(asked(body), Embedder))
-    truncate, left = truncation(call)
+    truncate, left = truncation(call.body, call.service.settings.auto_truncate)
     return await embed(
         call, model, body.texts("inputs"), prompt_name=prompt_name(body), dimensions=width(call, model),
         normalized=body.flag("normalize", True), truncate=truncate, left=left,
     )  # fmt: skip
 
 
-async def embed_all(call: Call) -> Any:
+async def embed_all(call: Call) -> object:
     """``/embed_all``: for each text the hidden states of its tokens, special ones included."""
     model = call.choose(call.service.model(asked(call.body), Embedder))
-    texts, (truncate, left) = call.body.texts("inputs"), truncation(call)
+    texts, (truncate, left) = call.body.texts("inputs"), truncation(call.body, call.service.settings.auto_truncate)
     prompt = model.prompt(prompt_name(call.body))
     call.admit(texts, "inputs", "embed")
     encodings = await call.encode(model.variant(prompt, left), texts, truncate)
     return await call.compute(model.hidden, encodings)
 
 
-async def predict(call: Call) -> Any:
+async def predict(call: Call) -> object:
     """``/predict``: classes with their scores, best first; two strings are one pair."""
     model = call.choose(call.service.model(asked(call.body), Classifier))
     texts, single = pairs(call.body.get("inputs"))
     function = "none" if call.body.flag("raw_scores", False) else None
-    truncate, left = truncation(call)
+    truncate, left = truncation(call.body, call.service.settings.auto_truncate)
     found = await scores(call, model, texts, function=function, truncate=truncate, left=left)
     rows = [ranking(model, row) for row in found]
     return rows[0] if single else rows
 
 
-async def rerank(call: Call) -> Any:
+async def rerank(call: Call) -> object:
     """``/rerank`` with ``texts``: numbers of the texts with their scores, best first."""
     body = call.body
     model = reranker(call)
-    texts, (truncate, left) = body.texts("texts"), truncation(call)
+    texts, (truncate, left) = body.texts("texts"), truncation(call.body, call.service.settings.auto_truncate)
     query, raw, with_text = body.text("query"), body.flag("raw_scores", False), body.flag("return_text", False)
     found = await relevance(call, model, query, texts, name="texts", raw=raw, truncate=truncate, left=left)
     order = np.argsort(-found, kind="stable").tolist()
     return [{"index": at, "score": found[at]} | ({"text": texts[at]} if with_text else {}) for at in order]
 
 
-async def similarity(call: Call) -> Any:
+async def similarity(call: Call) -> object:
     """``/similarity``: cosine of a sentence and each of the others."""
     model = call.choose(call.service.model(asked(call.body), Embedder))
     inputs, parameters = call.body.part("inputs"), call.body.part("parameters")
@@ -72,14 +72,13 @@ async def similarity(call: Call) -> Any:
     source = inputs.text("source_sentence")
     if not source:
         raise empty("inputs.source_sentence")
-    options = Call(call.service, call.id, call.path, parameters)
-    truncate, left = truncation(options)
-    return await cosines(
-        call, model, source, sentences, "inputs", prompt_name=prompt_name(parameters), truncate=truncate, left=left
-    )
+    truncate, left = truncation(parameters, call.service.settings.auto_truncate)
+    name = prompt_name(parameters)
+    found = await embed(call, model, [source, *sentences], prompt_name=name, truncate=truncate, left=left)
+    return cosines(found[1:], found[0])
 
 
-async def tokenize(call: Call) -> Any:
+async def tokenize(call: Call) -> object:
     """``/tokenize``: id, text and place in the text of each token."""
     model = call.choose(call.service.model(asked(call.body), Served))
     texts, special = call.body.texts("inputs"), call.body.flag("add_special_tokens", True)
@@ -87,12 +86,10 @@ async def tokenize(call: Call) -> Any:
     prompt = model.prompt(name) if isinstance(model, Embedder) and name is not None else ""
     call.admit(texts, "inputs", "")
     prompted = [prompt + text for text in texts]
-    backend = model.texts.tokenizer.backend
-    encodings = await call.in_thread(lambda: backend.encode_batch(prompted, add_special_tokens=special))
-    return [_tokens(text, encoding) for text, encoding in zip(prompted, encodings, strict=True)]
+    return await call.in_thread(lambda: _tokenized(model.texts.tokenizer, prompted, special))
 
 
-async def decode(call: Call) -> Any:
+async def decode(call: Call) -> object:
     """``/decode``: texts of token ids."""
     model = call.choose(call.service.model(asked(call.body), Served))
     skip, ids = call.body.flag("skip_special_tokens", True), call.body.get("ids")
@@ -166,7 +163,9 @@ def pairs(value: object) -> tuple[list[Text], bool]:
 def _pair(value: object, name: str) -> Text:
     parts = texts_of(value if isinstance(value, list) else [value], name)
     if len(parts) > 2:
-        raise invalid(f"{name}: expected one string, or two as a pair, got {len(parts)}; send several as [[string], ...]")
+        raise invalid(
+            f"{name}: expected one string, or two as a pair, got {len(parts)}; send several as [[string], ...]"
+        )
     return parts[0] if len(parts) == 1 else (parts[0], parts[1])
 
 
@@ -181,6 +180,12 @@ def _type(model: Served) -> dict[str, Any]:
             "label2id": {label: index for index, label in enumerate(labels)},
         }
     }
+
+
+def _tokenized(tokenizer: Tokenizer, texts: list[str], special: bool) -> list[list[dict[str, Any]]]:
+    pieces = tokenizer.pieces(texts)
+    encodings = [tokenizer.processor.process(piece) for piece in pieces] if special else pieces
+    return [_tokens(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
 
 
 def _tokens(text: str, encoding: Encoding) -> list[dict[str, Any]]:

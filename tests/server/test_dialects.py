@@ -1,0 +1,108 @@
+"""Cohere's, Jina's and Ollama's routes, and the one of the hub's inference client."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import GOLDEN
+
+import ufbert
+
+pytest_plugins = "serving"
+PIPELINES = GOLDEN / "pipelines"
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_rerank_of_documents(http, path):
+    body = {"query": "the cat", "documents": ["a cat", {"text": "the dog"}, "b"], "model": "relevance"}
+    found = http.post(path, json=body | {"top_n": 2, "return_documents": True}).json()
+    scores = [row["relevance_score"] for row in found["results"]]
+    assert len(scores) == 2 and scores == sorted(scores, reverse=True)
+    texts = ["a cat", "the dog", "b"]
+    assert all(row["document"] == {"text": texts[row["index"]]} for row in found["results"])
+    as_texts = http.post("/rerank", json={"query": "the cat", "texts": texts}).json()
+    assert [row["index"] for row in as_texts[:2]] == [row["index"] for row in found["results"]]
+    assert "document" not in http.post(path, json=body).json()["results"][0]
+
+
+def test_documents_are_cut(http):
+    whole = {"query": "the cat", "documents": ["a b c the cat"], "return_documents": True}
+    cut = http.post("/v2/rerank", json=whole | {"max_tokens_per_doc": 3}).json()
+    assert cut["results"][0]["document"] == {"text": "a b c"}
+
+
+def test_cohere_embed(http, folders):
+    encoder = ufbert.SentenceEncoder(folders["tiny"])
+    body = {"texts": ["cat", "a b"], "model": "tiny", "input_type": "search_query", "embedding_types": ["float"]}
+    found = http.post("/v2/embed", json=body).json()
+    expected = encoder.encode(["cat", "a b"], prompt_name="query", normalize_embeddings=True)
+    np.testing.assert_array_equal(np.array(found["embeddings"]["float"], np.float32), expected)
+    assert found["texts"] == ["cat", "a b"]
+    assert http.post("/v2/embed", json=body | {"embedding_types": ["int8"]}).status_code == 422
+    assert http.post("/v2/embed", json=body | {"truncate": "NONE", "texts": ["a " * 50]}).status_code == 422
+
+
+def test_ollama(http, folders):
+    found = http.post("/api/embed", json={"model": "tiny:latest", "input": "the cat", "keep_alive": "5m"}).json()
+    expected = ufbert.SentenceEncoder(folders["tiny"]).encode(["the cat"], normalize_embeddings=True)
+    np.testing.assert_array_equal(np.array(found["embeddings"], np.float32), expected)
+    assert found["model"] == "tiny:latest" and found["prompt_eval_count"] == 4
+
+
+def test_the_root_chooses_by_the_shape_of_the_inputs(http):
+    assert len(http.post("/", json={"inputs": ["the cat", "a"]}).json()) == 2
+    sentences = {"source_sentence": "cat", "sentences": ["a", "b"]}
+    assert len(http.post("/", json={"inputs": sentences, "parameters": {}}).json()) == 2
+    question = {"question": "Where?", "context": "John lives in New York."}
+    assert set(http.post("/", json={"inputs": question}).json()) == {"score", "start", "end", "answer"}
+    nested = http.post("/models/classes", json={"inputs": "The fish was cold.", "parameters": {"top_k": 2}}).json()
+    assert len(nested) == 1 and len(nested[0]) == 2
+    assert http.post("/models/nothing", json={"inputs": "a"}).status_code == 404
+
+
+CALLS = {
+    "fill": (ufbert.FillMask, "The [MASK] was cold.", {"top_k": 3}),
+    "entities": (ufbert.TokenClassifier, "John lives in New York.", {"aggregation_strategy": "max"}),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_tasks_answer_as_alone(http, folders, name):
+    make, text, parameters = CALLS[name]
+    found = http.post("/", json={"inputs": text, "parameters": parameters, "model": name}).json()
+    assert found == json.loads(json.dumps(make(folders[name])(text, **parameters)))
+
+
+def test_answers_as_alone(http, folders):
+    context = "Nothing here. " * 60 + "John Smith lives in Brooklyn."
+    options = {"top_k": 3, "max_seq_len": 60, "doc_stride": 8}
+    body = {"inputs": {"question": "Where?", "context": context}, "parameters": options, "model": "answers"}
+    found = http.post("/", json=body).json()
+    assert found == json.loads(json.dumps(ufbert.QuestionAnswerer(folders["answers"])("Where?", context, **options)))
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "parameters", "part"),
+    [
+        ("fill", "no mask", {}, "expected at least one [MASK]"),
+        ("fill", "[MASK]", {"top_k": 10**6}, "from 1 to"),
+        ("fill", ["[MASK] [MASK]"] * 100, {"top_k": 100}, "masks * top_k"),
+        ("fill", "[MASK]", {"targets": ["a"]}, "targets"),
+        ("entities", "a", {"aggregation_strategy": "best"}, "expected one of none, simple"),
+        ("answers", {"question": "a " * 300, "context": "b"}, {}, "inputs.question: expected at most"),
+        ("answers", {"question": "a", "context": "b"}, {"max_seq_len": 40, "doc_stride": 36}, "doc_stride"),
+        ("answers", {"question": "a"}, {}, "inputs.context"),
+        ("answers", "a", {}, "inputs: expected a JSON object"),
+    ],
+)
+def test_refusals_of_tasks(http, name, inputs, parameters, part):
+    response = http.post("/", json={"inputs": inputs, "parameters": parameters, "model": name})
+    assert response.status_code == 422 and part in response.json()["error"]
+
+
+def test_routes_of_trees(http, folders):
+    found = http.post("/routes", json={"inputs": "the cat"}).json()
+    assert found["model"] == "trees" and found["tokens"] == ["[CLS]", "the", "cat", "[SEP]"]
+    leaves = np.array(found["layers"])
+    assert leaves.shape == (2, 4, 2) and leaves.min() >= 0 and leaves.max() < 2 ** found["depth"]
+    assert http.post("/routes", json={"inputs": "the cat", "model": "tiny"}).status_code == 424
