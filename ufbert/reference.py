@@ -19,21 +19,10 @@ from .activations import IN_KERNELS, TABLE, Function
 from .checks import keyword_only
 
 __all__ = [
-    "ACTIVATIONS",
-    "DERIVATIVES",
-    "attention",
-    "fff_backward",
-    "fff_forward",
-    "fff_walk",
-    "layer_norm",
-    "leaf_fff_forward",
-    "linear",
-    "narrow_bfloat16",
-    "rms_norm",
-    "round_to_bfloat16",
-    "scale_norm",
+    "ACTIVATIONS", "DERIVATIVES", "attention", "fff_backward", "fff_forward", "fff_walk", "layer_norm",
+    "leaf_fff_forward", "linear", "narrow_bfloat16", "rms_norm", "round_to_bfloat16", "scale_norm",
     "widen_bfloat16",
-]
+]  # fmt: skip
 
 SCORES_AT_ONCE = 1 << 20  # floats of attention scores: 4 MB
 MASKED = np.float32(-10_000.0)  # what crammedBERT adds to the scores of masked keys
