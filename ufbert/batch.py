@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -98,25 +98,29 @@ class Batch:
         """Number of tokens of all texts."""
         return len(self.input_ids)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each text, (N,) int64."""
-        return np.diff(self.cu_seqlens)
+        lengths: np.ndarray = self.cu_seqlens[1:] - self.cu_seqlens[:-1]
+        return lengths
 
     @cached_property
     def max_length(self) -> int:
         """Tokens of the longest text."""
-        return int(self.lengths.max(initial=0))
+        return int(self.lengths.max()) if len(self) else 0
 
     def plan(self, num_threads: int) -> Plan:
         """Plan an encoder layer for a number of threads, once."""
         if num_threads not in self._plans:
             rows = self.num_tokens // (2 * GROUPS_A_THREAD * num_threads)
-            runs = split_by_budget(self.lengths.tolist(), max(LEAST_ROWS, min(MOST_ROWS, rows)))
+            ends = self.cu_seqlens.tolist()  # in Python: one text takes less than NumPy's calls do
+            lengths = [end - start for start, end in pairwise(ends)]
+            runs = list(split_by_budget(lengths, max(LEAST_ROWS, min(MOST_ROWS, rows))))
             groups = np.array([0, *(stop for _, stop in runs)], np.int64)
-            largest = int(np.diff(self.cu_seqlens[groups]).max(initial=0))
-            by_columns = num_threads > 1 and len(groups) - 1 < GROUPS_A_THREAD * num_threads
-            self._plans[num_threads] = Plan(groups, largest, by_columns)
+            largest = max((ends[stop] - ends[start] for start, stop in runs), default=0)
+            self._plans[num_threads] = Plan(
+                groups, largest, num_threads > 1 and len(runs) < GROUPS_A_THREAD * num_threads
+            )
         return self._plans[num_threads]
 
     def parts(self, budget: int, max_texts: int | None = None) -> Iterator[tuple[int, Batch]]:
@@ -261,11 +265,16 @@ def split_by_budget(lengths: Sequence[int], budget: int, max_texts: int | None =
 
 def _positions(input_ids: np.ndarray, cu_seqlens: np.ndarray, first: int) -> np.ndarray:
     """Position of each token in its text, (T,) int32; see `from_padded`."""
-    counted = np.ones(len(input_ids), np.int64) if first == 0 else (input_ids != first - 1).astype(np.int64)
-    counts = np.concatenate(([0], np.cumsum(counted)))
-    before = np.repeat(counts[cu_seqlens[:-1]], np.diff(cu_seqlens))
-    position_ids: np.ndarray = (counted * (counts[1:] - before) + (first - 1)).astype(np.int32)
-    return position_ids
+    position_ids: np.ndarray
+    starts = cu_seqlens[:-1]
+    if first == 0:
+        position_ids = np.arange(len(input_ids)) - np.repeat(starts, cu_seqlens[1:] - starts)
+    else:
+        counted = (input_ids != first - 1).astype(np.int64)
+        counts = np.concatenate(([0], np.cumsum(counted)))
+        before = np.repeat(counts[starts], cu_seqlens[1:] - starts)
+        position_ids = counted * (counts[1:] - before) + (first - 1)
+    return position_ids.astype(np.int32)
 
 
 def _integers(array: ArrayLike, name: str, shape: tuple[int, ...] | None) -> np.ndarray:
