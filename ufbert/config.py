@@ -130,7 +130,7 @@ class ModelConfig:
     @property
     def num_nodes(self) -> int:
         """Nodes of one tree."""
-        return 2 ** (self.depth + 1) - 1
+        return int(2 ** (self.depth + 1)) - 1
 
     def __post_init__(self) -> None:
         for item in fields(self):

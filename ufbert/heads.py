@@ -129,7 +129,8 @@ class SequenceClassifier:
             return _reduce(np.maximum, hidden, batch)
         if self.pooler == "lse":
             return _reduce(np.logaddexp, hidden, batch)
-        return _reduce(np.add, hidden, batch) / np.maximum(batch.lengths, 1)[:, None].astype(np.float32)
+        mean: np.ndarray = _reduce(np.add, hidden, batch) / np.maximum(batch.lengths, 1)[:, None].astype(np.float32)
+        return mean
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,9 @@ class Pooling:
         if mode == "max":
             return _reduce(np.maximum, hidden, batch)
         divisor = np.maximum(batch.lengths, 1)[:, None].astype(np.float32)
-        return _reduce(np.add, hidden, batch) / (np.sqrt(divisor) if mode == "mean_sqrt_len" else divisor)
+        pooled: np.ndarray = _reduce(np.add, hidden, batch)
+        pooled /= np.sqrt(divisor) if mode == "mean_sqrt_len" else divisor
+        return pooled
 
 
 @dataclass(frozen=True)
@@ -188,4 +191,5 @@ class Normalize:
 def normalize(embeddings: np.ndarray) -> np.ndarray:
     """Scale each row to Euclidean length 1; a zero row stays zero."""
     norms = np.linalg.norm(embeddings, axis=-1, keepdims=True)
-    return embeddings / np.maximum(norms, np.float32(1e-12))
+    scaled: np.ndarray = embeddings / np.maximum(norms, np.float32(1e-12))
+    return scaled

@@ -189,7 +189,9 @@ class Source:
         packed = self.finish(Trees(*weights, config.depth, config.hidden_act))
         return FastFeedForward(packed, self.tensor("fff_out.bias", (hidden,), index) if config.output_bias else None)
 
-    def head(self, encoder: Encoder, pooler: Pooler | None) -> Any:
+    def head(
+        self, encoder: Encoder, pooler: Pooler | None
+    ) -> MaskedLMHead | SequenceClassifier | TokenClassifier | None:
         config, hidden = self.config, self.config.hidden_size
         if config.task == "masked-lm":
             return self.masked_lm_head(encoder)
@@ -316,7 +318,8 @@ def distance_buckets(distances: np.ndarray, count: int) -> np.ndarray:
     steps = np.abs(distances)
     ratio = np.log(np.maximum(steps, 1).astype(np.float32) / np.float32(exact)) / np.float32(np.log(FAR / exact))
     shared = np.minimum(exact + (ratio * np.float32(half - exact)).astype(np.int64), half - 1)
-    return np.where(steps < exact, steps, shared) + np.where(distances > 0, half, 0)
+    buckets: np.ndarray = np.where(steps < exact, steps, shared) + np.where(distances > 0, half, 0)
+    return buckets
 
 
 def sinusoids(positions: int, width: int) -> np.ndarray:

@@ -235,7 +235,8 @@ class Tensors:
         """Give the files' pages back to the system once they are packed; what is still used is read again."""
         if hasattr(mmap, "MADV_DONTNEED"):
             for mapped in {id(tensor.data.obj): tensor.data.obj for tensor in self._tensors.values()}.values():
-                mapped.madvise(mmap.MADV_DONTNEED)
+                if isinstance(mapped, mmap.mmap):
+                    mapped.madvise(mmap.MADV_DONTNEED)
 
     def unused(self) -> list[str]:
         """Names that `take` was not asked for."""

@@ -263,15 +263,15 @@ def _add_tokens(
                 f"found {found} in the vocabulary; copy all files of the tokenizer anew"
             )
     for key in SPECIAL_TOKENS:
-        token = _token(entries.get(key), special=True)
+        named = _token(entries.get(key), special=True)
         room = vocab_size is None or backend.get_vocab_size() < vocab_size
-        if token is not None and (room or backend.token_to_id(token.content) is not None):
-            _add(backend, token)
+        if named is not None and (room or backend.token_to_id(named.content) is not None):
+            _add(backend, named)
     for entry in _listed(settings, entries):
-        token = _token(entry, special=True)
-        if token is None:
+        listed = _token(entry, special=True)
+        if listed is None:
             raise settings.error("additional_special_tokens", "a list of tokens", entry)
-        _add(backend, token)
+        _add(backend, listed)
 
 
 def _add(backend: Any, token: AddedToken) -> None:
