@@ -131,6 +131,7 @@ class Linear:
     def _multiply(self, x: Floats, residual: Floats | None, num_threads: int | None) -> Floats:
         """What the kernel does; without one, the multiplication alone."""
         if self.packed is None:
+            assert self.weight is not None  # what is not packed is plain
             return reference.linear(x, self.weight, self.bias)
         y = np.empty((len(x), self.shape[0]), np.float32)
         if len(x):

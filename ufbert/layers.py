@@ -141,7 +141,8 @@ class Trees:
     activation: str
 
     def __call__(self, x: Floats, /) -> Floats:
-        return reference.fff_walk(x, self.w_in, self.b_in, self.w_out, self.depth, activation=self.activation)
+        y = reference.fff_walk(x, self.w_in, self.b_in, self.w_out, self.depth, activation=self.activation)
+        return np.asarray(y)
 
     def __repr__(self) -> str:
         return f"Trees({len(self.w_in)}x{self.depth}, {self.activation}, plain)"

@@ -95,7 +95,7 @@ def fff_forward(
     np.put_along_axis(visited, path, True, axis=2)
     activated = np.zeros_like(scores)
     activated[visited] = ACTIVATIONS[activation](scores[visited])
-    w_out = np.where(visited.any(axis=0)[:, :, None], w_out, 0)  # 0 * NaN would be NaN
+    w_out = np.where(np.logical_or.reduce(visited)[:, :, None], w_out, 0)  # 0 * NaN would be NaN
     y = np.einsum("tpn,pno->to", activated, w_out, optimize=True).astype(x.dtype)  # (T, H_out)
     visited_scores = np.take_along_axis(scores, path, axis=2)
     return _chosen(y, (path, return_path), (visited_scores, return_scores))
@@ -304,7 +304,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
     """Layer normalisation over the last axis: (T, H) -> (T, H). arXiv 1607.06450."""
-    y = x - x.mean(axis=-1, keepdims=True)
+    y: Array = x - x.mean(axis=-1, keepdims=True)
     variance = np.einsum("...h,...h->...", y, y)[..., None] / np.float32(x.shape[-1])
     y *= 1.0 / np.sqrt(variance + np.float32(eps))
     y *= weight
@@ -315,13 +315,15 @@ def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
 def rms_norm(x: Array, scale: Array, eps: float) -> Array:
     """Root-mean-square normalisation over the last axis: (T, H) -> (T, H). arXiv 1910.07467."""
     mean_square = np.einsum("...h,...h->...", x, x)[..., None] / np.float32(x.shape[-1])
-    return x * (1.0 / np.sqrt(mean_square + np.float32(eps))) * scale
+    y: Array = x * (1.0 / np.sqrt(mean_square + np.float32(eps))) * scale
+    return y
 
 
 def scale_norm(x: Array, scale: Array, eps: float) -> Array:
     """Division by the Euclidean norm, times one learned number: (T, H) -> (T, H). arXiv 1910.05895."""
     norm = np.sqrt(np.einsum("...h,...h->...", x, x))[..., None]
-    return x * scale / np.maximum(norm, np.float32(eps))
+    y: Array = x * scale / np.maximum(norm, np.float32(eps))
+    return y
 
 
 def attention(

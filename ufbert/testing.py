@@ -16,11 +16,15 @@ The strategies need ``hypothesis``, which is imported when one is called and not
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import reference
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import DrawFn, SearchStrategy
 
 __all__ = ["KINDS", "FFFCase", "assert_fff_close", "fff_cases", "make_case", "poison_unvisited", "widths"]
 
@@ -67,7 +71,7 @@ class FFFCase:
         return f"FFFCase({shape}, {self.activation}, {self.kind})"
 
 
-def widths() -> Any:
+def widths() -> SearchStrategy[int]:
     """Hypothesis strategy: widths at and beside the edges of vectors and blocks, 1 to 97, now and then 384 or 768."""
     from hypothesis import strategies as st
 
@@ -75,7 +79,9 @@ def widths() -> Any:
     return st.one_of(edges, st.integers(1, 97))
 
 
-def fff_cases(max_depth: int = 12, kinds: tuple[str, ...] = KINDS, activations: tuple[str, ...] | None = None) -> Any:
+def fff_cases(
+    max_depth: int = 12, kinds: tuple[str, ...] = KINDS, activations: tuple[str, ...] | None = None
+) -> SearchStrategy[FFFCase]:
     """Hypothesis strategy: an `FFFCase`.
 
     Parameters
@@ -90,7 +96,7 @@ def fff_cases(max_depth: int = 12, kinds: tuple[str, ...] = KINDS, activations: 
     from hypothesis import strategies as st
 
     @st.composite
-    def cases(draw):
+    def cases(draw: DrawFn) -> FFFCase:
         width_in, width_out, trees = draw(widths()), draw(widths()), draw(st.sampled_from([1, 2, 3, 8]))
         deepest = max_depth
         while deepest > 0 and trees * 2 ** (deepest + 1) * (width_in + width_out) > LARGEST_CASE:
@@ -183,7 +189,7 @@ def poison_unvisited(case: FFFCase, path: np.ndarray, value: float = np.nan) -> 
     FFFCase
     """
     unvisited = np.ones(case.b_in.shape, bool)
-    for tree in range(unvisited.shape[0]):
+    for tree in range(len(unvisited)):
         unvisited[tree, np.unique(path[:, tree])] = False
     w_in, b_in, w_out = (np.array(array) for array in (case.w_in, case.b_in, case.w_out))
     for array in (w_in, b_in, w_out):
@@ -192,12 +198,12 @@ def poison_unvisited(case: FFFCase, path: np.ndarray, value: float = np.nan) -> 
 
 
 def assert_fff_close(
-    y: Any,
-    path: Any,
-    x: Any,
-    w_in: Any,
-    b_in: Any,
-    w_out: Any,
+    y: ArrayLike,
+    path: ArrayLike,
+    x: ArrayLike,
+    w_in: ArrayLike,
+    b_in: ArrayLike,
+    w_out: ArrayLike,
     depth: int,
     activation: str = "gelu",
     slack: float = 4.0,
@@ -259,7 +265,9 @@ def _check_decisions(path: np.ndarray, tree: int, level: int, score: np.ndarray,
     _require(agrees | (undecided & ~np.isnan(score)), path, tree, level + 1, "expected the other child: no tie")
 
 
-def _contribution(score, margin, rows, activation, slack):
+def _contribution(
+    score: np.ndarray, margin: np.ndarray, rows: np.ndarray, activation: str, slack: float
+) -> tuple[np.ndarray, np.ndarray]:
     """What the nodes add to y, and how far a float32 implementation may be off."""
     value = reference.ACTIVATIONS[activation](score)
     value_error = 1.2 * margin + slack * 2 * FLOAT32_UNIT * np.abs(score)

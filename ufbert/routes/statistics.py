@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["MARGIN_BINS", "LayerRoutes", "Routes", "margin_bins", "margin_values"]
 
@@ -45,49 +46,51 @@ class LayerRoutes:
     layer: int
     depth: int
     num_tokens: int
-    visits: np.ndarray
-    smallest_margins: np.ndarray
-    margins: np.ndarray
+    visits: NDArray[np.int64]
+    smallest_margins: NDArray[np.float32]
+    margins: NDArray[np.int64]
 
     @property
-    def leaves(self) -> np.ndarray:
+    def leaves(self) -> NDArray[np.int64]:
         """Tokens that ended at each leaf, (P, L) int64."""
         return self.visits[:, 2**self.depth - 1 :]
 
     @property
-    def leaf_entropy(self) -> np.ndarray:
+    def leaf_entropy(self) -> NDArray[np.float64]:
         """Entropy of each tree's leaves in bits, (P,) float64; at most `depth`."""
         share = self.leaves / max(self.num_tokens, 1)
-        return -(share * np.log2(share, out=np.zeros_like(share), where=share > 0)).sum(axis=1)
+        bits = share * np.log2(share, out=np.zeros_like(share), where=share > 0)
+        return np.asarray(-bits.sum(axis=1))
 
     @property
-    def entropy_share(self) -> np.ndarray:
+    def entropy_share(self) -> NDArray[np.float64]:
         """`leaf_entropy` as a share of its maximum, (P,) float64; 1 for a tree of one leaf."""
         return self.leaf_entropy / self.depth if self.depth else np.ones(len(self.visits))
 
     @property
-    def dead_nodes(self) -> np.ndarray:
+    def dead_nodes(self) -> NDArray[np.int64]:
         """Nodes of each tree that no token visited, (P,) int64."""
-        return (self.visits == 0).sum(axis=1)
+        return np.asarray(np.count_nonzero(self.visits == 0, axis=1))
 
     @property
-    def leaves_seen(self) -> np.ndarray:
+    def leaves_seen(self) -> NDArray[np.int64]:
         """Leaves of each tree where a token ended, (P,) int64."""
-        return (self.leaves > 0).sum(axis=1)
+        return np.asarray(np.count_nonzero(self.leaves > 0, axis=1))
 
-    def busiest(self, share: float) -> np.ndarray:
+    def busiest(self, share: float) -> NDArray[np.float64]:
         """Share of the tokens that ended in the busiest `share` of each tree's leaves (one at least), (P,) float64."""
         count = max(1, round(share * self.leaves.shape[1]))
-        return np.sort(self.leaves, axis=1)[:, -count:].sum(axis=1) / max(self.num_tokens, 1)
+        tokens = np.sort(self.leaves, axis=1)[:, -count:].sum(axis=1)
+        return np.asarray(tokens / max(self.num_tokens, 1))
 
-    def margin_percentiles(self, percentages: Sequence[float]) -> np.ndarray:
+    def margin_percentiles(self, percentages: Sequence[float]) -> NDArray[np.float64]:
         """Percentiles of the tokens' margins, to 1.6 %; infinity where no node decides."""
         counts = np.cumsum(self.margins)
         if not counts[-1] or not np.isfinite(self.smallest_margins).any():
             return np.full(len(percentages), np.inf)
         ranks = np.ceil(np.asarray(percentages) / 100 * counts[-1])
         bins = np.searchsorted(counts, np.maximum(ranks, 1))
-        return np.maximum(margin_values(bins), self.smallest_margins.min()).astype(np.float64)
+        return np.asarray(np.maximum(margin_values(bins), self.smallest_margins.min()), np.float64)
 
 
 @dataclass(frozen=True)
