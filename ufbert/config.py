@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from .errors import CheckpointError, shown
+from . import checks
+from .errors import CheckpointError
 
 __all__ = ["LIMITS", "ClassificationHeadConfig", "ModelConfig", "check_size"]
 
@@ -26,7 +27,6 @@ LIMITS = {
     "num_labels": 1_048_576,
     "head_dim": 1_048_576,
 }
-MAX_DEPTH = 24
 MAX_EXPANDED = 2**30  # input weights of a pruned model's nodes, the dropped ones too: the file does not bound them
 MAX_POSITION_TABLE = 2**26  # entries of a sinusoidal table: 256 MB
 
@@ -138,7 +138,7 @@ class ModelConfig:
                 check_size(getattr(self, item.name), item.name, self._minimum(item.name), LIMITS[item.name])
         check_size(self.pad_token_id, "pad_token_id", 0, self.vocab_size - 1)
         check_size(self.first_position, "position of the first token", 0, self.max_position_embeddings - 1)
-        check_size(self.depth, "depth", 0, MAX_DEPTH)
+        check_size(self.depth, "depth", 0, checks.MAX_DEPTH)
         if self.feed_forward == "fff":
             check_size(self.num_trees * self.num_nodes, "num_trees * nodes of a tree", 1, LIMITS["num_trees"])
         if self.pruned:
@@ -164,8 +164,5 @@ class ModelConfig:
 
 def check_size(value: object, name: str, minimum: int, maximum: int) -> None:
     """Raise CheckpointError unless `value` is an integer between the two."""
-    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
-        raise CheckpointError(
-            f"config.json: {name}: expected an integer from {minimum} to {maximum}, found {shown(value)}; "
-            "is this the config.json that came with the weights?"
-        )
+    advice = "is this the config.json that came with the weights?"
+    checks.integer(value, f"config.json: {name}", minimum, maximum, advice=advice, error=CheckpointError)

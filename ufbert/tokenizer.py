@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from . import checks
 from .batch import Batch
 from .errors import InputError, shown
 
@@ -106,13 +105,8 @@ class Tokenizer:
 
     def checked_length(self, max_length: Any, pair: bool = False) -> int:
         """Return `max_length` if at least one token fits in, and not more than the model can take."""
-        minimum, is_integer = self.min_length(pair), isinstance(max_length, (int, np.integer))
-        if not is_integer or isinstance(max_length, bool) or not minimum <= max_length <= self.max_length:
-            raise InputError(
-                f"max_seq_length: expected an integer from {minimum} to the model's {self.max_length}, "
-                f"got {shown(max_length)}"
-            )
-        return int(max_length)
+        advice = f"the model takes {self.max_length} tokens at most"
+        return checks.integer(max_length, "max_seq_length", self.min_length(pair), self.max_length, advice=advice)
 
     def batch(self, encodings: Sequence[Encoding]) -> Batch:
         """Join encodings."""

@@ -6,9 +6,12 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import CheckpointError, shown
+from .. import checks
+from ..errors import CheckpointError, UfbertError
 
 __all__ = ["Options"]
+
+ADVICE = "ufbert supports nothing else: correct the file, or use another checkpoint"
 
 
 class Options:
@@ -45,17 +48,13 @@ class Options:
 
     def number(self, key: str, default: float) -> float:
         """Return a number from 0 to 1, such as an epsilon."""
-        value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise self.error(key, "a number from 0 to 1", value)
-        return float(value)
+        value, name = self.get(key, default), f"{self.where}: {key}"
+        return checks.number(value, name, 0, 1, advice=ADVICE, error=CheckpointError)
 
     def integer(self, key: str, minimum: int) -> int | None:
         """Return an integer, None if it is absent."""
-        value = self.get(key, None)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < minimum):
-            raise self.error(key, f"an integer from {minimum}", value)
-        return value
+        value, name = self.get(key, None), f"{self.where}: {key}"
+        return None if value is None else checks.integer(value, name, minimum, advice=ADVICE, error=CheckpointError)
 
     def choice(self, key: str, choices: Iterable[Any], default: Any) -> Any:
         """Return a value that is one of `choices`."""
@@ -71,9 +70,6 @@ class Options:
         if value not in list(accepted):
             raise self.error(key, f"{default!r}, the only one supported", value)
 
-    def error(self, key: str, expected: str, value: Any) -> CheckpointError:
+    def error(self, key: str, expected: str, value: Any) -> UfbertError:
         """Build the complaint."""
-        return CheckpointError(
-            f"{self.where}: {key}: expected {expected}, found {shown(value)}; ufbert supports nothing else: "
-            "correct the file, or use another checkpoint"
-        )
+        return checks.refusal(f"{self.where}: {key}", expected, value, ADVICE, CheckpointError)

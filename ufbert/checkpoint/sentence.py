@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
@@ -154,12 +154,8 @@ def _settings(folder: ModelFolder) -> SentenceSettings:
     prompts = checked("prompts", "an object of names to texts", is_prompts, {})
     default = checked("default_prompt_name", "the name of a prompt", lambda value: value in (None, *prompts), None)
     similarity = checked("similarity_fn_name", f"one of {', '.join(SIMILARITIES)}", SIMILARITIES.__contains__, "cosine")
-    width = checked("truncate_dim", "a positive integer", lambda value: value is None or _is_positive(value), None)
+    width = Options(found, folder.path / name).integer("truncate_dim", 1)
     return SentenceSettings(prompts, default, similarity, width)
-
-
-def _is_positive(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _checked_modules(folder: ModelFolder, pooling: str | None) -> list[Module]:
