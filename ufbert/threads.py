@@ -16,6 +16,7 @@ MAX_THREADS = 1_024
 SERIAL_BELOW = 200_000
 """Multiply-adds of a tree walk below which one thread is enough: 10 microseconds, what waking a second one costs."""
 
+CGROUPS = Path("/sys/fs/cgroup")
 _has_openmp = bool(isa.openmp_version())
 _openmp_used = False
 _serial_only = False
@@ -51,7 +52,7 @@ def get_num_threads(num_threads: int | None = None) -> int:
 
 
 def available_cpus() -> int:
-    """Count the CPUs that this process may use: its affinity mask, cut by the cgroup's quota.
+    """Count the CPUs that this process may use: its affinity mask, cut by the quotas of its control groups.
 
     Returns
     -------
@@ -65,25 +66,35 @@ def available_cpus() -> int:
 
 @cache
 def _cgroup_quota() -> int | None:
-    """Whole CPUs granted by the container's CPU quota (cgroup v2, then v1); None where there is none.
+    """Whole CPUs granted by the CPU quotas of this process's control group and of all above it; None without any.
 
     Read once: the files take 40 microseconds, and every kernel's call asks.
     """
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota == "max":
-            return None
-    except (OSError, ValueError):
-        try:
-            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text()
-            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text()
-        except OSError:
-            return None
-    try:
-        cpus = int(quota) / int(period)
-    except (ValueError, ZeroDivisionError):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
         return None
-    return max(1, round(cpus)) if cpus > 0 else None
+    quotas = []
+    for _, controllers, group in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if controllers == "" or "cpu" in controllers.split(","):  # version 2, or version 1
+            root = CGROUPS / ("cpu" if controllers else "")
+            place = root / group.lstrip("/")
+            quotas += [_quota(folder) for folder in (place, *place.parents) if folder.is_relative_to(root)]
+    granted = [quota for quota in quotas if quota is not None]
+    return max(1, round(min(granted))) if granted else None
+
+
+def _quota(folder: Path) -> float | None:
+    """CPUs that a control group may use at a time; None if it sets no limit."""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        cpus = int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # no such file, "max", or nonsense
+        return None
+    return cpus if cpus > 0 else None
 
 
 def _parsed(text: str) -> int | str:
