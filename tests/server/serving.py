@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import httpx
 import pytest
@@ -46,7 +47,7 @@ def folders(tmp_path_factory):
 
 
 @contextmanager
-def running(folders, names=None, **settings):
+def run_service(folders, names=None, **settings):
     """A service that listens; gives its server, whose ``url`` says where."""
     models = tuple(f"{name}={folders[name]}" for name in names or folders)
     server = make_server(Settings(models=models, **settings), "127.0.0.1", 0)
@@ -66,8 +67,14 @@ def running(folders, names=None, **settings):
 
 
 @pytest.fixture(scope="session")
-def server(folders):
-    with running(folders) as server:
+def running(folders):
+    """What makes a service of its own."""
+    return partial(run_service, folders)
+
+
+@pytest.fixture(scope="session")
+def server(running):
+    with running() as server:
         yield server
 
 
