@@ -126,8 +126,8 @@ def test_small_requests_keep_their_order(client, lane):
 def test_admission_is_all_or_nothing(client, lane):
     tickets = [busy(client), *(client.send("a", *[5] * 5) for _ in range(3))]
     assert client.queue.tokens == 75
+    tickets.append(client.send("b", *[5] * 6))  # 30 count as a quarter of the queue, 25
     with pytest.raises(Refusal) as refused:
-        client.send("b", *[5] * 6)  # 30 count as a quarter of the queue, 25
         client.send("c", 1)
     assert refused.value.status == 429 and refused.value.retry_after >= 1
     assert client.queue.tokens == 100
