@@ -100,3 +100,22 @@ def test_a_converted_folder_keeps_added_tokens(tmp_path):
     ids = [encoder.tokenize(["the [ENT] cat"])["input_ids"] for encoder in encoders]
     np.testing.assert_array_equal(*ids)
     assert len(vocabulary) in ids[0]
+
+
+def test_an_added_token_keeps_its_flags():
+    """RoBERTa's mask takes the space before it, also where tokenizer_config.json gives its text alone."""
+    folder = GOLDEN / "pipelines" / "fill-mask-roberta"
+    assert json.loads((folder / "tokenizer_config.json").read_text())["mask_token"] == "<mask>"
+    tokenizer = load_tokenizer(ModelFolder(folder), 64)
+    one, two = tokenizer.encode(["to<mask>", "to <mask>"])[0]
+    assert one.ids == two.ids
+
+
+def test_without_token_types_special_tokens_are_of_no_text(tmp_path):
+    data = json.loads((GOLDEN / "pipelines" / "question-answering-roberta" / "tokenizer.json").read_text())
+    data["post_processor"] = {"type": "BertProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0]}
+    settings = {"tokenizer_class": "RobertaTokenizer"}
+    folder = write(tmp_path, {"tokenizer.json": json.dumps(data), "tokenizer_config.json": settings})
+    (encoding,), _ = load_tokenizer(folder, 64).encode([("a", "b")])
+    assert encoding.ids == [0, 68, 2, 69, 2] and encoding.type_ids == [0] * 5
+    assert encoding.sequence_ids[2:] == [None, 1, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -162,7 +163,12 @@ def _without_types(processor: Any) -> Any:
     """Return a post-processor that does the same but gives everything the type 0."""
     from tokenizers import processors
 
+    if isinstance(processor, processors.RobertaProcessing):  # gives no other
+        return processor
     state = processor.__getstate__().decode()
+    if isinstance(processor, processors.BertProcessing):
+        settings = json.loads(state)
+        return _bert_processor(settings["cls"], settings["sep"], 0)
     if '"type_id"' in state:  # a template, or a sequence with one
         processor.__setstate__(re.sub(r'"type_id":\s*\d+', '"type_id":0', state).encode())
         return processor
@@ -200,8 +206,21 @@ def _normalizer(settings: Options, clean_text: bool = True) -> Any:
     )
 
 
+def _bert_processor(cls: tuple[str, int], sep: tuple[str, int], second: int) -> Any:
+    """Return BERT's post-processor, for a classifying and a separating token, and the type of a second text."""
+    from tokenizers import processors
+
+    return processors.TemplateProcessing(
+        single="cls:0 $A:0 sep:0",
+        pair=f"cls:0 $A:0 sep:0 $B:{second} sep:{second}",
+        special_tokens=[  # named by us, for the tokens may be spelled like the template's own words
+            {"id": name, "ids": [number], "tokens": [token]} for name, (token, number) in (("cls", cls), ("sep", sep))
+        ],
+    )
+
+
 def _from_vocabulary(folder: ModelFolder, settings: Options, special: dict[str, str], kind: str) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     words = folder.read_text("vocab.txt").split("\n")
     words = [word.removesuffix("\r") for word in (words[:-1] if words[-1] == "" else words)]
@@ -216,14 +235,7 @@ def _from_vocabulary(folder: ModelFolder, settings: Options, special: dict[str, 
     backend.normalizer = _normalizer(settings)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     cls, sep = special["cls_token"], special["sep_token"]
-    backend.post_processor = processors.TemplateProcessing(
-        single="cls:0 $A:0 sep:0",
-        pair="cls:0 $A:0 sep:0 $B:1 sep:1",
-        special_tokens=[  # named by us, for the tokens may be spelled like the template's own words
-            {"id": "cls", "ids": [vocabulary[cls]], "tokens": [cls]},
-            {"id": "sep", "ids": [vocabulary[sep]], "tokens": [sep]},
-        ],
-    )
+    backend.post_processor = _bert_processor((cls, vocabulary[cls]), (sep, vocabulary[sep]), 1)
     backend.decoder = decoders.WordPiece(prefix="##")
     backend.add_special_tokens([token for token in special.values() if token in vocabulary])
     return backend
@@ -262,10 +274,13 @@ def _add_tokens(
                 f"{folder.path}: added token {shown(token.content)}: expected the id {expected}, as the files say, "
                 f"found {found} in the vocabulary; copy all files of the tokenizer anew"
             )
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}  # with spaces that they may take
     for key in SPECIAL_TOKENS:
         named = _token(entries.get(key), special=True)
         room = vocab_size is None or backend.get_vocab_size() < vocab_size
-        if named is not None and (room or backend.token_to_id(named.content) is not None):
+        if named is None or named.content in known:
+            continue
+        if room or backend.token_to_id(named.content) is not None:
             _add(backend, named)
     for entry in _listed(settings, entries):
         listed = _token(entry, special=True)
