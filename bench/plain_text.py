@@ -3,19 +3,23 @@
     python bench/plain_text.py CORPUS OUT [--scenes N] [--denials N] [--seed N]
 
 Writes the corpus's lines, then N sentences of a small grammar over phrases that the corpus holds ("Two boys are not
-carrying a boat near the river"), then N short sentences of the corpus with a negation put in or taken out. A corpus of
-news and prose has few of either, and trees that were distilled on it take "is not playing" for "is playing". No labels.
-The grammar's sentences make little sense: the teacher has an embedding for them all the same.
+carrying a boat near the river"), then N short sentences of the corpus with a negation put in or taken out; packed if
+OUT ends with .xz or .gz. A corpus of news and prose has few of either, and trees that were distilled on it take "is not
+playing" for "is playing". No labels. The grammar's sentences make little sense: the teacher has an embedding for them
+all the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import lzma
 import random
 import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from ufbert.checkpoint.writing import whole_file
 from ufbert.routes import Corpus
@@ -169,10 +173,16 @@ def denied(text: str, rng: random.Random) -> str | None:
     return rng.choice(ways)() if ways else None
 
 
+def opened(file: Path, suffix: str) -> IO[str]:
+    """A file to write text into, packed as the ending says."""
+    ways = {".xz": lzma.open, ".gz": gzip.open}
+    return ways.get(suffix, open)(file, "wt", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", help="one text a line: plain, .xz or .gz")
-    parser.add_argument("out", type=Path, help="file to write")
+    parser.add_argument("out", type=Path, help="file to write: plain, .xz or .gz")
     parser.add_argument("--scenes", type=int, default=300_000, metavar="N", help="default: 300,000")
     parser.add_argument("--denials", type=int, default=200_000, metavar="N", help="default: 200,000")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
@@ -180,7 +190,7 @@ def main() -> None:
     lines, rng = list(Corpus(arguments.corpus)), random.Random(arguments.seed)
     scenes = Scenes(lines)
     short = [line for line in lines if 3 <= len(line.split()) <= LONGEST]
-    with whole_file(arguments.out) as part, open(part, "w", encoding="utf-8") as stream:
+    with whole_file(arguments.out) as part, opened(part, arguments.out.suffix) as stream:
         stream.writelines(f"{line}\n" for line in lines)
         stream.writelines(f"{scenes.sentence(rng)}\n" for _ in range(arguments.scenes))
         written = 0

@@ -1,6 +1,8 @@
 """bench/plain_text.py: sentences of a grammar, and sentences denied, beside a corpus."""
 
+import gzip
 import importlib.util
+import lzma
 import random
 import re
 import subprocess
@@ -8,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from ufbert.routes import Corpus
 
 SCRIPT = Path(__file__).parent.parent / "bench" / "plain_text.py"
 LINES = [
@@ -49,6 +53,19 @@ def test_scenes_are_made_of_the_corpus_s_phrases_and_some_are_denied(plain_text)
     assert {found for text in sentences for found in re.findall(r"(?:in|at|near|on|under) the \w+", text)} == places
     shares = [sum(bool(re.search(word, text, re.I)) for text in sentences) for word in (r"\bno\b|nobody", r"\bnot\b")]
     assert all(20 < share < 90 for share in shares)
+
+
+@pytest.mark.parametrize(("name", "unpack"), [("out.xz", lzma.open), ("out.gz", gzip.open), ("out.txt", open)])
+def test_the_ending_says_how_what_is_written_is_packed(tmp_path, name, unpack):
+    corpus = tmp_path / "corpus.txt.xz"
+    with lzma.open(corpus, "wt", encoding="utf-8") as stream:
+        stream.write("\n".join(LINES) + "\n")
+    options = ["--scenes", "7", "--denials", "5"]
+    subprocess.run([sys.executable, SCRIPT, corpus, tmp_path / name, *options], check=True, capture_output=True)
+    with unpack(tmp_path / name, "rt", encoding="utf-8") as stream:
+        written = stream.read().splitlines()
+    assert written[: len(LINES)] == LINES and len(written) == len(LINES) + 12
+    assert list(Corpus(tmp_path / name)) == written  # what `ufbert distill` will read
 
 
 def test_what_is_written_keeps_the_corpus_and_is_the_seed_s(tmp_path):
