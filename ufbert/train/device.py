@@ -53,7 +53,7 @@ def mixed_precision(enabled: bool = True, device: str | torch.device = "cpu") ->
     kind = torch.device(device).type
     if kind == "cpu":
         # Asked of PyTorch, whose multiplications they are; old versions cannot say, and get float32.
-        facts = getattr(torch.cpu, "get_capabilities", dict)()
+        facts: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         enabled = enabled and any(facts.get(name) for name in ("avx512_bf16", "amx_bf16"))
     return torch.autocast(kind, torch.bfloat16, enabled=enabled)
 

@@ -59,10 +59,9 @@ class KernelWalk(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, w_in: Tensor, b_in: Tensor, w_out: Tensor, trees: Trees) -> Any:
         """(T, H) -> y (T, H), path and scores (T, P, depth + 1) as arrays; w_in, w_out (P * n, H), b_in (P * n,)."""
         shape = (trees.num_trees, trees.num_nodes, x.shape[1])
-        arrays = (w_in.detach().view(shape).numpy(), b_in.detach().view(shape[:2]).numpy())
-        arrays += (w_out.detach().reshape(shape).numpy(),)
         y, path, scores = cmm.fff_forward(
-            x.detach().numpy(), *arrays, trees.depth, activation=trees.activation,
+            x.detach().numpy(), w_in.detach().view(shape).numpy(), b_in.detach().view(shape[:2]).numpy(),
+            w_out.detach().reshape(shape).numpy(), trees.depth, activation=trees.activation,
             num_threads=torch.get_num_threads(), return_path=True, return_scores=True,
         )  # fmt: skip
         ctx.save_for_backward(x, w_in, b_in, w_out)

@@ -30,8 +30,9 @@ def add_trees(student: Bert, num_trees: int) -> None:
     """Give each layer `num_trees` trees: its own, then others that add nothing yet, with random decisions."""
     before = [layer.ffn for layer in student.layers]
     student.replace_feed_forward(num_trees=num_trees)
-    for old, layer in zip(before, student.layers, strict=True):
-        new, kept = layer.ffn, len(old.linear_in.weight)
+    for old, new in zip(before, [layer.ffn for layer in student.layers], strict=True):
+        assert old is not None and new is not None
+        kept = len(old.linear_in.weight)
         new.linear_in.weight[:kept], new.linear_in.bias[:kept] = old.linear_in.weight, old.linear_in.bias
         new.linear_out.weight.zero_()
         new.linear_out.weight[:, :kept] = old.linear_out.weight
