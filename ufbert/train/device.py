@@ -30,7 +30,7 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError, ImportError, AttributeError) as error:
         raise InputError(
             f"device: expected one that PyTorch can use here, got {shown(name)}: {str(error).splitlines()[0]}; "
             "choose cpu, or auto for a GPU where there is one"

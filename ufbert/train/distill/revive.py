@@ -31,7 +31,8 @@ def add_trees(student: Bert, num_trees: int) -> None:
     before = [layer.ffn for layer in student.layers]
     student.replace_feed_forward(num_trees=num_trees)
     for old, new in zip(before, [layer.ffn for layer in student.layers], strict=True):
-        assert old is not None and new is not None
+        assert old is not None
+        assert new is not None
         kept = len(old.linear_in.weight)
         new.linear_in.weight[:kept], new.linear_in.bias[:kept] = old.linear_in.weight, old.linear_in.bias
         new.linear_out.weight.zero_()
