@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +57,9 @@ class PackedBert(nn.Module):
         if "token_type_embeddings" in tables:
             self.kind = _copied(tables["token_type_embeddings"].weight[0])
         self.norm_weight, self.norm_bias = (_copied(p) for p in tables["embedding_norm"].parameters())
-        self.layers = nn.ModuleList(PackedLayer(layer, self.eps, precision) for layer in bert.layers)
-        for layer in self.layers:
+        layers = [PackedLayer(layer, self.eps, precision) for layer in bert.layers]
+        self.layers: Any = nn.ModuleList(layers)
+        for layer in layers:
             if layer.trees is not None:
                 layer.trees.decides, layer.trees.switch_cost = decides and layer.trees.depth > 0, switch_cost
         self.to(device)
@@ -161,12 +162,12 @@ class PackedLayer(nn.Module):
             norm.bias.copy_(source[1])
         if layer.ffn is not None:
             w_in, b_in, w_out = (_unpadded(p, layer.ffn) for p in self.ffn[:3])
-            for target, source in (
+            for linear, parts in (
                 (layer.ffn.linear_in, (w_in, b_in)),
                 (layer.ffn.linear_out, (w_out.t(), self.ffn[3])),
             ):
-                target.weight.copy_(source[0])
-                target.bias.copy_(source[1])
+                linear.weight.copy_(parts[0])
+                linear.bias.copy_(parts[1])
         else:
             for place, linear in enumerate((layer.feed_forward_in, layer.feed_forward_out)):
                 linear.weight.copy_(self.ffn[2 * place])

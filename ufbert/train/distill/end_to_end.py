@@ -74,7 +74,7 @@ def _step(state: State, student: Bert, teacher: Teacher, optimizer: torch.optim.
     state.seed_step()
     with mixed_precision(device=state.device):
         outputs = [hidden.float() for hidden in _hidden_states(student, batch)]
-    errors = [normalised_error(*pair, scale) for *pair, scale in zip(outputs, wanted, state.scale, strict=True)]
+    errors = [normalised_error(*triple) for triple in zip(outputs, wanted, state.scale, strict=True)]
     ours, theirs = (batch.pool(hidden[-1], teacher.pooling) for hidden in (outputs, wanted))
     cosine = functional.cosine_similarity(ours, theirs).mean()
     loss = errors[-1] + recipe.cosine_weight * (1 - cosine)

@@ -105,6 +105,7 @@ def _stepper(state: State, student: Bert, teacher: Teacher, optimizer: torch.opt
     packed = PackedBert(student, state.device, functions.HALF, recipe.decision_gradient, recipe.switch_cost)
     for parameter in packed.parameter_groups()[2]:
         parameter.requires_grad_(recipe.embedding_rate > 0)
+    assert teacher.module is not None  # `can_pack` saw it
     frozen = PackedBert(teacher.module, state.device, functions.SCORE).requires_grad_(False)
     goal = Goal(state.scale, teacher.pooling, recipe.cosine_weight, recipe.layer_weight)
     stepper = Stepper(packed, frozen, goal, (3, packing.tokens), packing.segments, BETAS)
