@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,9 +58,10 @@ class Bert(nn.Module):
             "position_embeddings": config.max_position_embeddings,
             "token_type_embeddings": config.type_vocab_size,
         }
-        self.embeddings = nn.ModuleDict({key: nn.Embedding(count, hidden) for key, count in rows.items() if count})
-        self.embeddings["embedding_norm"] = nn.LayerNorm(hidden, config.layer_norm_eps)
-        self.encoder = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
+        tables: dict[str, nn.Module] = {key: nn.Embedding(count, hidden) for key, count in rows.items() if count}
+        tables["embedding_norm"] = nn.LayerNorm(hidden, config.layer_norm_eps)
+        self.embeddings: Any = nn.ModuleDict(tables)
+        self.encoder: Any = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str]) -> Bert:
@@ -83,7 +85,7 @@ class Bert(nn.Module):
     @property
     def layers(self) -> list[BertLayer]:
         """The encoder layers, from the first to the last."""
-        return list(self.encoder)  # type: ignore[arg-type]
+        return list(self.encoder)
 
     @property
     def device(self) -> torch.device:
@@ -161,7 +163,9 @@ class BertLayer(nn.Module):
     def build_feed_forward(self, config: ModelConfig) -> None:
         """Make a feed-forward layer of the configured kind in place of what is there."""
         hidden, width = config.hidden_size, config.intermediate_size
-        self.ffn = self.feed_forward_in = self.feed_forward_out = None
+        self.ffn: FastFeedForward | None = None
+        self.feed_forward_in: nn.Linear | None = None
+        self.feed_forward_out: nn.Linear | None = None
         if config.feed_forward == "fff":
             bias = config.output_bias
             self.ffn = FastFeedForward(hidden, config.num_trees, config.depth, config.hidden_act, bias)
@@ -193,4 +197,14 @@ class BertLayer(nn.Module):
         """The feed-forward layer alone, without residual and norm. (N, S, H) -> (N, S, H)."""
         if self.ffn is not None:
             return self.ffn(x)
-        return self.feed_forward_out(ACTIVATIONS[self.activation](self.feed_forward_in(x)))
+        into, out_of = self.halves
+        return out_of(ACTIVATIONS[self.activation](into(x)))
+
+    @property
+    def halves(self) -> tuple[nn.Linear, nn.Linear]:
+        """What leads to the neurons and away from them, of trees or of a dense layer."""
+        if self.ffn is not None:
+            return self.ffn.linear_in, self.ffn.linear_out
+        assert self.feed_forward_in is not None
+        assert self.feed_forward_out is not None
+        return self.feed_forward_in, self.feed_forward_out

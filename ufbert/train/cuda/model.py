@@ -121,8 +121,7 @@ class PackedLayer(nn.Module):
             self.trees = TreeShape(trees.num_trees, trees.depth)
             self.ffn = nn.ParameterList(_copied(p) for p in (*_padded(trees), trees.linear_out.bias))
         else:
-            halves = layer.feed_forward_in, layer.feed_forward_out
-            self.ffn = nn.ParameterList(_copied(p) for half in halves for p in (half.weight, half.bias))
+            self.ffn = nn.ParameterList(_copied(p) for half in layer.halves for p in (half.weight, half.bias))
 
     def forward(self, x: Tensor, lower: Tensor, segment: Tensor) -> tuple[Tensor, Tensor]:
         x, lower = self.attend(x, lower, segment)
@@ -160,18 +159,13 @@ class PackedLayer(nn.Module):
         for norm, source in ((layer.norm1, self.norm1), (layer.norm2, self.norm2)):
             norm.weight.copy_(source[0])
             norm.bias.copy_(source[1])
+        ours = list(self.ffn)
         if layer.ffn is not None:
-            w_in, b_in, w_out = (_unpadded(p, layer.ffn) for p in self.ffn[:3])
-            for linear, parts in (
-                (layer.ffn.linear_in, (w_in, b_in)),
-                (layer.ffn.linear_out, (w_out.t(), self.ffn[3])),
-            ):
-                linear.weight.copy_(parts[0])
-                linear.bias.copy_(parts[1])
-        else:
-            for place, linear in enumerate((layer.feed_forward_in, layer.feed_forward_out)):
-                linear.weight.copy_(self.ffn[2 * place])
-                linear.bias.copy_(self.ffn[2 * place + 1])
+            w_in, b_in, w_out = (_unpadded(p, layer.ffn) for p in ours[:3])
+            ours[:3] = w_in, b_in, w_out.t()
+        for linear, weight, bias in zip(layer.halves, ours[::2], ours[1::2], strict=True):
+            linear.weight.copy_(weight)
+            linear.bias.copy_(bias)
 
 
 def _copied(tensor: Tensor) -> nn.Parameter:

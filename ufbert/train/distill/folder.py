@@ -18,12 +18,11 @@ __all__ = ["write_student"]
 def write_student(state: State, student: Bert, teacher: Path, target: Path) -> None:
     """Write the teacher's folder anew with the student's weights, float16."""
     source = ModelFolder(teacher)
-    layer = student.layers[0]
-    inner = layer.ffn.linear_in if layer.ffn is not None else layer.feed_forward_in
+    neurons = student.layers[0].halves[0].out_features
     tensors = {name: encoded(name, array, "float16") for name, array in sorted(student.tensors().items())}
     with new_folder(target) as complete:
         source.copy_to(complete, tensors, _config(source.transformer(), student))
-        (complete / "README.md").write_text(card(state, target.name, len(inner.weight)))  # in place of the teacher's
+        (complete / "README.md").write_text(card(state, target.name, neurons))  # in place of the teacher's
 
 
 def _config(source: ModelFolder, student: Bert) -> dict[str, object]:

@@ -95,7 +95,7 @@ def _start_layer(recipe: Recipe, layer: BertLayer, x: Tensor, y: Tensor, scale: 
         weight = layer.norm2.weight.detach()
         grow(layer.ffn, x, y, weight.abs() / scale / (x + y).std(1).mean())
         return
-    out = layer.ffn.linear_out if layer.ffn is not None else layer.feed_forward_out
+    out = layer.halves[1]
     with torch.no_grad():
         out.weight.mul_(0.1)
         out.bias.copy_(y.mean(0))
