@@ -47,8 +47,8 @@ class ModelConfig:
 
     Attributes
     ----------
-    family : {"bert", "crammed"}
-        Which table of tensor names applies.
+    family : str
+        Module of `ufbert.checkpoint.families` that knows the checkpoint's words.
     task : {"base", "masked-lm", "sequence-classification", "token-classification", "question-answering"}
         Which head the checkpoint has.
     position_embedding : {"learned", "sinusoidal", "scaled-sinusoidal", "none"}

@@ -66,6 +66,14 @@ def test_settings_without_an_effect_are_taken(tmp_path, name):
     assert converted.max_seq_length == 20
 
 
+@pytest.mark.parametrize("kind", ["CrossEncoder", "SparseEncoder", 5])
+def test_folders_of_other_kinds_are_refused_by_name(tmp_path, kind):
+    folder = write_sentence_model(tmp_path / "model")
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(CheckpointError, match=f"model_type: expected SentenceTransformer, .* found '?{kind}"):
+        ufbert.SentenceEncoder(folder)
+
+
 @pytest.mark.parametrize("kind", ["Normalize", "Dense"])
 @pytest.mark.parametrize("key", ["module_input_name", "module_output_name"])
 def test_modules_of_other_names_are_refused(tmp_path, kind, key):

@@ -37,6 +37,7 @@ def test_ids_and_types_are_those_of_transformers(tmp_path, name):
     [
         ("BertJapaneseTokenizer", False), ("BertJapaneseTokenizer", True), ("CanineTokenizer", False),
         ("KoBertTokenizer", False), ("XLMRobertaTokenizer", False), ("BertweetTokenizer", True),
+        ("PreTrainedTokenizerFast", False),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])

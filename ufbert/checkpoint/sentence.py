@@ -151,6 +151,8 @@ def _settings(folder: ModelFolder) -> SentenceSettings:
     def is_prompts(value: Any) -> bool:
         return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
+    kind = "SentenceTransformer"
+    checked("model_type", f"{kind}, as folders of sentence embeddings have it", lambda value: value == kind, kind)
     prompts = checked("prompts", "an object of names to texts", is_prompts, {})
     default = checked("default_prompt_name", "the name of a prompt", lambda value: value in (None, *prompts), None)
     similarity = checked("similarity_fn_name", f"one of {', '.join(SIMILARITIES)}", SIMILARITIES.__contains__, "cosine")

@@ -37,6 +37,7 @@ BERT_CLASSES = (
     "DistilBertTokenizer", "ElectraTokenizer", "FunnelTokenizer", "LayoutLMTokenizer", "LxmertTokenizer",
     "MobileBertTokenizer", "RetriBertTokenizer", "SplinterTokenizer", "SqueezeBertTokenizer",
 )  # fmt: skip
+BYTE_LEVEL_CLASSES = ("LongformerTokenizer", "RobertaTokenizer")
 GENERIC_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend")
 OTHER_MEANS = ("BertJapaneseTokenizer", "BertweetTokenizer", "CanineTokenizer", "PhobertTokenizer")
 WITHOUT_TYPES = (
@@ -97,7 +98,7 @@ def load_tokenizer(
     clean_up = settings.flag("clean_up_tokenization_spaces", False)
     processor, backend.post_processor = backend.post_processor, _plain_processor()
     tokenizer = Tokenizer(backend, processor, max_positions, special, lowercase, clean_up, truncate_left=side == "left")
-    limit = settings.get("model_max_length", max_positions)
+    limit = settings.get("model_max_length", settings.get("max_len", max_positions))  # the latter is of 2019
     minimum = tokenizer.min_length()
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= minimum:
         raise settings.error("model_max_length", f"a number from {minimum}", limit)
@@ -134,12 +135,14 @@ def _class(folder: ModelFolder, settings: Options) -> str:
     """Name of the tokenizer's class, without "Fast": as the files say, else that of the model's family."""
     config = folder.read_optional_json("config.json")
     name = settings.get("tokenizer_class", None) or config.get("tokenizer_class")
+    known: tuple[str, ...] = BERT_CLASSES
     if name is None:
         name = find_family(config).tokenizer if config else "BertTokenizer"
+        known += GENERIC_CLASSES  # crammedBERT's folders with a vocabulary alone are BERT's
     if not isinstance(name, str):
         raise settings.error("tokenizer_class", "the name of a class", name)
     kind = name.removesuffix("Fast")
-    by_rules = folder.has("tokenizer.json") or kind in (*BERT_CLASSES, *GENERIC_CLASSES)
+    by_rules = folder.has("tokenizer.json") or kind in known
     if kind in OTHER_MEANS or not by_rules:
         found = f"{name}, which splits texts in its own way" if kind in OTHER_MEANS else f"{name} without it"
         raise CheckpointError(
@@ -177,14 +180,17 @@ def _without_types(processor: Any) -> Any:
 
 
 def _from_json(folder: ModelFolder, file: Path, settings: Options, kind: str) -> Any:
-    from tokenizers import Tokenizer, normalizers
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
     text = folder.read_text("tokenizer.json")
     backend = _guarded(file, lambda: Tokenizer.from_str(text))
     if backend.post_processor is None:
         backend.post_processor = _plain_processor()
-    if kind in BERT_CLASSES and isinstance(backend.normalizer, normalizers.BertNormalizer):
-        backend.normalizer = _normalizer(settings, backend.normalizer.clean_text)  # these classes set it anew
+    # Some classes set anew what the settings say, whatever the file has.
+    if kind in (*BERT_CLASSES, "MPNetTokenizer") and isinstance(backend.normalizer, normalizers.BertNormalizer):
+        backend.normalizer = _normalizer(settings, backend.normalizer.clean_text)
+    if kind in BYTE_LEVEL_CLASSES and isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+        backend.pre_tokenizer.add_prefix_space = settings.flag("add_prefix_space", False)
     return backend
 
 

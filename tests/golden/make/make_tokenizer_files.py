@@ -41,6 +41,21 @@ def wordpiece(lowercase=True, strip_accents=None, chinese=True, truncation=None)
     return json.loads(backend.to_str())
 
 
+def byte_level(add_prefix_space):
+    """A tokenizer.json as RoBERTa's, with a few merges."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("c", "a"), ("ca", "t"), ("Ġ", "cat"), ("a", "t"), ("o", "n")]
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    pieces += ["".join(pair) for pair in merges]
+    backend = Tokenizer(models.BPE({piece: index for index, piece in enumerate(pieces)}, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=add_prefix_space)
+    backend.add_special_tokens(pieces[:5])
+    return json.loads(backend.to_str())
+
+
 def cases():
     """Names and files of the cases; a text stands for itself, anything else is JSON."""
     vocab = {"vocab.txt": "\n".join(WORDS) + "\n"}
@@ -80,6 +95,16 @@ def cases():
             generic = settings(**{key: value}, tokenizer_class="PreTrainedTokenizerFast", cls_token="[CLS]")
             generic["tokenizer_config.json"]["model_input_names"] = ["input_ids", "token_type_ids"]
             yield f"json-cased-generic-{key}-{value}", cased | generic
+    for stored in (True, False):
+        files = {"tokenizer.json": byte_level(stored)}
+        for given in ({"add_prefix_space": True}, {"add_prefix_space": False}, {}):
+            name = f"byte-level-{stored}-{given.get('add_prefix_space', 'silent')}"
+            yield name, files | settings(tokenizer_class="RobertaTokenizer", **given)
+    yield "json-added_tokens", lower | settings() | added
+    word = {str(ENT): token | {"content": "at", "single_word": True, "special": False}}
+    yield "json-added_tokens_decoder-single_word", lower | settings(added_tokens_decoder=word)
+    yield "json-extra_special_tokens", lower | settings(extra_special_tokens={"entity_token": "[ENT]"})
+    yield "vocab-max_len", vocab | settings(max_len=5)
     yield "json-cased-silent", cased | settings()
     yield "json-cased-no-config", cased
     yield "json-accents", {"tokenizer.json": wordpiece(strip_accents=False)} | settings(strip_accents=None)
@@ -106,6 +131,7 @@ def calls(files):
         for text in [*TEXTS, *PAIRS]:
             arguments = list(text) if isinstance(text, tuple) else [text]
             for length in (64, 6):
+                length = min(length, tokenizer.model_max_length)
                 result = tokenizer(*arguments, truncation=True, max_length=length)
                 ids = result["input_ids"]
                 types = result.get("token_type_ids", [0] * len(ids))
