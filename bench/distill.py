@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ufbert.evaluate import Nearness, ScoredPairs, compare
+from ufbert.compare import Nearness, ScoredPairs, compare
 from ufbert.glue import load_task, read_split
 from ufbert.routes import Corpus
 

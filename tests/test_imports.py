@@ -26,7 +26,7 @@ RANKS = [
     {"tasks", "convert", "info"},
     {"testing", "routes"},
     {"glue"},
-    {"evaluate", "train", "server"},
+    {"compare", "train", "server"},
     {"distill", "torch"},
     {"cli", "__init__"},
     {"__main__"},

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print how near each model comes to the teacher."""
-    from ..evaluate import ScoredPairs, compare
+    from ..compare import ScoredPairs, compare
     from ..glue import load_task, read_split
     from ..routes import Corpus
 

@@ -7,7 +7,7 @@ to the teacher's embeddings and neighbours stands beside it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -147,10 +147,11 @@ def reciprocal_rank(queries: np.ndarray, documents: np.ndarray, count: int = 10)
 def _nearest(rows: np.ndarray, start: int, count: int) -> list[list[int]]:
     block = rows[start : start + BLOCK] @ rows.T
     block[np.arange(len(block)), start + np.arange(len(block))] = -np.inf  # not itself
-    return np.argpartition(-block, count - 1, axis=1)[:, :count].tolist()
+    nearest: list[list[int]] = np.argpartition(-block, count - 1, axis=1)[:, :count].tolist()
+    return nearest
 
 
-def _spearman(encode, scored: ScoredPairs) -> float:
+def _spearman(encode: Callable[[Sequence[str]], np.ndarray], scored: ScoredPairs) -> float:
     first, second = (encode([pair[side] for pair in scored.pairs]) for side in (0, 1))
     return measure(["spearman"], scored.scores, (first * second).sum(1))["spearman"]
 

@@ -9,8 +9,8 @@ from scipy import stats
 
 from ufbert import SentenceEncoder
 from ufbert.cli import main
+from ufbert.compare import ScoredPairs, compare, neighbours_kept, reciprocal_rank
 from ufbert.errors import InputError
-from ufbert.evaluate import ScoredPairs, compare, neighbours_kept, reciprocal_rank
 
 
 def unit_rows(count, seed):
