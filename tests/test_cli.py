@@ -97,6 +97,18 @@ def test_tasks_print_what_python_returns(arguments, key, direct):
     assert len(run(*arguments, "--model", folder)[0].splitlines()) >= 1
 
 
+def test_reranking_prints_what_python_returns():
+    folder, query = GOLDEN / "cross-encoders" / "one-label-identity", "How do plants make food?"
+    texts = ["Leaves turn sunlight into sugar.", "water", "The stock market fell."]
+    ranked = ufbert.CrossEncoder(folder).rank(query, texts, top_k=2, return_documents=True)
+    arguments = ["rerank", "--model", folder, "--query", query, "--top", 2, *texts]
+    lines = run(*arguments, "--format", "jsonl")[0].splitlines()
+    assert [json.loads(line) for line in lines] == [{"text": row["text"], "score": row["score"]} for row in ranked]
+    plain = [f"{row['score']:.4f}\t{row['text']}" for row in ranked]
+    assert run(*arguments)[0].splitlines() == plain
+    assert run(*arguments, "--max-length", "5")[1].startswith("ufbert: warning: 3 text(s) longer than 5 tokens")
+
+
 def test_info_and_version():
     assert json.loads(run("info", "--json")[0])["version"] == ufbert.__version__
     assert "instruction set" in run("info")[0]
@@ -123,6 +135,8 @@ def test_info_and_version():
         (["ner", "--model", "m", "--output", "out.npy", "x"], "", 2, "npy holds embeddings"),
         (["embed", "--input", "file", "x"], "", 2, "got both"),
         (["qa", "x"], "", 2, "--question"),
+        (["rerank", "--model", "m", "x"], "", 2, "--query"),
+        (["rerank", "--model", "m", "--query", "q", "--output", "out.npy", "x"], "", 2, "npy holds embeddings"),
         (["frobnicate"], "", 2, "invalid choice"),
         ([], "", 2, "COMMAND"),
     ],

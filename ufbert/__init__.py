@@ -21,11 +21,12 @@ from .errors import CheckpointError, InputError, UfbertError
 from .info import info
 
 if TYPE_CHECKING:
-    from .tasks import FillMask, QuestionAnswerer, SentenceEncoder, TextClassifier, TokenClassifier
+    from .tasks import CrossEncoder, FillMask, QuestionAnswerer, SentenceEncoder, TextClassifier, TokenClassifier
 
 __version__ = "0.1.0"
 __all__ = [
     "CheckpointError",
+    "CrossEncoder",
     "FillMask",
     "InputError",
     "Model",

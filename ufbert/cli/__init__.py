@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import InputError, UfbertError
-from . import classify, compare, convert, distill, embed, fill_mask, glue, info, ner, prune, qa, routes, serve
+from . import classify, compare, convert, distill, embed, fill_mask, glue, info, ner, prune, qa, rerank, routes, serve
 from .options import check_texts
 from .streams import complain, discard_unwritten
 
@@ -29,6 +29,7 @@ VERBS = {
         "fill-mask": fill_mask,
         "ner": ner,
         "qa": qa,
+        "rerank": rerank,
         "serve": serve,
     },
     "Make and examine models": {

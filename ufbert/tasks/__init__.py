@@ -6,14 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .cross_encoder import CrossEncoder
     from .fill_mask import FillMask
     from .question_answerer import QuestionAnswerer
     from .sentence_encoder import SentenceEncoder
     from .text_classifier import TextClassifier
     from .token_classifier import TokenClassifier
 
-__all__ = ["FillMask", "QuestionAnswerer", "SentenceEncoder", "TextClassifier", "TokenClassifier"]
+__all__ = ["CrossEncoder", "FillMask", "QuestionAnswerer", "SentenceEncoder", "TextClassifier", "TokenClassifier"]
 _MODULES = {
+    "CrossEncoder": "cross_encoder",
     "FillMask": "fill_mask",
     "QuestionAnswerer": "question_answerer",
     "SentenceEncoder": "sentence_encoder",
