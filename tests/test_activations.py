@@ -17,6 +17,11 @@ EXACT = {
     "mish": lambda x: x * np.tanh(np.logaddexp(x, 0)),
     "tanh": np.tanh,
     "sigmoid": special.expit,
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(x)),
+    "softplus": lambda x: np.logaddexp(x, 0),
+    "hardswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
     "identity": lambda x: x,
 }
 

@@ -156,6 +156,13 @@ TABLE: dict[str, Activation] = {
     "mish": Activation(lambda x: x * np.tanh(np.logaddexp(x, np.float32(0))), torch="Mish", spellings=("mish",)),
     "tanh": Activation(np.tanh, 3, lambda x: 1.0 - np.tanh(x) ** 2, torch="Tanh", spellings=("tanh",)),
     "sigmoid": Activation(_sigmoid, torch="Sigmoid", spellings=("sigmoid",)),
+    "leaky_relu": Activation(
+        lambda x: np.maximum(x, np.float32(0.01) * x), torch="LeakyReLU", spellings=("leaky_relu",)
+    ),
+    "relu6": Activation(lambda x: np.clip(x, 0, 6), torch="ReLU6", spellings=("relu6",)),
+    "elu": Activation(lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))), torch="ELU"),
+    "softplus": Activation(lambda x: np.logaddexp(x, np.float32(0)), torch="Softplus"),
+    "hardswish": Activation(lambda x: x * np.clip(x + 3, 0, 6) / np.float32(6), torch="Hardswish"),
     "identity": Activation(lambda x: x, torch="Identity", spellings=("linear",)),
 }
 """All activation functions, by their names in this package."""

@@ -30,9 +30,14 @@ __all__ = [
 
 def first_tokens(hidden: np.ndarray, batch: Batch) -> np.ndarray:
     """Return the first token's row of each text, zeros where it has none: (T, H) -> (N, H)."""
+    return _one_of_each(hidden, batch, batch.cu_seqlens[:-1])
+
+
+def _one_of_each(hidden: np.ndarray, batch: Batch, tokens: np.ndarray) -> np.ndarray:
+    """Return one token's row of each text, zeros where it has none: (T, H) -> (N, H)."""
     if len(hidden) == 0:
         return np.zeros((len(batch), hidden.shape[1]), np.float32)
-    rows = hidden[np.minimum(batch.cu_seqlens[:-1], len(hidden) - 1)]
+    rows = hidden[np.clip(tokens, 0, len(hidden) - 1)]
     return np.where(batch.lengths[:, None] > 0, rows, np.float32(0))
 
 
@@ -137,7 +142,8 @@ class SequenceClassifier:
 class Pooling:
     """sentence-transformers' pooling; several `modes` are joined in the order given.
 
-    The modes are "cls", "max", "mean" and "mean_sqrt_len".
+    The modes are "cls", "max", "mean", "mean_sqrt_len", "lasttoken" and "weightedmean", where a token counts as often
+    as its place in the text says.
     """
 
     modes: tuple[str, ...]
@@ -147,15 +153,21 @@ class Pooling:
         """Pool (T, H) to (N, H * modes), without the first `prompt_tokens` of each text."""
         if prompt_tokens:
             hidden, batch = _without_first(hidden, batch, prompt_tokens)
-        pooled = [self._pool(mode, hidden, batch) for mode in self.modes]
+        pooled = [self._pool(mode, hidden, batch, prompt_tokens) for mode in self.modes]
         return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
 
     @staticmethod
-    def _pool(mode: str, hidden: np.ndarray, batch: Batch) -> np.ndarray:
+    def _pool(mode: str, hidden: np.ndarray, batch: Batch, skipped: int) -> np.ndarray:
         if mode == "cls":
             return first_tokens(hidden, batch)
+        if mode == "lasttoken":
+            return _one_of_each(hidden, batch, batch.cu_seqlens[1:] - 1)
         if mode == "max":
             return _reduce(np.maximum, hidden, batch)
+        if mode == "weightedmean":
+            starts = np.repeat(batch.cu_seqlens[:-1], batch.lengths)
+            weights = (np.arange(1 + skipped, 1 + skipped + batch.num_tokens) - starts).astype(np.float32)[:, None]
+            return _reduce(np.add, hidden * weights, batch) / np.maximum(_reduce(np.add, weights, batch), np.float32(1))
         divisor = np.maximum(batch.lengths, 1)[:, None].astype(np.float32)
         pooled: np.ndarray = _reduce(np.add, hidden, batch)
         pooled /= np.sqrt(divisor) if mode == "mean_sqrt_len" else divisor

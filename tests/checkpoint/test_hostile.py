@@ -273,7 +273,11 @@ def test_a_file_is_no_folder(bert_folder):
         ("1_Pooling/config.json", "{}", "expected a pooling mode"),
         ("1_Pooling/config.json", '{"pooling_mode": "attention"}', "expected a pooling mode"),
         ("1_Pooling/config.json", '{"pooling_mode": {"a": 1}}', "expected a pooling mode"),
-        ("1_Pooling/config.json", '{"pooling_mode_lasttoken": true}', "pooling_mode_lasttoken"),
+        (
+            "1_Pooling/config.json",
+            '{"pooling_mode_lasttoken": "yes"}',
+            "pooling_mode_lasttoken: expected true or false",
+        ),
         ("sentence_bert_config.json", "[]", "expected an object"),
         ("tokenizer_config.json", "3", "expected an object"),
         ("tokenizer.json", "", "tokenizer.json"),

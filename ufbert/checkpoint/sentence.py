@@ -12,7 +12,7 @@ from ..activations import TORCH
 from ..batch import Batch
 from ..errors import CheckpointError, shown
 from ..heads import Dense, Normalize, Pooling
-from ..layers import Linear
+from ..layers import Linear, Norm
 from ..text_model import TextModel
 from .folder import TRANSFORMER_SETTINGS, ModelFolder, Module
 from .options import Options
@@ -28,6 +28,8 @@ POOLING_MODES = {
     "max": "pooling_mode_max_tokens",
     "mean": "pooling_mode_mean_tokens",
     "mean_sqrt_len": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
 }
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 # Keys of the Transformer module's settings: those without an effect on embeddings, and the only values of others.
@@ -41,7 +43,8 @@ HARMLESS_ARGUMENTS = (
     "add_pooling_layer", "attn_implementation", "dtype", "torch_dtype", "trust_remote_code", "use_fast",
     "use_safetensors",
 )  # fmt: skip
-REFUSED_MODES = ("pooling_mode_weightedmean_tokens", "pooling_mode_lasttoken")
+MODULES = ("Dense", "Dropout", "LayerNorm", "Normalize")
+"""What may stand behind a pooling."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: 
             dense = _dense(folder.subfolder(path), width)
             width = dense.linear.shape[0]
             after.append(dense)
+        elif kind == "LayerNorm":
+            after.append(_layer_norm(folder.subfolder(path), width))
         elif kind == "Normalize":
             after.append(_normalize(folder, path))  # and Dropout does nothing after training
     settings = _settings(folder)
@@ -130,6 +135,14 @@ def _normalize(folder: ModelFolder, path: str) -> Normalize:
         config = Options(module.read_optional_json("config.json"), module.path / "config.json")
         _check_names(config)
     return Normalize()
+
+
+def _layer_norm(folder: ModelFolder, width: int) -> Norm:
+    config = Options(folder.read_json("config.json"), folder.path / "config.json")
+    config.refuse_unless("dimension", (width,), width)
+    tensors = Tensors(folder.weight_files())
+    weight, bias = (tensors.take(f"norm.{name}", (width,)) for name in ("weight", "bias"))
+    return Norm("layer_norm", weight, bias, 1e-5)  # torch's own epsilon
 
 
 def _check_names(config: Options) -> None:
@@ -161,7 +174,7 @@ def _settings(folder: ModelFolder) -> SentenceSettings:
 
 
 def _checked_modules(folder: ModelFolder, pooling: str | None) -> list[Module]:
-    """Return the modules: a transformer, a pooling, then any number of dense, dropout and normalise modules.
+    """Return the modules: a transformer, a pooling, then any number of others.
 
     Raises
     ------
@@ -177,9 +190,9 @@ def _checked_modules(folder: ModelFolder, pooling: str | None) -> list[Module]:
             )
         return modules
     kinds = [kind for kind, _ in modules]
-    if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= {"Dense", "Dropout", "Normalize"}:
+    if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= set(MODULES):
         raise CheckpointError(
-            f"{folder.path / 'modules.json'}: expected Transformer, Pooling, and then Dense, Dropout or Normalize, "
+            f"{folder.path / 'modules.json'}: expected Transformer, Pooling, and then any of {', '.join(MODULES)}, "
             f"found {shown(kinds)}; ufbert supports no others"
         )
     return modules
@@ -194,16 +207,15 @@ def _pooling(folder: ModelFolder, pooling: str | None, hidden_size: int) -> Pool
     config = Options(root.read_json("config.json"), root.path / "config.json")
     for key in ("word_embedding_dimension", "embedding_dimension"):
         config.refuse_unless(key, (hidden_size, None), hidden_size)
-    refused = [key for key in REFUSED_MODES if config.flag(key, False)]
     flags = [mode for mode, key in POOLING_MODES.items() if config.flag(key, False)]
     modes = config.get("pooling_mode", flags)
     modes = [modes] if isinstance(modes, str) else modes
     if isinstance(modes, list):
         modes = [mode.removesuffix("_tokens") if isinstance(mode, str) else shown(mode) for mode in modes]
-    if refused or not isinstance(modes, list) or not modes or not set(modes) <= set(POOLING_MODES):
+    if not isinstance(modes, list) or not modes or not set(modes) <= set(POOLING_MODES):
         raise CheckpointError(
             f"{config.where}: expected a pooling mode among {', '.join(POOLING_MODES)}, found "
-            f"{shown(refused or modes)}; ufbert supports no others"
+            f"{shown(modes)}; ufbert supports no others"
         )
     return Pooling(tuple(modes), config.flag("include_prompt", True))
 

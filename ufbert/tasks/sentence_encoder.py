@@ -77,7 +77,7 @@ class SentenceEncoder:
         ``ufbert-weights``), such as "all-MiniLM-L6-v2". None for the bundled default.
     max_seq_length : int, optional
         Tokens a text may have, special tokens included; by default what the folder says.
-    pooling : {"cls", "mean", "max", "mean_sqrt_len"}, optional
+    pooling : {"cls", "mean", "max", "mean_sqrt_len", "weightedmean", "lasttoken"}, optional
         Instead of what the folder says.
     on_overflow : {"truncate", "warn", "error"}
         What to do with longer texts, where a call does not say.

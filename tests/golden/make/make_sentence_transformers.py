@@ -28,7 +28,7 @@ if OLD:
     from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
 else:
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
-    from sentence_transformers.sentence_transformer.modules import Dropout, Pooling
+    from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
 
 TEXTS = [
     "The train to London leaves at nine o'clock.",
@@ -60,6 +60,14 @@ def dense(seed, *args, **options):
     generator = torch.Generator().manual_seed(seed)
     for p in module.parameters():
         p.data = 0.3 * torch.randn(p.shape, generator=generator)
+    return module
+
+
+def layer_norm(seed, width):
+    module = LayerNorm(width)
+    generator = torch.Generator().manual_seed(seed)
+    for p in module.parameters():
+        p.data = torch.randn(p.shape, generator=generator)
     return module
 
 
@@ -98,6 +106,21 @@ PROMPTS = dict(
     prompt_custom=dict(prompt="Who knows the answer: "),
     prompt_empty=dict(prompt=""),
 )
+
+
+def make_ends(out):
+    """Write folders with what newer versions pool by, and put behind it."""
+    options = dict(prompts={"query": "query: ", "document": "The passage is: "})
+    ends = Pooling(24, ("weightedmean", "lasttoken"), include_prompt=False)
+    make(out / "pooling-weighted-last", transformer(27), ends, options=options, **PROMPTS)
+    make(
+        out / "layer-norm",
+        transformer(28),
+        Pooling(24, "lasttoken"),
+        dense(29, 24, 20, activation_function=torch.nn.ELU()),
+        layer_norm(30, 20),
+        dense(31, 20, 12, activation_function=torch.nn.LeakyReLU()),
+    )
 
 
 def main(out):
@@ -156,6 +179,7 @@ def main(out):
         options=dict(prompts=prompts),
         **PROMPTS,
     )
+    make_ends(out)
     make(out / "truncate-dim-in-config", transformer(20), Pooling(24, "mean"), options=dict(truncate_dim=6))
 
     # What saving hides: the library writes the effective values. Edited by hand, read by the library again.
