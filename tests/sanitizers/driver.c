@@ -4,8 +4,8 @@
  * use OpenMP, though: only the loops around them do. So this driver runs the same C functions with the same division
  * of work, with pthreads in OpenMP's place, and compares with one thread, bit for bit. */
 #define _POSIX_C_SOURCE 200809L /* pthread barriers */
-#include "dense.h"
-#include "kernels.h"
+#include "isa.h"
+#include "memory.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -27,8 +27,8 @@ typedef struct {
 } results;
 
 typedef struct {
-    const ufbert_kernels *kernels;
-    const ufbert_fff *layer;
+    const ufbert_fff_kernels *kernels;
+    const ufbert_fff *fff;
     results *out;
     int index, threads, phase;
     pthread_t id;
@@ -45,7 +45,7 @@ static void fill(float *values, size_t count, float scale) {
 /* One tree, whose subtrees the threads share. */
 static void run_backward(const job *j, int tree) {
     results *r = j->out;
-    ufbert_backward pass = {j->layer, dy, x, r->path, r->scores, r->dx, r->dw_in, r->db_in, r->dw_out,
+    const ufbert_backward pass = {j->fff, dy, x, r->path, r->scores, r->dx, r->dw_in, r->db_in, r->dw_out,
                             tried, out_squares, switch_costs};
     for (int subtree = j->index; subtree < SUBTREES; subtree += j->threads) {
         int32_t tokens[TOKENS];
@@ -54,7 +54,7 @@ static void run_backward(const job *j, int tree) {
             for (int token = 0; token < TOKENS; token++)
                 if (r->path[token * VISITS + tree * (DEPTH + 1) + DEPTH] == NODES / 2 + leaf)
                     tokens[count++] = token;
-        j->kernels->backward_tokens(&pass, tree, TOP, tokens, count, r->above + (tree * SUBTREES + subtree) * TOP * ABOVE);
+        j->kernels->backward(&pass, tree, TOP, tokens, count, r->above + (tree * SUBTREES + subtree) * TOP * ABOVE);
     }
 }
 
@@ -65,20 +65,20 @@ static void *run(void *argument) {
         run_backward(j, j->phase - 1);
     } else if (first < TOKENS) {
         const int tokens = first + share < TOKENS ? share : TOKENS - first;
-        void *scratch = malloc(ufbert_scratch_bytes(j->layer, tokens));
-        j->kernels->fff_forward(j->layer, x + first * WIDTH, tokens, j->out->y + first * OUT,
-                                j->out->path + first * VISITS, j->out->scores + first * VISITS, 0, scratch);
+        void *scratch = malloc(ufbert_fff_scratch(j->fff, tokens));
+        j->kernels->forward(j->fff, x + first * WIDTH, tokens, j->out->y + first * OUT, j->out->path + first * VISITS,
+                            j->out->scores + first * VISITS, 0, scratch);
         free(scratch);
     }
     return NULL;
 }
 
-static results *run_all(const ufbert_kernels *kernels, const ufbert_fff *layer, int threads, int last_phase) {
+static results *run_all(const ufbert_fff_kernels *kernels, const ufbert_fff *fff, int threads, int last_phase) {
     results *out = calloc(1, sizeof *out);
     job jobs[THREADS];
     for (int phase = 0; phase <= last_phase; phase++) {
         for (int i = 0; i < threads; i++) {
-            jobs[i] = (job){kernels, layer, out, i, threads, phase, 0};
+            jobs[i] = (job){kernels, fff, out, i, threads, phase, 0};
             pthread_create(&jobs[i].id, NULL, run, &jobs[i]);
         }
         for (int i = 0; i < threads; i++)
@@ -87,115 +87,166 @@ static results *run_all(const ufbert_kernels *kernels, const ufbert_fff *layer, 
     return out;
 }
 
-static int compare(const ufbert_kernels *kernels, const ufbert_fff *layer, int last_phase) {
-    results *one = run_all(kernels, layer, 1, last_phase), *many = run_all(kernels, layer, THREADS, last_phase);
+static const char *name_of(ufbert_dtype dtype) {
+    return dtype == UFBERT_F32 ? "float32" : dtype == UFBERT_BF16 ? "bfloat16" : "int8";
+}
+
+static int compare(const ufbert_isa *isa, const ufbert_fff *fff, int last_phase) {
+    results *one = run_all(isa->fff, fff, 1, last_phase), *many = run_all(isa->fff, fff, THREADS, last_phase);
     const int differ = memcmp(one, many, sizeof *one) != 0;
-    printf("%-12s %-8s %s\n", kernels->name, layer->bfloat16 ? "bfloat16" : "float32", differ ? "DIFFERS" : "the same bits");
+    if (differ)
+        printf("%s: trees in %s differ\n", isa->name, name_of(fff->dtype));
     free(one);
     free(many);
     return differ;
 }
 
 /* One encoder layer by a team. */
-enum { HIDDEN = 48, HEADS = 3, INNER = 80, TEXTS = 9 };
-static pthread_barrier_t meeting;
-static int meeting_of;
+enum { HIDDEN = 42, SQUARE = HIDDEN, HEADS = 3, INNER = 80, TEXTS = 9, ROWS = 300 };
+static pthread_barrier_t team_barrier;
+static int team_size;
 void driver_barrier(void);
 void driver_barrier(void) {
-    if (meeting_of > 1)
-        pthread_barrier_wait(&meeting);
+    if (team_size > 1)
+        pthread_barrier_wait(&team_barrier);
 }
 
 typedef struct {
-    const ufbert_dense *kernels;
-    const ufbert_layer *layer;
-    ufbert_pass *pass;
-    int member, members;
+    const ufbert_isa *isa;
+    const ufbert_encoder_layer *layer;
+    ufbert_layer_pass *pass;
+    int thread, threads;
     pthread_t id;
-} member_job;
+} layer_job;
 
-static void *run_member(void *argument) {
-    const member_job *j = argument;
-    j->kernels->encoder_layer(j->layer, j->pass, j->member, j->members);
+static void *run_layer_job(void *argument) {
+    const layer_job *j = argument;
+    const ufbert_layer_buffers buffers = ufbert_buffers_of(j->layer, j->pass, j->thread);
+    j->isa->dense->encoder_layer(j->layer, j->pass, &buffers, j->thread, j->threads);
     return NULL;
 }
 
-static void run_team(const ufbert_dense *kernels, const ufbert_layer *layer, ufbert_pass *pass, int members) {
-    member_job jobs[THREADS];
-    void *memory = ufbert_begin_layer(layer, pass, members);
-    pthread_barrier_init(&meeting, NULL, (unsigned)members);
-    meeting_of = members;
-    for (int i = 0; i < members; i++) {
-        jobs[i] = (member_job){kernels, layer, pass, i, members, 0};
-        pthread_create(&jobs[i].id, NULL, run_member, &jobs[i]);
+static void run_team(const ufbert_isa *isa, const ufbert_encoder_layer *layer, ufbert_layer_pass *pass, int threads) {
+    layer_job jobs[THREADS];
+    void *memory = ufbert_begin_layer(isa->fff, layer, pass, threads);
+    pthread_barrier_init(&team_barrier, NULL, (unsigned)threads);
+    team_size = threads;
+    for (int i = 0; i < threads; i++) {
+        jobs[i] = (layer_job){isa, layer, pass, i, threads, 0};
+        pthread_create(&jobs[i].id, NULL, run_layer_job, &jobs[i]);
     }
-    for (int i = 0; i < members; i++)
+    for (int i = 0; i < threads; i++)
         pthread_join(jobs[i].id, NULL);
-    pthread_barrier_destroy(&meeting);
+    pthread_barrier_destroy(&team_barrier);
     free(memory);
 }
 
-static ufbert_linear packed_linear(ptrdiff_t in, ptrdiff_t out, int activation, int bits) {
-    const ptrdiff_t columns = (out + UFBERT_PANEL - 1) / UFBERT_PANEL * UFBERT_PANEL;
-    float *weight = malloc((size_t)(in * out) * sizeof *weight), *rows = calloc((size_t)columns * 3, sizeof *rows);
-    void *packed = calloc((size_t)(columns * (in + 4)), sizeof(float));
-    ufbert_linear layer = {in, out, activation, rows, NULL, NULL, NULL, rows + columns, rows + 2 * columns};
-    fill(weight, (size_t)(in * out), 0.3f);
-    fill(rows, (size_t)out, 0.1f);
-    if (bits == 8) {
-        layer.bytes = packed;
-        ufbert_pack_bytes(&layer, weight, 1);
-    } else if (bits == 16) {
-        layer.halves = packed;
-        ufbert_pack_halves(&layer, weight, 1);
-    } else {
-        layer.floats = packed;
-        ufbert_pack_floats(&layer, weight, 1);
-    }
-    free(weight);
-    return layer;
+typedef struct {
+    void *weights;
+    float *columns, *weight;
+} linear_memory;
+
+static ufbert_linear packed_linear(ptrdiff_t in, ptrdiff_t out, int activation, ufbert_dtype dtype, linear_memory *memory) {
+    const ptrdiff_t columns = ufbert_round_up(out, UFBERT_PANEL);
+    memory->weight = malloc((size_t)(in * out) * sizeof(float));
+    memory->columns = calloc((size_t)columns * 3, sizeof(float));
+    memory->weights = calloc(1, ufbert_linear_bytes(in, out, dtype));
+    float *scales = dtype == UFBERT_INT8 ? memory->columns + columns : NULL;
+    float *sums = dtype == UFBERT_INT8 ? memory->columns + 2 * columns : NULL;
+    fill(memory->weight, (size_t)(in * out), 0.3f);
+    fill(memory->columns, (size_t)out, 0.1f);
+    ufbert_pack_linear(dtype, memory->weight, in, out, memory->weights, scales, sums, 1);
+    return (ufbert_linear){in, out, activation, dtype, memory->weights, memory->columns, scales, sums};
 }
 
-static void free_linear(const ufbert_linear *layer) {
-    free((void *)layer->bias);
-    free((void *)(layer->bytes ? (const void *)layer->bytes : layer->halves ? (const void *)layer->halves : layer->floats));
+static void free_linear(linear_memory *memory) {
+    free(memory->weight);
+    free(memory->columns);
+    free(memory->weights);
 }
 
-static int compare_layers(const char *isa, int bits, int pre) {
-    static const int64_t cu_seqlens[TEXTS + 1] = {0, 40, 41, 41, 110, 130, 170, 177, 250, 300};
+/* A layer with trees, or without: by groups and by columns, by a team and by one thread. */
+static int compare_layers(const ufbert_isa *isa, ufbert_dtype dtype, int pre, const ufbert_fff *trees) {
+    static const int64_t cu_seqlens[TEXTS + 1] = {0, 40, 41, 41, 110, 130, 170, 177, 250, ROWS};
     static const int64_t groups[] = {0, 3, 4, 6, 9};
-    static float in[300 * HIDDEN], one[300 * HIDDEN], many[300 * HIDDEN], norms[4 * HIDDEN];
-    const ufbert_dense *kernels = ufbert_dense_for(isa);
-    ufbert_linear qkv = packed_linear(HIDDEN, 3 * HIDDEN, UFBERT_NO_ACTIVATION, bits);
-    ufbert_linear output = packed_linear(HIDDEN, HIDDEN, UFBERT_NO_ACTIVATION, bits);
-    ufbert_linear dense_in = packed_linear(HIDDEN, INNER, UFBERT_GELU, bits);
-    ufbert_linear dense_out = packed_linear(INNER, HIDDEN, UFBERT_NO_ACTIVATION, bits);
+    static float in[ROWS * HIDDEN], one[ROWS * HIDDEN], many[ROWS * HIDDEN], norms[4 * HIDDEN];
+    linear_memory memory[4];
+    const ufbert_linear qkv = packed_linear(HIDDEN, 3 * HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[0]);
+    const ufbert_linear output = packed_linear(HIDDEN, HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[1]);
+    const ufbert_linear dense_in = packed_linear(HIDDEN, INNER, UFBERT_GELU, dtype, &memory[2]);
+    const ufbert_linear dense_out = packed_linear(INNER, HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[3]);
     int failures = 0;
-    fill(in, 300 * HIDDEN, 1.0f);
+    fill(in, ROWS * HIDDEN, 1.0f);
     fill(norms, 4 * HIDDEN, 1.0f);
-    const ufbert_layer layer = {HIDDEN, HEADS, 0.25f, pre, &qkv, &output, &dense_in, &dense_out,
-                                {norms, norms + HIDDEN, 1e-5f}, {norms + 2 * HIDDEN, norms + 3 * HIDDEN, 1e-5f}, NULL};
-    ufbert_pass pass = {0};
-    pass.x = in, pass.cu_seqlens = cu_seqlens, pass.groups = groups;
-    pass.num_texts = TEXTS, pass.num_groups = 4, pass.longest = 73, pass.largest = 130;
-    pass.y = one;
-    run_team(kernels, &layer, &pass, 1);
+    const ufbert_encoder_layer layer = {
+        .width = HIDDEN, .num_heads = HEADS, .scale = 0.25f, .pre = pre, .query_key_value = &qkv, .output = &output,
+        .dense_in = trees ? NULL : &dense_in, .dense_out = trees ? NULL : &dense_out, .trees = trees, .tree_bias = norms,
+        .norm1 = {norms, norms + HIDDEN, 1e-5f}, .norm2 = {norms + 2 * HIDDEN, norms + 3 * HIDDEN, 1e-5f}};
+    ufbert_layer_pass pass = {.x = in, .y = one, .cu_seqlens = cu_seqlens, .groups = groups, .num_texts = TEXTS,
+                              .num_groups = 4, .longest = 73, .largest = 130};
+    run_team(isa, &layer, &pass, 1);
     pass.y = many;
     for (pass.by_columns = 0; pass.by_columns < 2; pass.by_columns++) {
-        run_team(kernels, &layer, &pass, THREADS);
+        run_team(isa, &layer, &pass, THREADS);
         failures += memcmp(one, many, sizeof one) != 0;
     }
-    printf("%-12s layer, %d bits %s\n", isa, bits, failures ? "DIFFERS" : "the same bits");
-    free_linear(&qkv), free_linear(&output), free_linear(&dense_in), free_linear(&dense_out);
+    if (failures)
+        printf("%s: a layer%s in %s differs\n", isa->name, trees ? " with trees" : "", name_of(dtype));
+    for (int i = 0; i < 4; i++)
+        free_linear(&memory[i]);
+    return failures;
+}
+
+/* Packs the first columns of the trees above. */
+static ufbert_fff packed_fff(ufbert_dtype dtype, int width_in, int width_out, int activation, char **memory) {
+    const ptrdiff_t in = ufbert_row_stride(width_in, dtype), out = ufbert_row_stride(width_out, dtype);
+    const ptrdiff_t nodes = TREES * NODES;
+    char *rows = ufbert_allocate_pages((size_t)(nodes * (in + out)) + 2 * (size_t)nodes * sizeof(float));
+    float *scales = (float *)(rows + nodes * (in + out));
+    for (ptrdiff_t node = 0; node < nodes; node++) {
+        char *row_in = rows + node * in, *row_out = rows + nodes * in + node * out;
+        const float *from_in = w_in + node * WIDTH, *from_out = w_out + node * OUT;
+        if (dtype == UFBERT_INT8) {
+            scales[node] = ufbert_pack_int8_row(from_in, width_in, (int8_t *)row_in);
+            scales[nodes + node] = ufbert_pack_int8_row(from_out, width_out, (int8_t *)row_out);
+        } else if (dtype == UFBERT_BF16) {
+            ufbert_pack_bf16_row(from_in, width_in, (uint16_t *)row_in);
+            ufbert_pack_bf16_row(from_out, width_out, (uint16_t *)row_out);
+        } else {
+            memcpy(row_in, from_in, (size_t)width_in * sizeof(float));
+            memcpy(row_out, from_out, (size_t)width_out * sizeof(float));
+        }
+    }
+    *memory = rows;
+    return (ufbert_fff){TREES, NODES, DEPTH, width_in, width_out, activation, dtype, rows, b_in, rows + nodes * in, in, out,
+                        dtype == UFBERT_INT8 ? scales : NULL, dtype == UFBERT_INT8 ? scales + nodes : NULL};
+}
+
+static int check(const ufbert_isa *isa) {
+    int failures = 0;
+    for (int activation = UFBERT_GELU; activation <= UFBERT_TANH; activation++) {
+        const ufbert_fff plain = {TREES, NODES, DEPTH, WIDTH, OUT, activation, UFBERT_F32, (const char *)w_in, b_in,
+                                  (const char *)w_out, WIDTH * sizeof(float), OUT * sizeof(float), NULL, NULL};
+        failures += compare(isa, &plain, TREES);
+        for (ufbert_dtype dtype = UFBERT_F32; dtype <= UFBERT_INT8; dtype++) {
+            char *memory;
+            const ufbert_fff packed = packed_fff(dtype, WIDTH, OUT, activation, &memory);
+            failures += compare(isa, &packed, 0);
+            free(memory);
+        }
+    }
+    for (ufbert_dtype dtype = UFBERT_F32; dtype <= UFBERT_INT8; dtype++)
+        for (int pre = 0; pre < 2; pre++) {
+            char *memory;
+            const ufbert_fff trees = packed_fff(dtype, SQUARE, SQUARE, UFBERT_GELU, &memory);
+            failures += compare_layers(isa, dtype, pre, NULL) + compare_layers(isa, dtype, pre, &trees);
+            free(memory);
+        }
+    printf("%s: %s\n", isa->name, failures ? "DIFFERS" : "the same bits by one thread and by several");
     return failures;
 }
 
 int main(void) {
-    enum { ROW_IN = (WIDTH + 31) / 32 * 32, ROW_OUT = (OUT + 31) / 32 * 32 };
-    const ufbert_kernels *tables[8];
-    const ptrdiff_t count = ufbert_supported(tables, 8);
-    const size_t bytes = sizeof(uint16_t) * TREES * NODES * (ROW_IN + ROW_OUT);
-    uint16_t *packed = ufbert_allocate_pages(bytes);
     int failures = 0;
     fill(x, TOKENS * WIDTH, 1.0f);
     fill(dy, TOKENS * OUT, 1.0f);
@@ -209,22 +260,10 @@ int main(void) {
         switch_costs[i] = 0.1f;
     for (int i = 0; i < TOKENS * TREES; i++)
         tried[i] = i * 7 % DEPTH;
-    for (int node = 0; node < TREES * NODES; node++) {
-        ufbert_pack_bfloat16(w_in + node * WIDTH, WIDTH, packed + node * ROW_IN);
-        ufbert_pack_bfloat16(w_out + node * OUT, OUT, packed + TREES * NODES * ROW_IN + node * ROW_OUT);
-    }
-    for (int activation = UFBERT_GELU; activation <= UFBERT_TANH; activation++) {
-        const ufbert_fff plain = {TREES, NODES, DEPTH, WIDTH, OUT, activation, 0, (const char *)w_in, b_in,
-                                  (const char *)w_out, WIDTH * sizeof(float), OUT * sizeof(float)};
-        const ufbert_fff half = {TREES, NODES, DEPTH, WIDTH, OUT, activation, 1, (const char *)packed, b_in,
-                                 (const char *)(packed + TREES * NODES * ROW_IN), ROW_IN * 2, ROW_OUT * 2};
-        for (ptrdiff_t i = 0; i < count; i++)
-            failures += compare(tables[i], &plain, TREES) + compare(tables[i], &half, 0);
-    }
-    ufbert_free_pages(packed, bytes);
-    for (ptrdiff_t i = 0; i < count; i++)
-        for (int bits = 8; bits <= 32; bits *= 2)
-            for (int pre = 0; pre < 2; pre++)
-                failures += compare_layers(tables[i]->name, bits, pre);
+    for (ptrdiff_t i = 0; ufbert_isa_at(i); i++)
+        if (ufbert_isa_at(i)->is_supported())
+            failures += check(ufbert_isa_at(i));
+        else
+            printf("%s: not on this machine\n", ufbert_isa_at(i)->name);
     return failures != 0;
 }
