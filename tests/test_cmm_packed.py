@@ -1,4 +1,4 @@
-"""Packed layers: the same bits as plain arrays in float32, the reference on rounded weights in bfloat16."""
+"""Packed layers: the same bits as plain arrays in float32, the reference on rounded weights in bfloat16 and int8."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,30 @@ from test_cmm import bits, isa, on_every_isa  # noqa: F401
 
 import ufbert
 from ufbert import cmm, reference, testing
+from ufbert.int8 import FactoredRows, quantize
 
 
-def rounded(case):
-    return case.x, reference.round_to_bfloat16(case.w_in), case.b_in, reference.round_to_bfloat16(case.w_out)
+def quantized(rows):
+    matrix = quantize(rows.reshape(-1, rows.shape[-1]))
+    return FactoredRows(matrix.values.reshape(rows.shape), matrix.scale.reshape(rows.shape[:-1]))
+
+
+def widened(rows):
+    """What int8 rows stand for, in float64: their products with factors are not rounded in the kernels."""
+    values = rows.values.astype(np.float64) * (1 if rows.scales is None else rows.scales.astype(np.float64)[..., None])
+    return values if rows.columns is None else values * rows.columns
+
+
+def in_int8(rows):
+    return widened(quantized(rows))
+
+
+ROUNDED = {"float32": np.asarray, "bfloat16": reference.round_to_bfloat16, "int8": in_int8}
+WEIGHT_DTYPES = list(ROUNDED)
+
+
+def rounded(case, weight_dtype):
+    return case.x, ROUNDED[weight_dtype](case.w_in), case.b_in, ROUNDED[weight_dtype](case.w_out)
 
 
 def pack(case, weight_dtype="float32"):
@@ -32,17 +52,60 @@ def test_float32_has_the_bits_of_plain_arrays(case, num_threads):
             np.testing.assert_array_equal(bits(result), bits(expected))
 
 
+@pytest.mark.parametrize("weight_dtype", ["bfloat16", "int8"])
 @settings(max_examples=120, deadline=None)
-@given(testing.fff_cases(), st.sampled_from([1, 2]))
-@example(testing.make_case(300, 1, 9, 40, 40), 2)
-@example(testing.make_case(16, 1, 3, 768, 768), 2)
-def test_bfloat16_is_the_reference_on_rounded_weights(case, num_threads):
+@given(case=testing.fff_cases(), num_threads=st.sampled_from([1, 2]))
+@example(case=testing.make_case(300, 1, 9, 40, 40), num_threads=2)
+@example(case=testing.make_case(16, 1, 3, 768, 768), num_threads=2)
+@example(case=testing.make_case(9, 1, 3, 5000, 4500), num_threads=1)
+def test_shorter_weights_are_the_reference_on_rounded_weights(weight_dtype, case, num_threads):
     for _ in on_every_isa():
-        y, path = pack(case, "bfloat16")(case.x, num_threads=num_threads, return_path=True)
-        testing.assert_fff_close(y, path, *rounded(case), case.depth, case.activation)
+        y, path = pack(case, weight_dtype)(case.x, num_threads=num_threads, return_path=True)
+        testing.assert_fff_close(y, path, *rounded(case, weight_dtype), case.depth, case.activation)
 
 
-@pytest.mark.parametrize("weight_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("out", [33, 448])
+@pytest.mark.parametrize("kind", ["f2", "f4", "columns", "columns alone"])
+def test_int8_rows_with_factors_are_taken_as_they_are(isa, out, kind):  # noqa: F811
+    rng = np.random.default_rng(3)
+    case = testing.make_case(200, 4, 5, 70, out)  # more visits than are summed at once
+    w_in, w_out = (rng.integers(-128, 128, rows.shape).astype(np.int8) for rows in (case.w_in, case.w_out))
+    scales = [rng.uniform(0, 0.01, case.b_in.shape).astype(kind if len(kind) == 2 else "f4") for _ in range(2)]
+    columns = np.exp(rng.standard_normal(out)).astype("f4") if "columns" in kind else None
+    rows = FactoredRows(w_in, scales[0]), FactoredRows(w_out, None if kind == "columns alone" else scales[1], columns)
+    layer = cmm.PackedFFF(rows[0], case.b_in, rows[1], 5, weight_dtype="int8")
+    y, path = layer(case.x, return_path=True)
+    testing.assert_fff_close(y, path, case.x, widened(rows[0]), case.b_in, widened(rows[1]), 5)
+    np.testing.assert_array_equal(layer(case.x[7:8])[0], y[7])
+    plain = cmm.PackedFFF(rows[0], case.b_in, rows[1], 5)
+    np.testing.assert_allclose(y, plain(case.x), rtol=1e-4, atol=1e-4 * np.abs(y).max())
+
+
+def test_columns_that_are_far_larger_than_others_cost_the_others_no_digits(isa):  # noqa: F811
+    case = testing.make_case(200, 2, 5, 70, 45)
+    case.w_out[:, :, 9] *= 300
+    exact = cmm.fff_forward(*case.arrays, 5)
+    levelled = cmm.PackedFFF(case.w_in, case.b_in, FactoredRows.levelled(case.w_out), 5, weight_dtype="int8")
+    errors = [np.abs(np.delete(layer(case.x) - exact, 9, 1)).mean() for layer in (pack(case, "int8"), levelled)]
+    assert errors[1] < 0.1 * errors[0]
+
+
+def test_int8_rows_are_rounded_as_the_specification_says(isa):  # noqa: F811
+    case = testing.make_case(50, 2, 4, 70, 33)
+    case.w_in[0, 3], case.w_in[0, 4], case.w_out[1, 5] = 0, 1e-44, 3e-39
+    given = cmm.PackedFFF(quantized(case.w_in), case.b_in, quantized(case.w_out), 4, weight_dtype="int8")
+    for found, expected in zip(*(each(case.x, return_path=True) for each in (pack(case, "int8"), given)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert given.nbytes == 62 * (128 + 64 + 12)  # rows filled up to whole cache lines, a bias and two scales
+
+
+def test_an_int8_row_that_is_not_finite_comes_out_as_nan(isa):  # noqa: F811
+    case = testing.make_case(30, 1, 0, 40, 33)
+    case.w_out[0, 0, 5] = np.inf
+    assert np.isnan(pack(case, "int8")(case.x)).all()
+
+
+@pytest.mark.parametrize("weight_dtype", WEIGHT_DTYPES)
 @pytest.mark.parametrize("shape", [(2500, 1, 8, 64, 70), (700, 3, 4, 33, 31), (90, 70, 0, 40, 100)])
 def test_any_split_order_and_threads(isa, weight_dtype, shape):  # noqa: F811
     case = testing.make_case(*shape, seed=6)
@@ -66,7 +129,7 @@ def test_streamed_outputs_are_the_same(isa):  # noqa: F811
 
 
 @settings(max_examples=40, deadline=None)
-@given(testing.fff_cases(kinds=("normal", "nonfinite")), st.sampled_from(["float32", "bfloat16"]))
+@given(testing.fff_cases(kinds=("normal", "nonfinite")), st.sampled_from(WEIGHT_DTYPES))
 def test_unvisited_nodes_do_not_matter(case, weight_dtype):
     for _ in on_every_isa():
         y, path = pack(case, weight_dtype)(case.x, return_path=True)
@@ -143,12 +206,42 @@ def test_out_must_not_overlap_x():
 
 def test_wrong_arguments():
     case = testing.make_case(6, 1, 3, 33, 20)
-    with pytest.raises(ufbert.UfbertError, match="weight_dtype: expected one of float32, bfloat16, got 'float16'"):
+    with pytest.raises(
+        ufbert.UfbertError, match="weight_dtype: expected one of float32, bfloat16, int8, got 'float16'"
+    ):
         pack(case, "float16")
     with pytest.raises(ufbert.UfbertError, match=r"x: expected shape \(T, 33\)"):
         pack(case)(case.x[:, :32])
     with pytest.raises(ufbert.UfbertError, match=r"w_in: expected shape \(1, 31, 33\)"):
         cmm.PackedFFF(*case.arrays[1:], 4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            FactoredRows(np.zeros((1, 15, 20), "i1"), np.ones((1, 14))),
+            r"w_out: scales: expected shape \(1, 15\), \(P, n\)",
+        ),
+        (
+            FactoredRows(np.zeros((1, 15, 20), "f4"), np.ones((1, 15))),
+            "w_out: scales: expected None for values that are not",
+        ),
+        (
+            FactoredRows(np.zeros((1, 15, 20), "i1"), None, np.ones(19)),
+            r"w_out: columns: expected shape \(20,\), \(H,\)",
+        ),
+        (FactoredRows(np.zeros((1, 15, 20), "i1"), None, np.zeros(20)), "w_out: columns: expected positive factors"),
+        (
+            FactoredRows(np.zeros((1, 15, 20), "f4"), None, np.full(20, np.nan)),
+            "w_out: columns: expected positive factors",
+        ),
+        (np.zeros((15, 20), "i1"), "w_out: expected 3 dimensions"),
+    ],
+)
+def test_wrong_factors(rows, message):
+    with pytest.raises(ufbert.InputError, match=message):
+        cmm.PackedFFF(np.zeros((1, 15, 33)), np.zeros((1, 15)), rows, 3, weight_dtype="int8")
 
 
 def test_options_by_position_are_taken_in_their_former_order_with_a_warning():

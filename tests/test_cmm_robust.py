@@ -49,7 +49,7 @@ def test_guard_pages(isa, width, at_end):  # noqa: F811
     y, path, scores = (guarded.copy(array, at_end) for array in outputs)
     _cmm.fff_forward(*arrays, 3, 0, 1, y, path, scores)
     np.testing.assert_array_equal(y, cmm.fff_forward(*case.arrays, 3))
-    for dtype in ("float32", "bfloat16"):
+    for dtype in ("float32", "bfloat16", "int8"):
         cmm.PackedFFF(*arrays[1:], 3, weight_dtype=dtype)(arrays[0], out=y)
     gradients = [guarded.copy(np.zeros_like(array), at_end) for array in case.arrays]
     dy = guarded.copy(outputs[0], at_end)
@@ -69,7 +69,7 @@ def test_nothing_is_written_beside_out(isa, width, num_threads):  # noqa: F811
     for start in (16, 17):
         memory[:] = canary
         out = memory[start : start + 200 * width].reshape(200, width)
-        for dtype in ("float32", "bfloat16"):
+        for dtype in ("float32", "bfloat16", "int8"):
             cmm.PackedFFF(*case.arrays[1:], 4, weight_dtype=dtype)(case.x, num_threads=num_threads, out=out)
             assert (memory[:start] == canary).all() and (memory[start + out.size :] == canary).all()
 

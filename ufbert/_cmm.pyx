@@ -104,7 +104,7 @@ cdef ufbert_fff plain_fff(
     return ufbert_fff(
         w_in.shape[0], w_in.shape[1], depth, w_in.shape[2], w_out.shape[2], activation, UFBERT_F32,
         <const char *> &w_in[0, 0, 0], &b_in[0, 0], <const char *> &w_out[0, 0, 0],
-        w_in.shape[2] * sizeof(float), w_out.shape[2] * sizeof(float), NULL, NULL,
+        w_in.shape[2] * sizeof(float), w_out.shape[2] * sizeof(float), NULL, NULL, NULL,
     )
 
 
@@ -125,27 +125,36 @@ cdef class PackedLayer:
 
     def __cinit__(
         self, w_in, const float[:, ::1] b_in, w_out, int depth, int activation, str dtype,
-        const float[:, ::1] scales_in=None, const float[:, ::1] scales_out=None,
+        const float[:, ::1] scales_in=None, const float[:, ::1] scales_out=None, const float[::1] columns_out=None,
     ):
-        """w_in and w_out: (P, n, H) float32; or int8, with the scales (P, n) of their rows."""
+        """w_in and w_out: (P, n, H) float32; or int8, with the scales (P, n) of their rows.
+
+        columns_out: factors (H_out,) of all output rows, for int8; None for 1.
+        """
         cdef ufbert_dtype kind = <ufbert_dtype> <int> DTYPES[dtype]
         cdef ptrdiff_t trees = b_in.shape[0], nodes = b_in.shape[1], total = trees * nodes
         cdef ptrdiff_t width_in = w_in.shape[2], width_out = w_out.shape[2]
         cdef ptrdiff_t stride_in = ufbert_row_stride(width_in, kind), stride_out = ufbert_row_stride(width_out, kind)
-        self.nbytes = total * (stride_in + stride_out + (3 if kind == UFBERT_INT8 else 1) * sizeof(float))
+        cdef bint int8 = kind == UFBERT_INT8
+        self.nbytes = total * (stride_in + stride_out + sizeof(float))
+        if int8:
+            self.nbytes += (2 * total + (width_out if columns_out is not None else 0)) * sizeof(float)
         self.memory = <char *> ufbert_allocate_pages(self.nbytes)
         if self.memory == NULL:
             raise MemoryError(f"packed weights: could not allocate {self.nbytes} bytes; use a shorter dtype or free some")
         cdef char *rows_out = self.memory + total * stride_in
         cdef float *biases = <float *> (rows_out + total * stride_out)
-        cdef float *steps_in = biases + total if kind == UFBERT_INT8 else NULL
-        cdef float *steps_out = biases + 2 * total if kind == UFBERT_INT8 else NULL
+        cdef float *steps_in = biases + total if int8 else NULL
+        cdef float *steps_out = biases + 2 * total if int8 else NULL
+        cdef float *columns = biases + 3 * total if int8 and columns_out is not None else NULL
         memcpy(biases, &b_in[0, 0], total * sizeof(float))
         pack_rows(w_in, scales_in, kind, self.memory, stride_in, steps_in)
         pack_rows(w_out, scales_out, kind, rows_out, stride_out, steps_out)
+        if columns != NULL:
+            memcpy(columns, &columns_out[0], width_out * sizeof(float))
         self.fff = ufbert_fff(
             trees, nodes, depth, width_in, width_out, activation, kind, self.memory, biases, rows_out, stride_in,
-            stride_out, steps_in, steps_out,
+            stride_out, steps_in, steps_out, columns,
         )
 
     def __dealloc__(self):

@@ -11,10 +11,10 @@ from libc.string cimport memcpy
 
 from ufbert cimport _cmm
 from ufbert._kernels cimport (
-    UFBERT_BEHIND_DISTANCES, UFBERT_CACHE_LINE, UFBERT_INT8, UFBERT_NO_ACTIVATION, UFBERT_PANEL, ufbert_allocate_pages, ufbert_attention,
-    ufbert_attention_scratch, ufbert_dense_kernels, ufbert_distance_bias, ufbert_dtype, ufbert_encoder_layer, ufbert_layer_pass,
-    ufbert_linear, ufbert_linear_bytes, ufbert_linear_scratch, ufbert_norm, ufbert_pack_linear, ufbert_round_up,
-    ufbert_run_layer,
+    UFBERT_BEHIND_DISTANCES, UFBERT_CACHE_LINE, UFBERT_INT8, UFBERT_NO_ACTIVATION, UFBERT_PANEL, ufbert_allocate_pages,
+    ufbert_attention, ufbert_attention_scratch, ufbert_dense_kernels, ufbert_distance_bias, ufbert_dtype,
+    ufbert_encoder_layer, ufbert_layer_pass, ufbert_linear, ufbert_linear_bytes, ufbert_linear_scratch, ufbert_norm,
+    ufbert_pack_linear, ufbert_round_up, ufbert_run_layer,
 )
 
 from ufbert._cmm import DTYPES as dtype_codes

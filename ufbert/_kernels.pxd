@@ -26,6 +26,7 @@ cdef extern from "kernels/fff/fff.h" nogil:
         ptrdiff_t stride_in, stride_out
         const float *scales_in
         const float *scales_out
+        const float *columns_out
 
     ctypedef struct ufbert_leaf_fff:
         ptrdiff_t depth, width_in, leaf_width, width_out

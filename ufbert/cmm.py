@@ -1,7 +1,6 @@
 """Conditional matrix multiplication: the checked door to the FFF kernels.
 
-Every check and every message is on this side; the kernels assume. Where the compiled extension is missing, the same
-functions run in NumPy (`ufbert.reference.fff_walk`), slower and with the same results to rounding.
+Every check and message is on this side; the kernels assume. Without kernels `ufbert.reference` computes in NumPy.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from . import checks, isa, reference
 from .activations import check_kernel_activation
+from .int8 import FactoredRows, tree_rows
 from .isa import active_isa, openmp_version, supported_isas, use_isa
 from .leaf import leaf_fff_forward, load_leaf_fff
 from .paths import node_visits, smallest_margin
@@ -38,7 +38,7 @@ __all__ = [
     "use_isa",
 ]
 
-WEIGHT_DTYPES = ("float32", "bfloat16")
+WEIGHT_DTYPES = ("float32", "bfloat16", "int8")
 MOST_TOKENS = 2**31 - 1  # that the backward kernels count in int32
 ALIGNED_ABOVE = 1 << 20  # floats: larger outputs are written past the caches, in whole cache lines
 CACHE_LINE = 64
@@ -233,9 +233,9 @@ class PackedFFF:
     ----------
     w_in, b_in, w_out, depth, activation
         As in `fff_forward`.
-    weight_dtype : {"float32", "bfloat16"}
-        How `w_in` and `w_out` are kept. bfloat16 rounds them to nearest even and halves the memory; biases, inputs,
-        sums and outputs are float32 all the same.
+    weight_dtype : {"float32", "bfloat16", "int8"}
+        Of packed rows. "bfloat16": rounded to nearest even. "int8": each row to multiples of its largest size / 127;
+        int8 arrays and `ufbert.int8.FactoredRows` are kept as they are. Biases, inputs, sums and outputs: float32.
 
     Attributes
     ----------
@@ -265,30 +265,29 @@ class PackedFFF:
     @checks.keyword_only(5, "weight_dtype", "activation")  # self is the first
     def __init__(
         self,
-        w_in: Like,
+        w_in: Like | FactoredRows,
         b_in: Like,
-        w_out: Like,
+        w_out: Like | FactoredRows,
         depth: int,
         *,
         activation: str = "gelu",
         weight_dtype: str = "float32",
     ) -> None:
         self.depth, code = checks.depth(depth), check_kernel_activation(activation)
-        self.weight_dtype = checks.choice(weight_dtype, "weight_dtype", WEIGHT_DTYPES)
-        w_in, b_in, w_out = _trees(w_in, b_in, w_out, self.depth)
-        self.activation = activation
-        self.num_trees, self.num_nodes, self.width_in = w_in.shape
-        self.width_out = w_out.shape[2]
+        self.weight_dtype, self.activation = checks.choice(weight_dtype, "weight_dtype", WEIGHT_DTYPES), activation
+        rows_in, rows_out = FactoredRows.of(w_in, "w_in", weight_dtype), FactoredRows.of(w_out, "w_out", weight_dtype)
+        w_in, b_in, w_out = _trees(rows_in.values, b_in, rows_out.values, self.depth, tree_rows)
+        factors = (rows_in.factors("w_in", w_in.shape)[0], *rows_out.factors("w_out", w_out.shape))
+        (self.num_trees, self.num_nodes, self.width_in), self.width_out = w_in.shape, w_out.shape[2]
         self.row_work = self.num_trees * (self.depth + 1) * (self.width_in + self.width_out)
         self._serial_tokens = (SERIAL_BELOW - 1) // max(1, self.row_work)
         self.packed = self._plain = None
-        bfloat16 = weight_dtype == "bfloat16"
         if isa.fff_kernels is None or min(self.num_trees, self.width_in, self.width_out) == 0:
-            rounded = reference.round_to_bfloat16 if bfloat16 else np.copy
-            self._plain = (rounded(w_in), b_in.copy(), rounded(w_out))
+            as_kept = reference.round_to_bfloat16 if weight_dtype == "bfloat16" else np.copy
+            self._plain = as_kept(rows_in.rounded(weight_dtype)), b_in.copy(), as_kept(rows_out.rounded(weight_dtype))
             self.nbytes = sum(array.nbytes for array in self._plain)
         else:
-            self.packed = isa.fff_kernels.PackedLayer(w_in, b_in, w_out, self.depth, code, weight_dtype)
+            self.packed = isa.fff_kernels.PackedLayer(w_in, b_in, w_out, self.depth, code, weight_dtype, *factors)
             self.nbytes = self.packed.nbytes
 
     # fmt: off
@@ -355,9 +354,11 @@ class PackedFFF:
         return f"PackedFFF({shape}, {self.weight_dtype}, {self.activation})"
 
 
-def _trees(w_in: Like, b_in: Like, w_out: Like, depth: int) -> tuple[Floats, Floats, Floats]:
+def _trees(
+    w_in: Like, b_in: Like, w_out: Like, depth: int, array: Callable[..., NDArray[Any]] = checks.array
+) -> tuple[NDArray[Any], Floats, NDArray[Any]]:
     """The weights of a layer, with their shapes checked against each other."""
-    w_in, w_out = checks.array(w_in, "w_in", 3), checks.array(w_out, "w_out", 3)
+    w_in, w_out = array(w_in, "w_in", 3), array(w_out, "w_out", 3)
     shape = len(w_in), 2 ** (depth + 1) - 1
     checks.shape(w_in, "w_in", (*shape, w_in.shape[2]), f"(P, 2**(depth + 1) - 1, H) with depth {depth}")
     checks.shape(w_out, "w_out", (*shape, w_out.shape[2]), "(P, n, H_out)")

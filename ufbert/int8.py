@@ -1,4 +1,4 @@
-"""Matrices in 8 bits, as model files may store them: small whole numbers, and a factor for each row."""
+"""Matrices and rows of trees in 8 bits, as model files store them: small whole numbers, and a factor for each row."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Int8Matrix", "quantize"]
+from . import checks
+from .errors import InputError
+
+__all__ = ["FactoredRows", "Int8Matrix", "quantize", "tree_rows"]
 
 LARGEST = 127  # -128 is left out, so that a matrix and its negative are rounded alike
 
@@ -59,3 +62,74 @@ def quantize(matrix: NDArray[np.float32]) -> Int8Matrix:
     scale = (np.abs(matrix).max(axis=1, initial=0) / LARGEST).astype(np.float32)
     steps = matrix / np.where(scale > 0, scale, 1)[:, None]
     return Int8Matrix(np.rint(steps).clip(-LARGEST, LARGEST).astype(np.int8), scale)
+
+
+@dataclass(frozen=True, eq=False)
+class FactoredRows:
+    """Rows of the nodes of trees with factors: ``values * scales[..., None] * columns``.
+
+    Attributes
+    ----------
+    values : (P, n, H) int8 or float array
+        float32 values get scales of their own when they are rounded to 8 bits.
+    scales : (P, n) array or None
+        Of int8 values; None for 1.
+    columns : (H,) array or None
+        Positive, for output rows only; None for 1. In trained trees few columns are 10 to 50 times as large as most:
+        under one scale a row they would cost the others their digits.
+    """
+
+    values: ArrayLike
+    scales: ArrayLike | None = None
+    columns: ArrayLike | None = None
+
+    @classmethod
+    def of(cls, rows: ArrayLike | FactoredRows, name: str, weight_dtype: str) -> FactoredRows:
+        """Take rows for weights of that dtype: for "int8" as they are, else as float32 without factors."""
+        found = rows if isinstance(rows, FactoredRows) else cls(rows)
+        if weight_dtype == "int8" or (getattr(found.values, "dtype", None) != np.int8 and found.columns is None):
+            return found
+        found.factors(name, np.shape(found.values))
+        return cls(found.rounded())
+
+    @classmethod
+    def levelled(cls, rows: NDArray[np.float32], columns: NDArray[np.float32] | None = None) -> FactoredRows:
+        """Divide rows by `columns`, by default the root mean squares of their columns (1 for columns of zeros)."""
+        if columns is None:
+            squares = np.square(rows.reshape(-1, rows.shape[-1]), dtype=np.float64).mean(axis=0)
+            columns = np.where((squares > 0) & np.isfinite(squares), np.sqrt(squares), 1).astype(np.float32)
+        return cls(rows / columns, None, columns)
+
+    def factors(
+        self, name: str, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+        """Return the scales and the columns as the kernels take them, for values of that shape."""
+        scales = columns = None
+        if getattr(self.values, "dtype", None) == np.int8:
+            ones = np.ones(shape[:2], np.float32)
+            scales = ones if self.scales is None else checks.shaped(self.scales, f"{name}: scales", shape[:2], "(P, n)")
+        elif self.scales is not None:
+            raise InputError(f"{name}: scales: expected None for values that are not int8, got others; leave them out")
+        if self.columns is not None:
+            columns = checks.shaped(self.columns, f"{name}: columns", shape[2:], "(H,)")
+            if not (columns > 0).all():
+                raise InputError(f"{name}: columns: expected positive factors, got others; use 1 for columns of zeros")
+        return scales, columns
+
+    def rounded(self, weight_dtype: str = "float32") -> NDArray[np.float32]:
+        """Return the rows as float32: for "int8", as they are in 8 bits."""
+        values, scales = np.asarray(self.values), self.scales
+        if weight_dtype == "int8" and values.dtype != np.int8:
+            matrix = quantize(values.reshape(-1, values.shape[-1]).astype(np.float32, copy=False))
+            values, scales = matrix.values.reshape(values.shape), matrix.scale.reshape(values.shape[:-1])
+        rows = values.astype(np.float32)
+        if scales is not None:
+            rows *= np.asarray(scales, np.float32)[..., None]
+        return rows if self.columns is None else rows * np.asarray(self.columns, np.float32)
+
+
+def tree_rows(value: ArrayLike, name: str, ndim: int) -> NDArray[Any]:
+    """Return int8 as it is, and all else as float32; C-contiguous, of `ndim` dimensions."""
+    if not isinstance(value, np.ndarray) or value.dtype != np.int8 or value.ndim != ndim:
+        return checks.array(value, name, ndim)
+    return np.ascontiguousarray(value)

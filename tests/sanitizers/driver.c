@@ -219,14 +219,15 @@ static ufbert_fff packed_fff(ufbert_dtype dtype, int width_in, int width_out, in
     }
     *memory = rows;
     return (ufbert_fff){TREES, NODES, DEPTH, width_in, width_out, activation, dtype, rows, b_in, rows + nodes * in, in, out,
-                        dtype == UFBERT_INT8 ? scales : NULL, dtype == UFBERT_INT8 ? scales + nodes : NULL};
+                        dtype == UFBERT_INT8 ? scales : NULL, dtype == UFBERT_INT8 ? scales + nodes : NULL,
+                        dtype == UFBERT_INT8 ? b_in : NULL};
 }
 
 static int check(const ufbert_isa *isa) {
     int failures = 0;
     for (int activation = UFBERT_GELU; activation <= UFBERT_TANH; activation++) {
         const ufbert_fff plain = {TREES, NODES, DEPTH, WIDTH, OUT, activation, UFBERT_F32, (const char *)w_in, b_in,
-                                  (const char *)w_out, WIDTH * sizeof(float), OUT * sizeof(float), NULL, NULL};
+                                  (const char *)w_out, WIDTH * sizeof(float), OUT * sizeof(float), NULL, NULL, NULL};
         failures += compare(isa, &plain, TREES);
         for (ufbert_dtype dtype = UFBERT_F32; dtype <= UFBERT_INT8; dtype++) {
             char *memory;

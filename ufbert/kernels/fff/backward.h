@@ -184,7 +184,8 @@ static void input_gradients(backward_block *b) {
     for (ptrdiff_t block = 0, next = 0; block * UFBERT_BLOCK < n; block = next)
         for (ptrdiff_t i = 0; i < b->count; i++) {
             fetch_ahead(&b->ahead, 1);
-            next = mix_columns(UFBERT_F32, start, THROUGH_CACHES, pass->dx + b->tokens[i] * n, rows[i], coefs[i], levels, block, n);
+            next = mix_columns(UFBERT_F32, start, THROUGH_CACHES, pass->dx + b->tokens[i] * n, rows[i], coefs[i], levels, block, n,
+                               NULL);
         }
 }
 
@@ -201,7 +202,7 @@ static void row_gradients(backward_block *b, const float *const *inputs, float (
                 run = tokens_at_node(b, level, i, b->count);
                 fetch_ahead(&b->ahead, 1);
                 next = mix_columns(UFBERT_F32, START_AT_Y, THROUGH_CACHES, row, (const char *const *)(inputs + i),
-                                   coefs[level] + i, run, block, n);
+                                   coefs[level] + i, run, block, n, NULL);
             }
 }
 

@@ -234,7 +234,7 @@ static void write_outputs(const descent *d, const int32_t *tokens, int count) {
                     fetch_ahead(d->ahead, now);
                 prefetch_panel(fff, rows + t * now, now, block + PANEL_BLOCKS);
                 next = mix_columns(fff->dtype, start, past, d->y + tokens[t] * n, rows + t * now,
-                                   coefs + t * now, now, block, n);
+                                   coefs + t * now, now, block, n, first + now == end ? fff->columns_out : NULL);
             }
     }
 }

@@ -20,7 +20,9 @@ typedef struct {
     const float *b_in; /* (num_trees, num_nodes) */
     const char *w_out;
     ptrdiff_t stride_in, stride_out;      /* from a node's row to the next node's; trees follow each other */
-    const float *scales_in, *scales_out; /* (num_trees, num_nodes), of int8 rows; else NULL */
+    /* What int8 rows are multiplied with; each may be NULL, for 1. */
+    const float *scales_in, *scales_out; /* (num_trees, num_nodes): a node's rows */
+    const float *columns_out;            /* (width_out,): the columns of w_out */
 } ufbert_fff;
 
 typedef struct {

@@ -16,7 +16,9 @@ void ufbert_pack_bf16_row(const float *row, ptrdiff_t n, uint16_t *packed) {
 float ufbert_pack_int8_row(const float *row, ptrdiff_t n, int8_t *packed) {
     float factor;
     const float scale = ufbert_int8_scale(row, n, &factor);
-    for (ptrdiff_t i = 0; i < n; i++)
-        packed[i] = factor > 0.0f ? (int8_t)ufbert_nearest(row[i] * factor) : 0;
+    for (ptrdiff_t i = 0; i < n && scale > 0.0f; i++) {
+        const float steps = row[i] / scale; /* as `ufbert.int8.quantize` does */
+        packed[i] = (int8_t)ufbert_nearest(steps > 127.0f ? 127.0f : steps < -127.0f ? -127.0f : steps);
+    }
     return scale;
 }

@@ -122,9 +122,11 @@ static void dot_each(ufbert_dtype dtype, const char *const *rows, const float *c
 enum { START_AT_ZERO, START_AT_Y };        /* what a weighted sum is added to */
 enum { THROUGH_CACHES, PAST_THE_CACHES };  /* how it is stored */
 
-/* Columns of `panel` blocks from `block` on: y = start + sum over r of coefs[r] * rows[r], summed in registers. */
+/* Columns of `panel` blocks from `block` on: y = start + sum over r of coefs[r] * rows[r], summed in registers. Of int8
+ * rows that is multiplied with `factors`, unless these are NULL. */
 INLINE void mix_panel(const int panel, const ufbert_dtype dtype, const int start, const int past, float *y,
-                      const char *const *rows, const float *coefs, ptrdiff_t count, ptrdiff_t block) {
+                      const char *const *rows, const float *coefs, ptrdiff_t count, ptrdiff_t block,
+                      const float *factors) {
     enum { STEPS = HALF_BLOCK / LANES };
     vec low[PANEL_BLOCKS * STEPS], high[PANEL_BLOCKS * STEPS];
     y += block * UFBERT_BLOCK;
@@ -147,7 +149,12 @@ INLINE void mix_panel(const int panel, const ufbert_dtype dtype, const int start
     }
 #pragma GCC unroll 32
     for (int i = 0; i < panel * STEPS; i++) {
-        float *at = y + i / STEPS * UFBERT_BLOCK + i % STEPS * LANES;
+        const ptrdiff_t place = i / STEPS * UFBERT_BLOCK + i % STEPS * LANES;
+        float *at = y + place;
+        if (dtype == UFBERT_INT8 && factors) {
+            low[i] = v_mul(low[i], v_load(factors + block * UFBERT_BLOCK + place));
+            high[i] = v_mul(high[i], v_load(factors + block * UFBERT_BLOCK + place + HALF_BLOCK));
+        }
         if (past == PAST_THE_CACHES) {
             v_stream(at, low[i]);
             v_stream(at + HALF_BLOCK, high[i]);
@@ -160,7 +167,7 @@ INLINE void mix_panel(const int panel, const ufbert_dtype dtype, const int start
 
 /* The last, incomplete block of `left` columns. */
 static void mix_tail(ufbert_dtype dtype, int start, float *y, const char *const *rows, const float *coefs, ptrdiff_t count,
-                     ptrdiff_t block, ptrdiff_t left) {
+                     ptrdiff_t block, ptrdiff_t left, const float *factors) {
     y += block * UFBERT_BLOCK;
     for (int at = 0; at < HALF_BLOCK; at += LANES) {
         vec low = start == START_AT_Y ? v_load_part(y + at, left - at) : v_set(0.0f);
@@ -172,47 +179,53 @@ static void mix_tail(ufbert_dtype dtype, int start, float *y, const char *const 
             low = v_fma(coef, first, low);
             high = v_fma(coef, second, high);
         }
+        if (factors) {
+            const float *first = factors + block * UFBERT_BLOCK + at;
+            low = v_mul(low, v_load_part(first, left - at));
+            high = v_mul(high, v_load_part(first + HALF_BLOCK, left - HALF_BLOCK - at));
+        }
         v_store_part(y + at, low, left - at);
         v_store_part(y + HALF_BLOCK + at, high, left - HALF_BLOCK - at);
     }
 }
 
 INLINE void mix_panel_as(const int panel, const ufbert_dtype dtype, int start, int past, float *y,
-                         const char *const *rows, const float *coefs, ptrdiff_t count, ptrdiff_t block) {
+                         const char *const *rows, const float *coefs, ptrdiff_t count, ptrdiff_t block,
+                         const float *factors) {
     if (start == START_AT_Y)
-        mix_panel(panel, dtype, START_AT_Y, THROUGH_CACHES, y, rows, coefs, count, block);
+        mix_panel(panel, dtype, START_AT_Y, THROUGH_CACHES, y, rows, coefs, count, block, factors);
     else if (past == PAST_THE_CACHES)
-        mix_panel(panel, dtype, START_AT_ZERO, PAST_THE_CACHES, y, rows, coefs, count, block);
+        mix_panel(panel, dtype, START_AT_ZERO, PAST_THE_CACHES, y, rows, coefs, count, block, factors);
     else
-        mix_panel(panel, dtype, START_AT_ZERO, THROUGH_CACHES, y, rows, coefs, count, block);
+        mix_panel(panel, dtype, START_AT_ZERO, THROUGH_CACHES, y, rows, coefs, count, block, factors);
 }
 
 static void mix_wide(ufbert_dtype dtype, int start, int past, float *y, const char *const *rows, const float *coefs,
-                     ptrdiff_t count, ptrdiff_t block) {
-#define CALL(constant) mix_panel_as(PANEL_BLOCKS, constant, start, past, y, rows, coefs, count, block)
+                     ptrdiff_t count, ptrdiff_t block, const float *factors) {
+#define CALL(constant) mix_panel_as(PANEL_BLOCKS, constant, start, past, y, rows, coefs, count, block, factors)
     SWITCH_DTYPE(dtype, CALL)
 #undef CALL
 }
 
 static void mix_narrow(ufbert_dtype dtype, int start, int past, float *y, const char *const *rows, const float *coefs,
-                       ptrdiff_t count, ptrdiff_t block) {
-#define CALL(constant) mix_panel_as(1, constant, start, past, y, rows, coefs, count, block)
+                       ptrdiff_t count, ptrdiff_t block, const float *factors) {
+#define CALL(constant) mix_panel_as(1, constant, start, past, y, rows, coefs, count, block, factors)
     SWITCH_DTYPE(dtype, CALL)
 #undef CALL
 }
 
 /* Columns from `block` on, one panel of them; returns the block after it. Past the last one: n / UFBERT_BLOCK + 1. */
 static ptrdiff_t mix_columns(ufbert_dtype dtype, int start, int past, float *y, const char *const *rows, const float *coefs,
-                             ptrdiff_t count, ptrdiff_t block, ptrdiff_t n) {
+                             ptrdiff_t count, ptrdiff_t block, ptrdiff_t n, const float *factors) {
     const ptrdiff_t blocks = n / UFBERT_BLOCK;
     if (block + PANEL_BLOCKS <= blocks) {
-        mix_wide(dtype, start, past, y, rows, coefs, count, block);
+        mix_wide(dtype, start, past, y, rows, coefs, count, block, factors);
         return block + PANEL_BLOCKS;
     }
     for (; block < blocks; block++)
-        mix_narrow(dtype, start, past, y, rows, coefs, count, block);
+        mix_narrow(dtype, start, past, y, rows, coefs, count, block, factors);
     if (n % UFBERT_BLOCK)
-        mix_tail(dtype, start, y, rows, coefs, count, blocks, n % UFBERT_BLOCK);
+        mix_tail(dtype, start, y, rows, coefs, count, blocks, n % UFBERT_BLOCK, factors);
     return blocks + 1;
 }
 
@@ -220,7 +233,7 @@ static ptrdiff_t mix_columns(ufbert_dtype dtype, int start, int past, float *y, 
 static void mix_rows(ufbert_dtype dtype, int start, float *y, const char *const *rows, const float *coefs, ptrdiff_t count,
                      ptrdiff_t n) {
     for (ptrdiff_t block = 0; block * UFBERT_BLOCK < n;)
-        block = mix_columns(dtype, start, THROUGH_CACHES, y, rows, coefs, count, block, n);
+        block = mix_columns(dtype, start, THROUGH_CACHES, y, rows, coefs, count, block, n, NULL);
 }
 
 #endif
