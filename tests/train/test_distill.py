@@ -164,7 +164,7 @@ def test_going_on_with_another_recipe_is_refused(teacher, corpus, tmp_path):
 @pytest.mark.parametrize("rates", [{"local_rate": 1e30}, {"rate": 1e30, "other_rate": 1e30}])
 def test_training_that_diverges_stops_and_leaves_a_sound_checkpoint(teacher, corpus, tmp_path, monkeypatch, rates):
     monkeypatch.setattr(run, "SAVE_EVERY", 0.0)
-    with pytest.raises(InputError, match="finite loss, found (nan|inf).*smaller rates"):
+    with pytest.raises(InputError, match=r"finite loss, found (nan|inf).*smaller rates"):
         distill(teacher, corpus, tmp_path / "fff", dataclasses.replace(SMALL, grow_tokens=0, **rates))
     assert not (tmp_path / "fff").exists()
     with safe_open(tmp_path / "fff.training" / "state.safetensors", framework="np") as saved:
@@ -269,8 +269,8 @@ def test_kept_outputs_serve_other_conversions_and_later_passes(teacher, corpus, 
 def test_kept_outputs_of_something_else_are_refused(teacher, corpus, tmp_path):
     quick = dataclasses.replace(SMALL, grow_tokens=0, local_tokens=0, tokens=2_000)
     distill(teacher, corpus, tmp_path / "first", quick, keep_outputs=tmp_path / "kept")
-    with pytest.raises(InputError, match="outputs.json: expected outputs kept with seed = '1', found '0'"):
-        other = dataclasses.replace(quick, seed=1)
+    other = dataclasses.replace(quick, seed=1)
+    with pytest.raises(InputError, match=r"outputs.json: expected outputs kept with seed = '1', found '0'"):
         distill(teacher, corpus, tmp_path / "second", other, keep_outputs=tmp_path / "kept")
     assert not (tmp_path / "second").exists() and not (tmp_path / "second.training").exists()
 
@@ -307,9 +307,9 @@ def test_the_teacher_s_outputs_belong_to_their_batches(teacher, tmp_path):
 
 
 def test_going_on_from_a_model_of_another_shape_is_refused(teacher, corpus, student, tmp_path):
-    with pytest.raises(InputError, match="expected a model with depth = 2, .* found 3"):
+    with pytest.raises(InputError, match=r"expected a model with depth = 2, .* found 3"):
         distill(teacher, corpus, tmp_path / "out", dataclasses.replace(SMALL, depth=2), start=student)
-    with pytest.raises(InputError, match="feed_forward = 'fff', .* found 'dense'"):
+    with pytest.raises(InputError, match=r"feed_forward = 'fff', .* found 'dense'"):
         distill(teacher, corpus, tmp_path / "out2", SMALL, start=teacher)
     wide = write_sentence_model(tmp_path / "wide", num_hidden_layers=1)
     with pytest.raises((InputError, CheckpointError)):

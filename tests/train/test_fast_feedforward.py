@@ -112,7 +112,7 @@ def test_decisions_get_gradients_where_asked_for_and_the_generator_decides_which
     torch.manual_seed(1)
     tried = torch.randint(4, (50, 2), dtype=torch.int32).numpy()
     torch.manual_seed(1)
-    y, dx, dw_in, db_in, dw_out = gradients(layer, x, dy, layer)
+    _, dx, dw_in, db_in, dw_out = gradients(layer, x, dy, layer)
     w_in, w_out = (weight.view(2, 31, 16) for weight in (layer.linear_in.weight, layer.linear_out.weight.t()))
     arrays = [array.detach().double().numpy() for array in (w_in, layer.linear_in.bias.view(2, 31), w_out)]
     expected = reference.fff_backward(
