@@ -50,7 +50,7 @@ def encoder(request, tmp_path):
 def torch_logits(folder, texts):
     """The classifier of a folder in torch: encoder, pooler and linear layer."""
     tensors = {name: torch.from_numpy(array.copy()) for name, array in load_file(folder / "model.safetensors").items()}
-    model, tokenizer = Bert.from_folder(folder), ufbert.TextClassifier(folder)._tokenizer
+    model, tokenizer = Bert.from_folder(folder), ufbert.TextClassifier(folder)._texts.tokenizer
     logits = []
     for text in texts:
         encoding = tokenizer.encode([text])[0][0]

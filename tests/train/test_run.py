@@ -142,7 +142,7 @@ def test_a_loss_that_is_not_finite_is_refused(tmp_path):
     run = Run(tmp_path, {})
     assert run.checked(0.5, "3 steps") == 0.5
     for loss in (float("nan"), float("inf")):
-        with pytest.raises(InputError, match="expected a finite loss, found (nan|inf) after 3 steps"):
+        with pytest.raises(InputError, match=r"expected a finite loss, found (nan|inf) after 3 steps"):
             run.checked(loss, "3 steps")
 
 
