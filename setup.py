@@ -45,14 +45,16 @@ KERNELS = {
 FLAGS = ["-O3", "-g1", "-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
 
 
-def is_set(name):
+def is_set(name: str) -> bool:
+    """Say whether an environment variable asks for something."""
     return os.environ.get(name, "") not in ("", "0")
 
 
 class BuildKernels(build_ext):
     """Adds the compiler's flags, after a probe that OpenMP really compiles and links."""
 
-    def build_extensions(self):
+    def build_extensions(self) -> None:
+        """Build with the flags that the kernels need."""
         # No -march and no -ffast-math: each file of kernels/isa names its own instruction set, and one rounding more
         # or less can turn a token into another branch of the tree.
         openmp = [] if is_set("UFBERT_NO_OPENMP") else ["-fopenmp"]
@@ -63,7 +65,8 @@ class BuildKernels(build_ext):
             extension.extra_link_args = openmp
         super().build_extensions()
 
-    def require_openmp(self, openmp):
+    def require_openmp(self, openmp: list[str]) -> None:
+        """End with advice if the compiler cannot build a program with OpenMP."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe.c")
             source.write_text(OPENMP_PROBE)
@@ -76,7 +79,8 @@ class BuildKernels(build_ext):
             sys.exit(NO_OPENMP.format(command=" ".join(command), output=result.stderr.strip()))
 
 
-def extensions():
+def extensions() -> list[Extension]:
+    """Describe the extension modules; none if they are not wanted."""
     if is_set("UFBERT_NO_EXTENSION"):
         return []
     from Cython.Build import cythonize

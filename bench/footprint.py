@@ -44,9 +44,8 @@ def installed_megabytes(package: str) -> float:
 
             root = Path(importlib.util.find_spec("ufbert").origin).parent
             total += sum(file.stat().st_size for file in [*root.rglob("*.py"), *root.glob("*.so")])
-        for requirement in found.requires or ():
-            if "extra ==" not in requirement and "huggingface" not in requirement:
-                waiting.append(re.match(r"[\w.-]+", requirement)[0])
+        needed = [text for text in found.requires or () if "extra ==" not in text and "huggingface" not in text]
+        waiting += [re.match(r"[\w.-]+", requirement)[0] for requirement in needed]
     return total / 1e6
 
 

@@ -2,8 +2,8 @@
 
     python bench/glue.py --data GLUE_DIR --work FOLDER dense=FOLDER fff=FOLDER fff-1x11=FOLDER no-ff=FOLDER small=FOLDER
 
-Every (seed, task, model) is a job of its own: `ufbert.train.finetune` with the default recipe, `ufbert.glue.evaluate` on
-the classifier folder that it wrote, which is then removed. Scores stay in --work, so that the same command goes on
+Every (seed, task, model) is a job of its own: `ufbert.train.finetune` with the default recipe, `ufbert.glue.evaluate`
+on the classifier folder that it wrote, which is then removed. Scores stay in --work, so that the same command goes on
 where it was stopped, and a model added later costs only its own jobs. Two jobs on one thread each finish sooner on two
 cores than two threads in one job. Writes glue.json, glue.md and glue.png to --report. Needs the extras train and plot.
 """
@@ -81,7 +81,7 @@ def parse() -> argparse.Namespace:
 
 
 def end_with(parent: int) -> None:
-    """Let a worker end when this process is killed: it would go on with its job otherwise, beside the next command's."""
+    """Let a worker end when this process is killed, in place of going on beside the next command's workers."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -48,7 +48,8 @@ def machine():
     """Facts that explain the figures."""
     facts = {"system": platform.platform(), "python": platform.python_version(), "numpy": np.__version__}
     if Path("/proc/cpuinfo").exists():
-        names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
         facts["cpu"] = names[0] if names else platform.machine()
     facts |= {
         "cpus": os.cpu_count(),
@@ -184,7 +185,8 @@ def report(title, times, ours, theory, spread, bounds=None):
         t = times[name]
         ratio, ratio_best = dense[best]["ms"] / t["ms"], dense[best]["best"] / t["best"]
         rows["ours"][name] = t | {"ratio": ratio, "ratio_of_best": ratio_best}
-        line = f"  {name:28s} {t['ms']:10.4f} ms  [{t['low']:.4f} .. {t['high']:.4f}]  {ratio:6.1f}x (best/best {ratio_best:.1f}x)"
+        line = f"  {name:28s} {t['ms']:10.4f} ms  [{t['low']:.4f} .. {t['high']:.4f}]"
+        line += f"  {ratio:6.1f}x (best/best {ratio_best:.1f}x)"
         if bounds:
             milliseconds, what = bounds[name]
             rows["ours"][name] |= {"bound_ms": milliseconds, "bound": what, "of_bound": milliseconds / t["ms"]}
@@ -296,9 +298,8 @@ def depth_cost(threads, rounds, depths, batch=4096):
         )
         nanoseconds = {dtype: 1e6 * t["ms"] / batch for dtype, t in times.items()}
         rows.append({"neurons": 2 ** (depth + 1) - 1, "ns": nanoseconds, "diversity": spread})
-        print(
-            f"  {rows[-1]['neurons']:6d}  {nanoseconds['float32']:8.1f}  {nanoseconds['bfloat16']:8.1f}   leaves {spread['leaves']}"
-        )
+        figures = f"{nanoseconds['float32']:8.1f}  {nanoseconds['bfloat16']:8.1f}"
+        print(f"  {rows[-1]['neurons']:6d}  {figures}   leaves {spread['leaves']}")
     return rows
 
 
@@ -313,8 +314,10 @@ def walked(x, path, arrays):
 
 
 def gpt3(threads, rounds, batch=128):
-    """Width 12,288: 49,152 dense neurons against one tree of 65,535. NumPy and torch share the tree's own arrays;
-    ONNX Runtime and OpenVINO would need copies of 5 GB each."""
+    """Width 12,288: 49,152 dense neurons against one tree of 65,535.
+
+    NumPy and torch share the tree's own arrays; ONNX Runtime and OpenVINO would need copies of 5 GB each.
+    """
     arrays = weights(1, GPT3_DEPTH, GPT3_WIDTH)
     batches = [tokens(batch, GPT3_WIDTH, seed) for seed in range(8)]
     makers = {name: make for name, make in installed().items() if name in ("NumPy", "torch")}

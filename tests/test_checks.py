@@ -12,14 +12,14 @@ def test_integers_become_pythons(value):
 
 @pytest.mark.parametrize("value", [0, 11, True, np.True_, 2.0, "2", None, [3], 10**400, float("nan")])
 def test_what_is_no_integer_in_the_range_is_refused(value):
-    with pytest.raises(InputError, match="size: expected an integer from 1 to 10, got .*; count them"):
+    with pytest.raises(InputError, match=r"size: expected an integer from 1 to 10, got .*; count them"):
         checks.integer(value, "size", 1, 10, advice="count them")
 
 
 def test_messages_say_what_a_file_has_and_what_a_caller_gave():
-    with pytest.raises(InputError, match="^n: expected a positive integer, got 0$"):
+    with pytest.raises(InputError, match=r"^n: expected a positive integer, got 0$"):
         checks.integer(0, "n", 1)
-    with pytest.raises(CheckpointError, match="^n: expected an integer from 2, found 1$"):
+    with pytest.raises(CheckpointError, match=r"^n: expected an integer from 2, found 1$"):
         checks.integer(1, "n", 2, error=CheckpointError)
 
 
@@ -38,7 +38,7 @@ def test_infinity_is_no_number():
 @pytest.mark.parametrize("value", ["c", None, ["a"], {"a": 1}, 1])
 def test_what_is_no_choice_is_refused(value):
     assert checks.choice("a", "mode", {"a": 1, "b": 2}) == "a"
-    with pytest.raises(InputError, match="mode: expected one of a, b, got .*; choose one of these"):
+    with pytest.raises(InputError, match=r"mode: expected one of a, b, got .*; choose one of these"):
         checks.choice(value, "mode", {"a": 1, "b": 2})
 
 

@@ -69,7 +69,7 @@ def test_a_token_has_the_same_bits_in_any_company(case, data):
         whole = forward(case, num_threads=1, return_path=True, return_scores=True)
         x, *weights = case.arrays
 
-        def part(tokens, num_threads):
+        def part(tokens, num_threads, weights=weights):
             return cmm.fff_forward(
                 tokens,
                 *weights,
@@ -77,7 +77,7 @@ def test_a_token_has_the_same_bits_in_any_company(case, data):
                 num_threads=num_threads,
                 return_path=True,
                 activation=case.activation,
-                return_scores=True,  # noqa: B023
+                return_scores=True,
             )
 
         for result, expected in zip(part(x[order], 3), whole, strict=True):

@@ -34,7 +34,7 @@ def test_derived_sizes():
     ],
 )
 def test_sizes_out_of_range_are_refused(changes):
-    with pytest.raises(CheckpointError, match="config.json"):
+    with pytest.raises(CheckpointError, match=r"config.json"):
         ModelConfig(**BASE | changes)
 
 

@@ -66,7 +66,7 @@ def test_a_transformer_in_a_subfolder(tmp_path):
 def test_a_dense_module_with_a_pickle_is_refused(tmp_path):
     source = write_sentence_model(tmp_path / "source")
     (with_dense(source) / "pytorch_model.bin").write_bytes(b"\x80\x02")
-    with pytest.raises(CheckpointError, match="source/2_Dense.*pytorch_model.bin, which is never read"):
+    with pytest.raises(CheckpointError, match=r"source/2_Dense.*pytorch_model.bin, which is never read"):
         ufbert.convert(source, tmp_path / "target")
     assert os.listdir(tmp_path) == ["source"]
 
@@ -91,7 +91,7 @@ def test_values_beyond_float16_are_refused(tmp_path):
     tensors = bert_tensors(BERT_CONFIG)
     tensors["pooler.dense.bias"][3] = 1e6
     source = write_bert(tmp_path / "source", tensors)
-    with pytest.raises(CheckpointError, match="pooler.dense.bias: expected values up to 65504"):
+    with pytest.raises(CheckpointError, match=r"pooler.dense.bias: expected values up to 65504"):
         ufbert.convert(source, tmp_path / "target")
     assert os.listdir(tmp_path) == ["source"]  # nothing half-written
     assert ufbert.convert(source, tmp_path / "target", "bfloat16").is_dir()
@@ -119,7 +119,7 @@ def test_bfloat16_rounds_to_nearest(value):
     if np.isnan(value):
         assert np.isnan(found)
         return
-    neighbours = widen_bfloat16(np.clip(bits.astype(int) + [-1, 0, 1], 0, 65535).astype(np.uint16))
+    neighbours = widen_bfloat16(np.clip(bits.astype(int) + np.array([-1, 0, 1]), 0, 65535).astype(np.uint16))
     neighbours = neighbours[np.isfinite(neighbours)].astype(np.float64)
     if np.isfinite(found):
         assert abs(found - value) <= abs(neighbours - value).min()

@@ -1,5 +1,6 @@
 """The dense kernels against NumPy in float64, on every instruction set that the machine has."""
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_attention(isa, lengths, num_heads, size, masked, seed):
     # Where a whole text is masked, float32 keeps only three digits of a score beside -10,000.
     kept = np.ones(len(qkv), bool)
     if masked:
-        some = [attended[a:b].any() for a, b in zip(cu_seqlens, cu_seqlens[1:], strict=False)]
+        some = [attended[a:b].any() for a, b in itertools.pairwise(cu_seqlens)]
         kept = np.repeat(some, lengths).astype(bool)
     np.testing.assert_allclose(found[kept], expected[kept], atol=3e-5)
     assert np.isfinite(found).all()

@@ -54,7 +54,7 @@ def test_a_prompt_stands_before_each_text(model):
 def test_the_limit_is_checked(model):
     assert model.with_max_length(np.int64(4)).max_length == 4
     for value in (2, 33, True, 4.0, "4"):
-        with pytest.raises(InputError, match="from 3 to 32, got .*; the model takes 32 tokens at most"):
+        with pytest.raises(InputError, match=r"from 3 to 32, got .*; the model takes 32 tokens at most"):
             model.with_max_length(value)
 
 

@@ -78,7 +78,7 @@ def test_other_things_than_texts_are_refused(tokenizer, text):
 
 @pytest.mark.parametrize("length", [0, 2, 33, 2.5, None, True, "8"])
 def test_max_length_must_leave_room_and_fit_the_model(tokenizer, length):
-    with pytest.raises(InputError, match="from 3 to 32, got .*; the model takes 32 tokens at most"):
+    with pytest.raises(InputError, match=r"from 3 to 32, got .*; the model takes 32 tokens at most"):
         tokenizer.checked_length(length)
 
 

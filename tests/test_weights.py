@@ -71,7 +71,7 @@ def test_a_folder_comes_before_a_bundled_model_of_its_name(tmp_path, monkeypatch
     assert ufbert.SentenceEncoder("all-MiniLM-L6-v2").dimension == 384
     monkeypatch.chdir(tmp_path)
     (tmp_path / "all-MiniLM-L6-v2").mkdir()
-    with pytest.raises(CheckpointError, match="modules.json"):
+    with pytest.raises(CheckpointError, match=r"modules.json"):
         ufbert.SentenceEncoder("all-MiniLM-L6-v2")
 
 

@@ -66,7 +66,7 @@ def test_only_a_name_beside_it_is_followed(tmp_path, name):
 
 
 def test_missing_bases_chains_and_circles(tmp_path, shared):
-    with pytest.raises(CheckpointError, match="nothing: expected the model folder .* ufbert_base_model, found none"):
+    with pytest.raises(CheckpointError, match=r"nothing: expected the model folder .* ufbert_base_model, found none"):
         ufbert.TextClassifier(write_shared(tmp_path / "lost", "nothing"))
     with pytest.raises(CheckpointError, match="found none; put it there"):
         ufbert.TextClassifier(write_shared(tmp_path / "circle", "circle"))
@@ -76,7 +76,7 @@ def test_missing_bases_chains_and_circles(tmp_path, shared):
 
 def test_a_base_of_another_shape_is_refused(tmp_path):
     write_bert(tmp_path / "encoder")
-    with pytest.raises(CheckpointError, match="word_embeddings.weight: expected shape"):
+    with pytest.raises(CheckpointError, match=r"word_embeddings.weight: expected shape"):
         ufbert.TextClassifier(write_shared(tmp_path / "classifier", vocab_size=50))
 
 

@@ -1,5 +1,6 @@
 """Faulty and hostile model folders: always one UfbertError that names the file or tensor, never anything else."""
 
+import contextlib
 import json
 import os
 import struct
@@ -220,10 +221,8 @@ def test_any_value_of_any_setting_is_understood_or_refused(bert_folder, data):
         max_leaves=5,
     )
     (bert_folder / "config.json").write_text(json.dumps(BERT_CONFIG | {key: data.draw(values)}))
-    try:
+    with contextlib.suppress(UfbertError):
         ufbert.load(bert_folder)
-    except UfbertError:
-        pass
 
 
 @pytest.mark.parametrize("path", ["no/such/folder", "", "a\0b", 3, None, "x" * 300, "x/" * 3000, b"x", []])

@@ -85,7 +85,7 @@ def test_node_ids_that_cannot_be(tmp_path, nodes, dtype, message):
 
 def test_pruned_in_config_json_and_in_the_weights_go_together(tmp_path):
     _, pruned = stored()
-    with pytest.raises(CheckpointError, match="ffn.nodes: expected it"):
+    with pytest.raises(CheckpointError, match=r"ffn.nodes: expected it"):
         ufbert.load(write_fff(tmp_path / "a", fff_tensors(), pruned=True))
     write_fff(tmp_path / "c", {})
     write_tensors(tmp_path / "c" / "model.safetensors", pruned)
@@ -93,7 +93,7 @@ def test_pruned_in_config_json_and_in_the_weights_go_together(tmp_path):
         ufbert.load(tmp_path / "c")
     whole = {name: ("F32", array) for name, array in fff_tensors().items()} | {NODES.format(0): ("I32", KEPT)}
     write_tensors(tmp_path / "c" / "model.safetensors", whole)
-    with pytest.raises(CheckpointError, match="ffn.nodes: found 1 tensor"):
+    with pytest.raises(CheckpointError, match=r"ffn.nodes: found 1 tensor"):
         ufbert.load(tmp_path / "c")
     with pytest.raises(CheckpointError, match="pruned: expected true or false"):
         ufbert.load(write_fff(tmp_path / "d", pruned="yes"))

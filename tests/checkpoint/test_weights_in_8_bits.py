@@ -149,7 +149,9 @@ def test_factors_of_floats_are_unexpected_tensors(tmp_path):
     source = write_bert(tmp_path / "source")
     tensors = {name: ("F32", array) for name, array in load_file(source / "model.safetensors").items()}
     write_tensors(source / "model.safetensors", tensors | {QUERY + ".scale": ("F32", np.ones(12, "f4"))})
-    with pytest.raises(CheckpointError, match="query.weight.scale: found 1 tensor.* that config.json does not account"):
+    with pytest.raises(
+        CheckpointError, match=r"query.weight.scale: found 1 tensor.* that config.json does not account"
+    ):
         ufbert.load(source)
 
 

@@ -65,7 +65,7 @@ def test_microsofts_own_files_of_mrpc(tmp_path, glue):
     (folder / "msr_paraphrase_train.txt").write_bytes(text)
     (folder / "msr_paraphrase_test.txt").write_bytes(text)
     task, folder = load_task(tmp_path, "MRPC")
-    with pytest.raises(InputError, match="dev_ids.tsv: expected GLUE's list"):
+    with pytest.raises(InputError, match=r"dev_ids.tsv: expected GLUE's list"):
         read_train(task, folder)
     (folder / "dev_ids.tsv").write_text("2108705\t2108831\n")
     assert read_train(task, folder).labels == ["1"]
@@ -126,7 +126,7 @@ def test_a_malformed_row_of_a_test_file_is_never_skipped(tmp_path):
     (tmp_path / "QQP").mkdir()
     (tmp_path / "QQP" / "test.tsv").write_text("id\tquestion1\tquestion2\n0\tonly one\n")
     task, folder = load_task(tmp_path, "QQP")
-    with pytest.raises(InputError, match="test.tsv: line 2: expected 3 columns"):
+    with pytest.raises(InputError, match=r"test.tsv: line 2: expected 3 columns"):
         read_split(task, task.test[0], folder)
 
 
@@ -136,7 +136,7 @@ def test_missing_folders_and_files(tmp_path):
     with pytest.raises(InputError, match="expected the folder of the task RTE, found none"):
         load_task(tmp_path, "RTE")
     (tmp_path / "RTE").mkdir()
-    with pytest.raises(InputError, match="expected train.tsv, found none"):
+    with pytest.raises(InputError, match=r"expected train.tsv, found none"):
         read_train(*load_task(tmp_path, "RTE"))
 
 

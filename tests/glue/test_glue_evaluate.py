@@ -70,5 +70,5 @@ def test_what_a_folder_is(tmp_path, bert_folder, glue):
         find_classifiers(other, None)
     with pytest.raises(InputError, match="expected a classifier folder for RTE, found those for SST-2, mine"):
         find_classifiers(tmp_path / "all", ["RTE"])
-    with pytest.raises(ufbert.CheckpointError, match="config.json"):
+    with pytest.raises(ufbert.CheckpointError, match=r"config.json"):
         find_classifiers(glue, None)

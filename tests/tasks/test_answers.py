@@ -72,9 +72,9 @@ def test_a_long_question_leaves_a_smaller_stride(answerer):
     context = "Nothing here. " * 30 + "John Smith lives in Brooklyn."
     answers = answerer(question, context, max_seq_len=30, top_k=1000, max_answer_len=2)
     assert any(answer["start"] >= 30 * 14 for answer in answers)
-    with pytest.raises(InputError, match="doc_stride: .* shorten the question"):
+    with pytest.raises(InputError, match=r"doc_stride: .* shorten the question"):
         answerer(question, context, max_seq_len=30, doc_stride=15)
-    with pytest.raises(InputError, match="question: expected at most 26 tokens, .* got 27; shorten it"):
+    with pytest.raises(InputError, match=r"question: expected at most 26 tokens, .* got 27; shorten it"):
         answerer("a " * 27, context, max_seq_len=30)
 
 

@@ -74,7 +74,7 @@ def test_what_is_no_pair_is_refused(folder, pairs):
 def test_arguments_are_checked(folder):
     model = CrossEncoder(folder, max_length=np.int64(8), on_overflow="error")
     assert model.max_length == 8
-    with pytest.raises(InputError, match="pair.*longer than 8 tokens|longer than 8 tokens"):
+    with pytest.raises(InputError, match=r"pair.*longer than 8 tokens|longer than 8 tokens"):
         model.predict([("a b c", "a b c")])
     for name, value in {"activation_fn": "shrug", "batch_size": 0}.items():
         with pytest.raises(InputError, match=name):
@@ -83,7 +83,7 @@ def test_arguments_are_checked(folder):
         with pytest.raises(InputError, match=name.replace("max_", "max_seq_")):
             CrossEncoder(folder, **{name: value})
     for query, documents in ((5, ["a"]), ("a", "b"), ("a", [5])):
-        with pytest.raises(InputError, match="query|documents|sentences"):
+        with pytest.raises(InputError, match=r"query|documents|sentences"):
             model.rank(query, documents)
     with pytest.raises(InputError, match="top_k"):
         model.rank("a", ["b"], top_k=0)

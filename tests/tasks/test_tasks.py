@@ -148,7 +148,7 @@ def test_a_base_model_ignores_the_heads_of_a_checkpoint(tmp_path):
     hidden = BERT_CONFIG["hidden_size"]
     tensors |= {"classifier.weight": np.zeros((5, hidden), np.float32), "classifier.bias": np.zeros(5, np.float32)}
     folder = write_bert(tmp_path / "model", tensors, architectures=["BertForTokenClassification"])
-    with pytest.raises(CheckpointError, match="classifier.weight"):
+    with pytest.raises(CheckpointError, match=r"classifier.weight"):
         ufbert.load(folder)  # 2 labels by default, 5 in the file
     assert ufbert.SentenceEncoder(folder, pooling="mean").encode("a").shape == (hidden,)
 
