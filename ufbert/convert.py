@@ -11,7 +11,7 @@ import numpy as np
 from . import checks
 from .checkpoint.families import retyped
 from .checkpoint.folder import ModelFolder
-from .checkpoint.pack import load
+from .checkpoint.pack import load_model
 from .checkpoint.sentence import load_sentence_model
 from .checkpoint.tensors import SCALE, Stored, Tensor, narrow_bfloat16
 from .checkpoint.writing import new_folder
@@ -29,7 +29,8 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtyp
     Parameters
     ----------
     source : str or path
-        A model folder, plain or of sentence-transformers.
+        A model folder, plain or of sentence-transformers. Its weights may be torch's ``pytorch_model.bin``, of which
+        the tensors are read and nothing else.
     target : str or path
         A folder that does not exist yet, or is empty; it appears when it is complete.
     dtype : {"float32", "float16", "bfloat16", "int8"}
@@ -49,7 +50,7 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtyp
     CheckpointError
         If `source` is not usable, or a value does not fit into float16.
     """
-    folder = ModelFolder(source)
+    folder = ModelFolder(source, pickled=True)
     checks.choice(dtype, "dtype", DTYPES)
     _load(folder)  # a model that this package cannot read is not worth having
     transformer = folder.transformer()
@@ -67,7 +68,7 @@ def _load(folder: ModelFolder) -> None:
     if folder.pooling():
         load_sentence_model(folder)
     else:
-        load(folder.path)
+        load_model(folder)
 
 
 def _encode(tensor: Tensor, dtype: str) -> Stored:

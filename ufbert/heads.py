@@ -167,7 +167,9 @@ class Pooling:
         if mode == "weightedmean":
             starts = np.repeat(batch.cu_seqlens[:-1], batch.lengths)
             weights = (np.arange(1 + skipped, 1 + skipped + batch.num_tokens) - starts).astype(np.float32)[:, None]
-            return _reduce(np.add, hidden * weights, batch) / np.maximum(_reduce(np.add, weights, batch), np.float32(1))
+            sums, total = (_reduce(np.add, values, batch) for values in (hidden * weights, weights))
+            mean: np.ndarray = sums / np.maximum(total, np.float32(1))
+            return mean
         divisor = np.maximum(batch.lengths, 1)[:, None].astype(np.float32)
         pooled: np.ndarray = _reduce(np.add, hidden, batch)
         pooled /= np.sqrt(divisor) if mode == "mean_sqrt_len" else divisor

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, shown
 from .families import find_family
-from .tensors import Stored, Tensor, Tensors, write_tensors
+from .pickled import read_pickled
+from .tensors import Stored, Tensor, Tensors, read_safetensors, write_tensors
 from .writing import check_regular, unreadable
 
 __all__ = ["INDEX", "TRANSFORMER_SETTINGS", "WEIGHTS", "ModelFolder", "Module"]
@@ -19,6 +20,7 @@ __all__ = ["INDEX", "TRANSFORMER_SETTINGS", "WEIGHTS", "ModelFolder", "Module"]
 MAX_TEXT_FILE = 256 * 2**20  # bytes; the largest tokenizer.json in use has some 35 MB
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 BASE = "ufbert_base_model"
 OLD_BASE = "base_model"  # as versions before 0.1 wrote it; other programs use the key for other things
 SENTENCE_TRANSFORMERS = "sentence_transformers."  # where the module classes of that library are
@@ -49,6 +51,8 @@ class ModelFolder:
     Parameters
     ----------
     path : str or path
+    pickled : bool
+        Also take weights that torch has pickled, where there are no others; see `ufbert.checkpoint.pickled`.
 
     Raises
     ------
@@ -56,7 +60,8 @@ class ModelFolder:
         If there is no such folder.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], pickled: bool = False) -> None:
+        self.pickled = pickled
         try:
             self.path = Path(path)
             is_folder = self.path.is_dir()
@@ -107,7 +112,7 @@ class ModelFolder:
 
     def subfolder(self, name: str) -> ModelFolder:
         """Return a folder inside this one."""
-        return ModelFolder(self._inside(name, "modules.json"))
+        return ModelFolder(self._inside(name, "modules.json"), self.pickled)
 
     def modules(self) -> list[Module]:
         """List the modules, the transformer first; a plain model folder has nothing else.
@@ -162,7 +167,7 @@ class ModelFolder:
         if BASE not in config and (not is_there or self._has_tokenizer()):
             return None
         if is_there:
-            return ModelFolder(own.parent / name).transformer()
+            return ModelFolder(own.parent / name, self.pickled).transformer()
         if not is_name:
             raise CheckpointError(
                 f"{self.path / 'config.json'}: {BASE}: expected the name of a folder beside this one, without a "
@@ -178,24 +183,34 @@ class ModelFolder:
         return self if self._has_tokenizer() else self.base() or self
 
     def weight_files(self) -> dict[Path, list[str]]:
-        """List the safetensors files, one or the shards of an index, each with the tensors that the index promises."""
-        if self.has(WEIGHTS):
-            return {self.path / WEIGHTS: []}
-        if self.has(INDEX):
-            weight_map = self.read_json(INDEX).get("weight_map")
-            if not isinstance(weight_map, dict) or not weight_map:
-                raise CheckpointError(f"{self.path / INDEX}: expected a weight_map of tensors to files, found none")
-            shards: dict[Path, list[str]] = {}
-            for tensor, name in weight_map.items():
-                shards.setdefault(self._inside(name, INDEX), []).append(tensor)
-            for shard in shards:
-                if shard.suffix != ".safetensors" or not os.path.isfile(shard):
-                    raise CheckpointError(
-                        f"{shard}: expected the shard that {INDEX} names, found no such safetensors file"
-                    )
-            return shards
+        """List the weight files, one or the shards of an index, each with the tensors that the index promises."""
+        for weights, index in ((WEIGHTS, INDEX), PICKLED)[: 1 + self.pickled]:
+            if self.has(weights):
+                return {self.path / weights: []}
+            if self.has(index):
+                return self._shards(index, Path(weights).suffix)
         pickled = sorted(file.name for file in self.path.glob("*.bin")) + sorted(f.name for f in self.path.glob("*.pt"))
         raise CheckpointError(f"{self.path / WEIGHTS}: expected safetensors weights, found " + _instead(pickled))
+
+    def _shards(self, index: str, suffix: str) -> dict[Path, list[str]]:
+        weight_map = self.read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{self.path / index}: expected a weight_map of tensors to files, found none")
+        shards: dict[Path, list[str]] = {}
+        for tensor, name in weight_map.items():
+            shards.setdefault(self._inside(name, index), []).append(tensor)
+        for shard in shards:
+            if shard.suffix != suffix or not os.path.isfile(shard):
+                raise CheckpointError(
+                    f"{shard}: expected the shard that {index} names, found no such {suffix[1:]} file"
+                )
+        return shards
+
+    def own_tensors(self) -> Tensors:
+        """Open the weights that are in this folder itself."""
+        files = self.weight_files()
+        pickled = any(file.suffix == ".bin" for file in files)
+        return Tensors(files, read_pickled if pickled else read_safetensors)
 
     def copy_to(
         self,
@@ -226,9 +241,8 @@ class ModelFolder:
             module._copy_settings(target / path)
             if index == 0:
                 place = target / path
-            elif module.has(WEIGHTS) or module.has(INDEX):
-                tensors = Tensors(module.weight_files())
-                write_tensors(target / path / WEIGHTS, tensors.encoded(encode))
+            elif any(map(module.has, (WEIGHTS, INDEX, *PICKLED))):
+                write_tensors(target / path / WEIGHTS, module.own_tensors().encoded(encode))
         write_tensors(place / WEIGHTS, transformer)
         if config is not None:
             _write_config(place, config)
@@ -262,7 +276,7 @@ class ModelFolder:
                 f"{self.path / 'adapter_config.json'}: expected a model without an adapter, found one, which peft "
                 "would apply; merge it into the weights (merge_and_unload), or remove its files"
             )
-        tensors, base = Tensors(self.weight_files()), self.base()
+        tensors, base = self.own_tensors(), self.base()
         if base is None:
             return tensors
         if base.base() is not None:
@@ -270,7 +284,7 @@ class ModelFolder:
                 f"{base.path / 'config.json'}: expected all weights in the base model of {self.path}, "
                 "found one that has a base model itself; name that one"
             )
-        family, found = find_family(base.read_json("config.json")), Tensors(base.weight_files())
+        family, found = find_family(base.read_json("config.json")), base.own_tensors()
         prefix = family.prefix
         if family.encoder["word_embeddings"] + ".weight" in found:  # an encoder without a head has bare names
             tensors.fill_from(found, {name: prefix + name for name in found.names()})
@@ -322,7 +336,6 @@ def _instead(pickled: list[str]) -> str:
     if not pickled:
         return "none; copy the weights beside config.json"
     return (
-        f"the pickled {', '.join(pickled[:3])}, which is never read, because a pickle can run code; where torch is "
-        "installed, convert it: safetensors.torch.save_file(torch.load('pytorch_model.bin', weights_only=True), "
-        "'model.safetensors')"
+        f"the pickled {', '.join(pickled[:3])}, which is never read here, because a pickle can run code; "
+        "ufbert convert FOLDER NEW_FOLDER takes the tensors out of pytorch_model.bin, and nothing else: convert it"
     )

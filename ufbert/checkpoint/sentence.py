@@ -17,7 +17,6 @@ from ..text_model import TextModel
 from .folder import TRANSFORMER_SETTINGS, ModelFolder, Module
 from .options import Options
 from .pack import load_model
-from .tensors import Tensors
 from .tokenization import load_tokenizer
 
 __all__ = ["POOLING_MODES", "SIMILARITIES", "SentenceModel", "SentenceSettings", "load_sentence_model"]
@@ -140,7 +139,7 @@ def _normalize(folder: ModelFolder, path: str) -> Normalize:
 def _layer_norm(folder: ModelFolder, width: int) -> Norm:
     config = Options(folder.read_json("config.json"), folder.path / "config.json")
     config.refuse_unless("dimension", (width,), width)
-    tensors = Tensors(folder.weight_files())
+    tensors = folder.own_tensors()
     weight, bias = (tensors.take(f"norm.{name}", (width,)) for name in ("weight", "bias"))
     return Norm("layer_norm", weight, bias, 1e-5)  # torch's own epsilon
 
@@ -236,7 +235,7 @@ def _dense(folder: ModelFolder, width: int) -> Dense:
             f"{file}: expected in_features {width}, the width of what comes before, and a number out_features; "
             f"found {in_width} and {out_width}"
         )
-    tensors = Tensors(folder.weight_files())
+    tensors = folder.own_tensors()
     bias = tensors.take("linear.bias", (out_width,)) if config.flag("bias", True) else None
     weight, residual = tensors.take("linear.weight", (out_width, width)), None
     if config.flag("use_residual", False) and width != out_width:

@@ -22,6 +22,7 @@ from ..reference import narrow_bfloat16, widen_bfloat16
 from .writing import check_regular
 
 __all__ = [
+    "DTYPES",
     "SCALE",
     "Stored",
     "Table",
@@ -29,12 +30,15 @@ __all__ = [
     "Tensors",
     "encoded",
     "narrow_bfloat16",
+    "read_safetensors",
     "widen_bfloat16",
     "write_tensors",
 ]
 
 _DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64}
 _OTHERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+DTYPES = _DTYPES | _OTHERS
+"""Dtypes, in the format's words, and NumPy's of the same size; BF16 as its bits."""
 
 
 SCALE = ".scale"
@@ -63,10 +67,10 @@ class Tensor:
 
     def array(self) -> np.ndarray:
         """Return it in its own dtype (BF16 as uint16), a view of the file."""
-        dtype = (_DTYPES | _OTHERS).get(self.dtype)
+        dtype = DTYPES.get(self.dtype)
         if dtype is None:
             raise CheckpointError(
-                f"{self.file}: tensor {self.name}: expected a dtype among {', '.join(_DTYPES | _OTHERS)}, "
+                f"{self.file}: tensor {self.name}: expected a dtype among {', '.join(DTYPES)}, "
                 f"found {self.dtype}; convert it to one of them"
             )
         array: np.ndarray = np.frombuffer(self.data, dtype).reshape(self.shape)
@@ -127,17 +131,21 @@ class Tensors:
     ----------
     files : mapping of path to list of str
         The files, each with names that an index promises.
+    read : callable, optional
+        Opens a file; by default one of safetensors.
 
     Raises
     ------
     CheckpointError
-        If a file is not valid safetensors, two files have a tensor of one name, or none has one that is promised.
+        If a file is not valid, two files have a tensor of one name, or none has one that is promised.
     """
 
-    def __init__(self, files: Mapping[Path, Sequence[str]]) -> None:
+    def __init__(
+        self, files: Mapping[Path, Sequence[str]], read: Callable[[Path], Iterator[Tensor]] | None = None
+    ) -> None:
         self._tensors: dict[str, Tensor] = {}
         for file in files:
-            for tensor in _open(file):
+            for tensor in (read or read_safetensors)(file):
                 if tensor.name in self._tensors:
                     other = self._tensors[tensor.name].file
                     raise CheckpointError(f"{file}: tensor {tensor.name}: expected one, found another in {other}")
@@ -297,7 +305,7 @@ def write_tensors(file: Path, tensors: Stored) -> None:
             stream.write(np.ascontiguousarray(values).data)
 
 
-def _open(file: Path) -> Iterator[Tensor]:
+def read_safetensors(file: Path) -> Iterator[Tensor]:
     """Validate a file with the safetensors library, map it, and cut it into tensors."""
     check_regular(file)
     try:

@@ -2,7 +2,8 @@
 
 The new folder has the same settings and one file of weights. float16 and
 bfloat16 halve a float32 file, int8 makes it a quarter (only ufbert reads
-that). Any model folder that ufbert can run can be copied.
+that). Any model folder that ufbert can run can be copied, and so can one
+whose weights are a pytorch_model.bin: tensors are read from it, no code.
 
   ufbert convert FOLDER NEW_FOLDER --dtype float16
 """
