@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import BERT_CONFIG, FFF_CONFIG, GOLDEN, bert_tensors, fff_tensors, write_bert, write_fff
+from conftest import BERT_CONFIG, FFF_CONFIG, GOLDEN, VOCABULARY, bert_tensors, fff_tensors, write_bert, write_fff
 from safetensors.numpy import load_file
 
 import ufbert
@@ -177,18 +177,29 @@ def test_top_layers_alone_are_stored_and_share_the_encoder(encoder, data, tmp_pa
         finetune(encoder, task, folder, tmp_path / "out2", FinetuneRecipe(top_layers=3))
 
 
+FAMILIES = {  # golden folder: class, and a tensor of its classifier
+    "distilbert/base": ("DistilBertForSequenceClassification", "pre_classifier.weight"),
+    "roberta/base": ("RobertaForSequenceClassification", "classifier.dense.weight"),
+    "camembert/base": ("CamembertForSequenceClassification", "classifier.out_proj.bias"),
+    "electra/equal-widths": ("ElectraForSequenceClassification", "classifier.dense.bias"),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("top_layers", [None, 1])
-def test_distilbert_is_fine_tuned(data, tmp_path, top_layers):
+def test_other_families_are_fine_tuned(data, tmp_path, name, top_layers):
     task, folder = load_task(data, "Pairs")
     encoder = tmp_path / "encoder"
-    shutil.copytree(GOLDEN / "pipelines" / "text-classification-distilbert", encoder)
-    recipe = replace(RECIPE, epochs=2, top_layers=top_layers)
-    out = finetune(encoder, task, folder, tmp_path / "out", recipe)
-    config = json.loads((out / "config.json").read_text())
-    assert config["architectures"] == ["DistilBertForSequenceClassification"] and config["dim"] == 24
-    names = set(load_file(out / "model.safetensors"))
-    assert {"pre_classifier.weight", "classifier.bias"} < names
-    assert ("distilbert.embeddings.word_embeddings.weight" in names) == (top_layers is None)
+    shutil.copytree(GOLDEN / name, encoder)
+    words = VOCABULARY[: json.loads((encoder / "config.json").read_text())["vocab_size"]]
+    (encoder / "vocab.txt").write_text("\n".join(words) + "\n")
+    settings = {"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids", "attention_mask"]}
+    (encoder / "tokenizer_config.json").write_text(json.dumps(settings))
+    out = finetune(encoder, task, folder, tmp_path / "out", replace(RECIPE, epochs=2, top_layers=top_layers))
+    architecture, tensor = FAMILIES[name]
+    assert json.loads((out / "config.json").read_text())["architectures"] == [architecture]
+    tensors = load_file(out / "model.safetensors")
+    assert tensor in tensors and any("word_embeddings" in key for key in tensors) == (top_layers is None)
     texts = [("the c", "a cat"), ("the", "b")]
     whole = ufbert.TextClassifier(ufbert.convert(out, tmp_path / "whole", "float32"))
     np.testing.assert_array_equal(ufbert.TextClassifier(out).logits(texts), whole.logits(texts))

@@ -93,7 +93,7 @@ class Source:
         return Model(config, encoder, pooler, self.head(encoder, pooler))
 
     def uses_pooler(self) -> bool:
-        on_pooler = self.config.task == "sequence-classification" and "classifier_dense" not in self.spelling
+        on_pooler = self.config.task == "sequence-classification" and self.family.dense_key == "pooler"
         return self.config.task == "base" or on_pooler
 
     def embeddings(self) -> Embeddings:
@@ -229,8 +229,7 @@ class Source:
             raise CheckpointError("config.json: arch: classification_head: expected its settings, found none")
         dense = None if pooler is None else pooler.dense  # BERT's classifier stands on its pooler
         if dense is None and head.include_ff_layer:
-            key = "classifier_dense" if "classifier_dense" in self.spelling else "pooler"
-            dense = self.linear(key, head.head_dim, config.hidden_size)
+            dense = self.linear(self.family.dense_key, head.head_dim, config.hidden_size)
         classifier = self.linear("classifier", config.num_labels, head.head_dim)
         return SequenceClassifier(head.pooler, dense, head.activation, classifier)
 

@@ -75,6 +75,11 @@ class Family:
     encoders: tuple[str, ...] = ()
     write: Callable[[ModelConfig], dict[str, Any]] | None = None
 
+    @property
+    def dense_key(self) -> str:
+        """Key of the dense layer under a text classifier: of its own, or BERT's pooler."""
+        return "classifier_dense" if "classifier_dense" in self.head else "pooler"
+
     def spelling(self, tensors: Container[str]) -> Spelling:
         """Give the names in a checkpoint with these tensors: with the prefix where the encoder's have it."""
         return self.names(with_head=self.encoder["word_embeddings"] + ".weight" not in tensors)

@@ -48,7 +48,6 @@ class Classifier(nn.Module):
         self.bert = Bert.from_folder(folder)
         config = self.bert.config
         hidden, self.family = config.hidden_size, family_of(config.family)
-        self.pooler_key = "pooler" if "pooler" in self.family.encoder else "classifier_dense"
         self.activation = ACTIVATIONS[
             "tanh" if config.classification_head is None else config.classification_head.activation
         ]
@@ -78,7 +77,7 @@ class Classifier(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         spelling = self.family.names(with_head=True)
         tensors = self.bert.tensors(with_head=True, trained_only=self.top_layers is not None)
-        for key, linear in ((self.pooler_key, self.pooler), ("classifier", self.classifier)):
+        for key, linear in ((self.family.dense_key, self.pooler), ("classifier", self.classifier)):
             tensors[spelling(key + ".weight")] = linear.weight.detach().numpy()
             tensors[spelling(key + ".bias")] = linear.bias.detach().numpy()
         write_tensors(folder / WEIGHTS, {name: encoded(name, array, dtype) for name, array in tensors.items()})
@@ -102,7 +101,7 @@ class Classifier(nn.Module):
 
     def _copy_pooler(self) -> None:
         tensors, hidden = Tensors(self.source.weight_files()), self.bert.config.hidden_size
-        weight, bias = (self.family.spelling(tensors)(f"{self.pooler_key}.{part}") for part in ("weight", "bias"))
+        weight, bias = (self.family.spelling(tensors)(f"{self.family.dense_key}.{part}") for part in ("weight", "bias"))
         if weight in tensors:
             with torch.no_grad():
                 self.pooler.weight.copy_(torch.tensor(tensors.take(weight, (hidden, hidden))))
