@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import checks
 from .errors import InputError
 
-__all__ = ["FactoredRows", "Int8Matrix", "quantize", "tree_rows"]
+__all__ = ["FactoredRows", "Int8Matrix", "column_sizes", "quantize", "tree_rows"]
 
 LARGEST = 127  # -128 is left out, so that a matrix and its negative are rounded alike
 
@@ -94,10 +94,8 @@ class FactoredRows:
 
     @classmethod
     def levelled(cls, rows: NDArray[np.float32], columns: NDArray[np.float32] | None = None) -> FactoredRows:
-        """Divide rows by `columns`, by default the root mean squares of their columns (1 for columns of zeros)."""
-        if columns is None:
-            squares = np.square(rows.reshape(-1, rows.shape[-1]), dtype=np.float64).mean(axis=0)
-            columns = np.where((squares > 0) & np.isfinite(squares), np.sqrt(squares), 1).astype(np.float32)
+        """Divide float32 rows by `columns`, by default the powers of two nearest to their columns' sizes."""
+        columns = column_sizes(rows) if columns is None else columns
         return cls(rows / columns, None, columns)
 
     def factors(
@@ -133,3 +131,15 @@ def tree_rows(value: ArrayLike, name: str, ndim: int) -> NDArray[Any]:
     if not isinstance(value, np.ndarray) or value.dtype != np.int8 or value.ndim != ndim:
         return checks.array(value, name, ndim)
     return np.ascontiguousarray(value)
+
+
+def column_sizes(rows: NDArray[np.float32], count: int | None = None) -> NDArray[np.float32]:
+    """The power of two nearest to the root mean square of each column of rows (..., H); 1 where that is 0 or overflows.
+
+    `count` is the number of rows with those of zeros that are left out.
+    """
+    rows = rows.reshape(-1, rows.shape[-1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        means = np.einsum("nh,nh->h", rows, rows) / max(1, len(rows) if count is None else count)
+    usual = (means > 1e-36) & (means < 1e36)
+    return np.exp2(np.where(usual, np.rint(np.log2(np.where(usual, means, 1)) / 2), 0)).astype(np.float32)

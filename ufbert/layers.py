@@ -12,7 +12,7 @@ from . import dense, reference
 from .activations import TABLE
 from .batch import Batch
 from .dense import FusedLayer, Linear
-from .int8 import Int8Matrix
+from .int8 import FactoredRows, Int8Matrix
 
 __all__ = [
     "Embeddings",
@@ -134,18 +134,19 @@ class AnyTrees(Protocol):
 class Trees:
     """P trees of n nodes as plain arrays, which NumPy walks; `ufbert.checkpoint.pack` makes a `PackedFFF` of them."""
 
-    w_in: Floats  # (P, n, H)
+    w_in: Floats | FactoredRows  # (P, n, H)
     b_in: Floats  # (P, n)
-    w_out: Floats  # (P, n, H)
+    w_out: Floats | FactoredRows  # (P, n, H)
     depth: int
     activation: str
+    columns: Floats | None = None  # (H,), what float32 w_out is divided by before it is rounded to 8 bits
 
     def __call__(self, x: Floats, /) -> Floats:
-        y = reference.fff_walk(x, self.w_in, self.b_in, self.w_out, self.depth, activation=self.activation)
-        return np.asarray(y)
+        w_in, w_out = (r.rounded() if isinstance(r, FactoredRows) else r for r in (self.w_in, self.w_out))
+        return reference.fff_walk(x, w_in, self.b_in, w_out, self.depth, activation=self.activation)
 
     def __repr__(self) -> str:
-        return f"Trees({len(self.w_in)}x{self.depth}, {self.activation}, plain)"
+        return f"Trees({len(self.b_in)}x{self.depth}, {self.activation}, plain)"
 
 
 @dataclass(frozen=True)

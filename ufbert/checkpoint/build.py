@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..config import ModelConfig
 from ..encoder import Encoder, Model
 from ..errors import CheckpointError
 from ..heads import MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
-from ..int8 import Int8Matrix
+from ..int8 import FactoredRows, Int8Matrix
 from ..layers import (
     Embeddings,
     EncoderLayer,
@@ -178,15 +178,18 @@ class Source:
         trees, nodes, hidden = config.num_trees, config.num_nodes, config.hidden_size
         kept = kept_nodes(self.tensors, self.name("fff_nodes", index), trees, nodes) if config.pruned else None
         stored = trees * nodes if kept is None else len(kept)
-        w_in = self.tensor("fff_in.weight", (stored, hidden), index)
-        b_in = self.tensor("fff_in.bias", (stored,), index)
-        w_out = self.tensor("fff_out.weight", (hidden, stored), index).T
-        if kept is not None:
-            w_in, b_in, w_out = (expand(rows, kept, trees * nodes) for rows in (w_in, b_in, w_out))
-        w_out = np.ascontiguousarray(w_out)  # a node's output row becomes contiguous
-        rows = (trees, nodes, hidden)
-        weights = w_in.reshape(rows), b_in.reshape(rows[:2]), w_out.reshape(rows)
-        packed = self.finish(Trees(*weights, config.depth, config.hidden_act))
+        whole = partial(_heaps, kept=kept, trees=trees, nodes=nodes)
+        w_in = self.matrix("fff_in.weight", (stored, hidden), index)
+        b_in = whole(self.tensor("fff_in.bias", (stored,), index))
+        w_out = self.matrix("fff_out.weight", (hidden, stored), index)
+        columns = self.tensor("fff_columns", (hidden,), index) if self.has("fff_columns", index) else None
+        rows: list[np.ndarray | FactoredRows] = [
+            FactoredRows(whole(w_in.values), whole(w_in.scale)) if isinstance(w_in, Int8Matrix) else whole(w_in),
+            FactoredRows(whole(w_out.values.T), None, np.where(w_out.scale == 0, 1, w_out.scale))
+            if isinstance(w_out, Int8Matrix)
+            else whole(w_out.T),
+        ]
+        packed = self.finish(Trees(rows[0], b_in, rows[1], config.depth, config.hidden_act, columns))
         return FastFeedForward(packed, self.tensor("fff_out.bias", (hidden,), index) if config.output_bias else None)
 
     def head(
@@ -257,6 +260,11 @@ class Source:
     def tensor(self, key: str, shape: tuple[int, ...], layer: int = 0) -> np.ndarray:
         return self.tensors.take(self.name(key, layer), shape)
 
+    def matrix(self, key: str, shape: tuple[int, ...], layer: int = 0) -> np.ndarray | Int8Matrix:
+        """Take a matrix as float32, or in 8 bits if it is stored so."""
+        table = self.tensors.take_table(self.name(key, layer), shape)
+        return table if isinstance(table, Int8Matrix) else table.astype(np.float32, copy=False)
+
     def linear(
         self, key: str, out_width: int, in_width: int, bias: bool = True, layer: int = 0, activation: str | None = None
     ) -> Linear:
@@ -309,6 +317,12 @@ class Source:
                 f"{self.tensors.where}: tensor {unexpected[0]}: found {len(unexpected)} tensor(s) that config.json "
                 "does not account for, expected none; are config.json and weights of the same model?"
             )
+
+
+def _heaps(rows: np.ndarray, kept: np.ndarray | None, trees: int, nodes: int) -> np.ndarray:
+    """Put the rows of stored nodes into whole trees: (stored, ...) -> (P, n, ...), contiguous."""
+    rows = rows if kept is None else expand(rows, kept, trees * nodes)
+    return np.ascontiguousarray(rows).reshape(trees, nodes, *rows.shape[1:])
 
 
 def distance_buckets(distances: np.ndarray, count: int) -> np.ndarray:

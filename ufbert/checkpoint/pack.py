@@ -13,6 +13,7 @@ from ..dense import FusedLayer, Linear
 from ..encoder import Model
 from ..errors import InputError
 from ..heads import MaskedLMHead
+from ..int8 import FactoredRows
 from ..layers import EncoderLayer, FastFeedForward, GatedFeedForward, Trees
 from .build import build_model
 from .folder import ModelFolder
@@ -29,8 +30,7 @@ def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
         ``config.json`` and ``model.safetensors`` (or a sharded index), as Hugging Face's transformers, this package
         or the authors of crammedBERT and UltraFastBERT store them.
     dtype : {"float32", "bfloat16", "int8"}
-        Precision of the layers' matrix multiplications; see `ufbert.dense.Linear`. But for "float32", FFF layers keep
-        their weights in bfloat16.
+        Precision of the layers' weights; see `ufbert.dense.Linear` and `ufbert.cmm.PackedFFF`.
 
     Returns
     -------
@@ -72,11 +72,13 @@ def pack(part: Linear, dtype: str) -> Linear: ...
 @overload
 def pack(part: Trees, dtype: str) -> PackedFFF: ...
 def pack(part: Linear | Trees, dtype: str) -> Linear | PackedFFF:
-    """Lay plain weights out for the kernels. Trees have no 8-bit kernel: "int8" gives them bfloat16."""
+    """Lay plain weights out for the kernels; those of trees that are stored in 8 bits stay as they are for "int8"."""
     if isinstance(part, Linear):
         return part.pack(dtype)
-    kept = "float32" if dtype == "float32" else "bfloat16"
-    return PackedFFF(part.w_in, part.b_in, part.w_out, part.depth, activation=part.activation, weight_dtype=kept)
+    w_out = part.w_out
+    if dtype == "int8" and not isinstance(w_out, FactoredRows):
+        w_out = FactoredRows.levelled(w_out, part.columns)
+    return PackedFFF(part.w_in, part.b_in, w_out, part.depth, activation=part.activation, weight_dtype=dtype)
 
 
 def fuse(layer: EncoderLayer) -> EncoderLayer:

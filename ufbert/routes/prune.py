@@ -17,6 +17,7 @@ from ..checkpoint.tensors import SCALE, Tensors
 from ..checkpoint.writing import new_folder
 from ..config import ModelConfig
 from ..errors import CheckpointError, InputError
+from ..int8 import column_sizes
 from ..text_model import each_text
 from .record import load_text_model, run_recorded
 from .statistics import Routes
@@ -152,7 +153,7 @@ def _write(folder: ModelFolder, target: Path, visited: list[np.ndarray]) -> tupl
         spelled = {key: spelling(key, index) for key in NODES}
         old = dict(_layer_tensors(tensors, spelled))
         new = dict(_pruned_tensors(tensors, spelled, nodes, config))
-        stored |= new
+        stored |= new | _columns(tensors, spelled["fff_out.weight"], spelling("fff_columns", index), config)
         layers.append(PrunedLayer(config.num_trees * config.num_nodes, len(nodes), _size(old), _size(new)))
     folder.copy_to(target, stored, settings | {"pruned": True})
     return tuple(layers)
@@ -179,6 +180,14 @@ def _pruned_tensors(
         rows = (rows if before is None else expand(rows, before, config.num_trees * config.num_nodes))[nodes]
         yield name, (dtype, np.ascontiguousarray(rows.T if name == spelled["fff_out.weight"] else rows))
     yield spelled["fff_nodes"], ("I32", nodes)
+
+
+def _columns(tensors: Tensors, w_out: str, name: str, config: ModelConfig) -> dict[str, tuple[str, np.ndarray]]:
+    """What the columns of output rows are divided by before int8: of all nodes, so that rows are rounded as before."""
+    tensor = tensors.tensor(w_out)
+    if name in tensors or tensor.scale is not None:
+        return {}
+    return {name: ("F32", column_sizes(tensor.float32().T, config.num_trees * config.num_nodes))}
 
 
 def _size(tensors: dict[str, Any]) -> int:

@@ -8,7 +8,7 @@ from ...activations import IN_KERNELS, TORCH
 from ...config import LIMITS, ClassificationHeadConfig, ModelConfig, check_size
 from ..options import Options
 from .family import Family, labels
-from .ufbert import FFF_NODES
+from .ufbert import FFF_COLUMNS, FFF_NODES
 
 __all__ = ["FAMILY"]
 
@@ -123,6 +123,7 @@ FAMILY = Family(
         "fff_in": "layers.{layer}.ffn.linear_in",
         "fff_out": "layers.{layer}.ffn.linear_out",
         "fff_nodes": "layers.{layer}.ffn." + FFF_NODES,
+        "fff_columns": "layers.{layer}.ffn." + FFF_COLUMNS,
         "norm2": "layers.{layer}.norm2",
         "final_norm": "final_norm",
     },

@@ -14,10 +14,11 @@ from ..tensors import Tensors
 from . import bert
 from .family import Family, written
 
-__all__ = ["FAMILY", "FFF_NODES", "expand", "kept_nodes"]
+__all__ = ["FAMILY", "FFF_COLUMNS", "FFF_NODES", "expand", "kept_nodes"]
 
 KEYS = bert.KEYS | {"first_position": ("first_position", 0)}  # that of RoBERTa's students is not 0
 FFF_NODES = "nodes"  # of a pruned layer: the flat ids of the nodes that are stored
+FFF_COLUMNS = "columns"  # of a pruned layer of floats: what w_out's columns are divided by before int8, from all nodes
 FFF_ACTIVATIONS = {spelling: name for spelling, name in HUGGING_FACE.items() if name in IN_KERNELS}
 
 
@@ -105,6 +106,7 @@ FAMILY = Family(
         "fff_in": "encoder.layer.{layer}.ffn.linear_in",
         "fff_out": "encoder.layer.{layer}.ffn.linear_out",
         "fff_nodes": "encoder.layer.{layer}.ffn." + FFF_NODES,
+        "fff_columns": "encoder.layer.{layer}.ffn." + FFF_COLUMNS,
     },
     head=bert.FAMILY.head,
     ignored=bert.FAMILY.ignored,
