@@ -138,7 +138,7 @@ def test_info(http):
         ("/embed", {"inputs": "a", "normalize": 1}, 422, "Validation", "normalize: expected true or false, got 1"),
         ("/embed", {"inputs": "a", "prompt_name": "x"}, 422, "Validation", 'Available prompts: ["document", "query"]'),
         ("/embed", {"inputs": "a", "model": "x"}, 404, "NotFound", "expected one of answers, classes"),
-        ("/embed", {"inputs": "a", "model": "fill"}, 424, "Backend", "not a embedding model"),
+        ("/embed", {"inputs": "a", "model": "fill"}, 424, "Backend", "not a model for embedding"),
         ("/predict", {"inputs": "a", "model": "tiny"}, 424, "Backend", "is not a"),
         ("/rerank", {"query": "a", "texts": ["b"], "model": "classes"}, 424, "Backend", "not a re-ranker model"),
         ("/rerank", {"query": "a", "texts": []}, 400, "Empty", "cannot be empty"),

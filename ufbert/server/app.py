@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from . import cohere, hub, leaves, ollama, openai, tei
 from .endpoint import Endpoint, authorise
@@ -26,7 +27,7 @@ __all__ = ["PAGE", "build_app"]
 PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css"),
         "/page.js": ("page.js", "text/javascript")}  # fmt: skip
 SAFE = {  # the page needs nothing from elsewhere, and nothing else may frame or sniff it
-    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
@@ -52,12 +53,25 @@ HANDLERS = {
 IN_OPENAI_FORM = ("/v1/embeddings", "/embeddings")
 
 
+class _Root:
+    """The page for people, and the route of the hub's client: one route, so that ``Allow`` names both methods."""
+
+    def __init__(self, door: Endpoint) -> None:
+        self.door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["method"] == "POST":
+            return await self.door(scope, receive, send)
+        response = await _file(*PAGE["/"], Request(scope))
+        await response(scope, receive, send)
+
+
 def build_app(service: Service) -> Starlette:
     """Return the ASGI application of a service."""
-    posts = [
-        Route(path, Endpoint(service, handle, path in IN_OPENAI_FORM), methods=["POST"])
-        for path, handle in HANDLERS.items()
-    ]
+    doors = {path: Endpoint(service, handle, path in IN_OPENAI_FORM) for path, handle in HANDLERS.items()}
+    posts = [Route(path, door, methods=["POST"]) for path, door in doors.items() if path != "/"]
+    posts.append(Route("/", _Root(doors["/"]), methods=["GET", "POST"]))
     cors = Middleware(
         CORSMiddleware, allow_origins=service.settings.cors_allow_origin, allow_headers=["*"], allow_methods=["*"]
     )
@@ -83,7 +97,9 @@ def _gets(service: Service) -> list[Route]:
     }
     routes = [Route(path, partial(_plain, handle), methods=["GET"]) for path, handle in open_routes.items()]
     routes += [Route(path, partial(_closed, service, handle), methods=["GET"]) for path, handle in closed.items()]
-    return routes + [Route(path, partial(_file, *found), methods=["GET"]) for path, found in PAGE.items()]
+    return routes + [
+        Route(path, partial(_file, *found), methods=["GET"]) for path, found in PAGE.items() if path != "/"
+    ]
 
 
 async def _plain(handle: Callable[[Request], Response], request: Request) -> Response:

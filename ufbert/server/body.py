@@ -49,6 +49,12 @@ class Body:
             raise invalid(f"{self.where}{name}: expected a string, got {shown(value)}")
         return value
 
+    def filled(self, name: str) -> str:
+        """Return a string of at least one character."""
+        if not (text := self.text(name)):
+            raise empty(self.where + name)
+        return text
+
     def texts(self, name: str) -> list[str]:
         """Return a string or a list of strings as a list; see `texts_of`."""
         return texts_of(self.get(name), self.where + name)

@@ -32,7 +32,7 @@ async def rerank(call: Call) -> object:
         return await rerank_texts(call)
     model = reranker(call)
     documents = _documents(body.get("documents"))
-    query, count = body.text("query"), body.integer("top_n", 1)
+    query, count = body.filled("query"), body.integer("top_n", 1)
     with_text, raw = body.flag("return_documents", False), body.flag("raw_scores", False)
     cut = body.integer("max_tokens_per_doc", 1)
     if cut is not None:

@@ -8,13 +8,14 @@ from ..tasks.token_classifier import STRATEGIES
 from .body import Body
 from .inference import ranking, scores, truncation
 from .models import Classifier, Embedder, Served, TaskModel
-from .refusal import empty, invalid
+from .refusal import invalid
 from .service import Call
 from .tei import asked, embed_route, pairs, similarity
 
 __all__ = ["infer"]
 
-MOST_FILLS = 10_000  # each is a text of its own
+MOST_LISTED = 1_000  # results of a text
+MOST_FILLS = 10_000  # of a request; each is a text of its own
 
 
 async def infer(call: Call) -> object:
@@ -24,11 +25,14 @@ async def infer(call: Call) -> object:
     go to an embedder, a question to a question answerer; everything else to the first model.
     """
     name, inputs = call.argument or asked(call.body), call.body.get("inputs")
+    _check_parameters(call.body.part("parameters"))
     if name and not asked(call.body):
         call.body = Body({**call.body.found, "model": name})
     if isinstance(inputs, dict) and "source_sentence" in inputs:
         return await similarity(call)
     if name is None and isinstance(inputs, dict):
+        Body(inputs, "inputs").filled("question")
+        Body(inputs, "inputs").filled("context")
         return await _task(call, call.service.model(None, TaskModel, "question-answering"))
     model = call.service.model(name, Served)
     if isinstance(model, TaskModel):
@@ -39,6 +43,15 @@ async def infer(call: Call) -> object:
     return await _classify(call, model)
 
 
+def _check_parameters(parameters: Body) -> None:
+    """Check those that are there, also where the model's task does not read them."""
+    parameters.integer("top_k", 1, MOST_LISTED)
+    parameters.strings("ignore_labels", ())
+    for name, choices in (("function_to_apply", tuple(FUNCTIONS)), ("aggregation_strategy", STRATEGIES)):
+        if parameters.has(name):
+            parameters.choice(name, choices, "")
+
+
 async def _classify(call: Call, model: Classifier) -> object:
     """[[{label, score}]]: one level more than TEI's ``/predict``, which the client would take for one text."""
     call.choose(model)
@@ -47,7 +60,7 @@ async def _classify(call: Call, model: Classifier) -> object:
     function = "none" if call.body.flag("raw_scores", False) else None
     if parameters.has("function_to_apply"):
         function = parameters.choice("function_to_apply", tuple(FUNCTIONS), "")
-    count = parameters.integer("top_k", 1)
+    count = parameters.integer("top_k", 1, MOST_LISTED)
     truncate, left = truncation(call.body, call.service.settings.auto_truncate)
     found = await scores(call, model, texts, function=function, truncate=truncate, left=left)
     return [ranking(model, row, count) for row in found]
@@ -68,7 +81,7 @@ async def _task(call: Call, model: TaskModel) -> object:
     if isinstance(task, FillMask):
         if parameters.has("targets"):
             raise invalid("parameters.targets: expected none, for ufbert ranks the whole vocabulary; leave it out")
-        count = parameters.integer("top_k", 1, MOST_FILLS) or 5
+        count = parameters.integer("top_k", 1, MOST_LISTED) or 5
         if count * sum(text.count(task.mask_token) for text in texts) > MOST_FILLS:
             raise invalid(f"parameters.top_k: expected masks * top_k to be {MOST_FILLS} at most; send fewer texts")
         return await call.in_thread(lambda: task(inputs, count, on_overflow=overflow))
@@ -80,12 +93,9 @@ async def _task(call: Call, model: TaskModel) -> object:
 
 async def _answer(call: Call, task: QuestionAnswerer, parameters: Body) -> object:
     inputs = call.body.part("inputs")
-    question, context = inputs.text("question"), inputs.text("context")
-    for name, text in (("question", question), ("context", context)):
-        if not text:
-            raise empty(f"inputs.{name}")
+    question, context = inputs.filled("question"), inputs.filled("context")
     call.admit([question, context], "inputs", "predict")
-    count, longest = parameters.integer("top_k", 1, 1_000) or 1, parameters.integer("max_answer_len", 1) or 15
+    count, longest = parameters.integer("top_k", 1, MOST_LISTED) or 1, parameters.integer("max_answer_len", 1) or 15
     may_be_none = parameters.flag("handle_impossible_answer", False)
     aligned = parameters.flag("align_to_words", True)
     spans, stride = parameters.integer("max_seq_len", 1), parameters.integer("doc_stride", 0)

@@ -9,7 +9,7 @@ from ..cmm import PackedFFF
 from ..layers import FastFeedForward
 from ..text_model import TextModel
 from .models import Served
-from .refusal import Refusal, empty
+from .refusal import Refusal
 from .service import Call
 from .tei import asked
 
@@ -21,9 +21,7 @@ MOST_CHARS = 2_000  # of a text whose picture is drawn
 async def routes(call: Call) -> object:
     """``/routes``: tokens of a text, and for each layer the leaf (T, P) that they reach in each tree."""
     model = call.choose(_with_trees(call, asked(call.body)))
-    text = call.body.text("inputs")
-    if not text:
-        raise empty("inputs")
+    text = call.body.filled("inputs")
     call.admit([text[:MOST_CHARS]], "inputs", "predict")
     encodings = await call.encode(model.texts, [text[:MOST_CHARS]], truncate=True)
     call.tokens = len(encodings[0])
@@ -58,6 +56,6 @@ def leaves(model: TextModel, text: str) -> list[NDArray[np.int64]]:
 
 def _with_trees(call: Call, name: str | None) -> Served:
     for model in [call.service.model(name, Served)] if name else call.service.models.values():
-        if model.texts.model.config.feed_forward == "fff":
+        if model.has_trees:
             return model
     raise Refusal(424, "Backend", f"{name or 'the service'}: expected a model with FFF layers, found none")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -53,11 +53,18 @@ class Served:
         Without a prompt.
     """
 
+    about: ClassVar[str] = "texts"
+
     name: str
     kind: str
     folder: Path
     dtype: str
     texts: TextModel
+
+    @property
+    def has_trees(self) -> bool:
+        """Whether its feed-forward layers are FFF."""
+        return self.texts.model.config.feed_forward == "fff"
 
     @cached_property
     def hidden(self) -> Lane:
@@ -85,6 +92,8 @@ class Served:
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Embedder(Served):
     """A model whose results are embeddings."""
+
+    about: ClassVar[str] = "embedding"
 
     sentence: SentenceModel
     _lanes: dict[int, Lane] = field(init=False, default_factory=dict)
@@ -132,6 +141,8 @@ class Embedder(Served):
 class Classifier(Served):
     """A model whose results are scores of classes."""
 
+    about: ClassVar[str] = "classification"
+
     task: TextClassifier
 
     @cached_property
@@ -145,6 +156,8 @@ class Classifier(Served):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TaskModel(Served):
     """A model whose task makes its results of hidden states."""
+
+    about: ClassVar[str] = "fill-mask, token classification or question answering"
 
     task: FillMask | QuestionAnswerer | TokenClassifier
 

@@ -86,9 +86,11 @@ class Service:
         for model in [self.models[name]] if name else self.models.values():
             if isinstance(model, kind) and (not kinds or model.kind in kinds):
                 return model
-        wanted = " or ".join(kinds or ("embedding",))
+        wanted = " or ".join(kinds) or kind.about
         served = ", ".join(f"{model.name} ({model.kind})" for model in self.models.values())
-        raise Refusal(424, "Backend", f"{name or 'the service'}: model is not a {wanted} model; served are {served}")
+        raise Refusal(
+            424, "Backend", f"{name or 'the service'}: model is not a model for {wanted}; served are {served}"
+        )
 
     def _observe(self, texts: int, tokens: int, seconds: float) -> None:
         self.metrics.batch_size.observe(texts)

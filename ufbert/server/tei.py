@@ -58,7 +58,7 @@ async def rerank(call: Call) -> object:
     body = call.body
     model = reranker(call)
     texts, (truncate, left) = body.texts("texts"), truncation(call.body, call.service.settings.auto_truncate)
-    query, raw, with_text = body.text("query"), body.flag("raw_scores", False), body.flag("return_text", False)
+    query, raw, with_text = body.filled("query"), body.flag("raw_scores", False), body.flag("return_text", False)
     found = await relevance(call, model, query, texts, name="texts", raw=raw, truncate=truncate, left=left)
     order = np.argsort(-found, kind="stable").tolist()
     return [{"index": at, "score": found[at]} | ({"text": texts[at]} if with_text else {}) for at in order]
@@ -69,9 +69,7 @@ async def similarity(call: Call) -> object:
     model = call.choose(call.service.model(asked(call.body), Embedder))
     inputs, parameters = call.body.part("inputs"), call.body.part("parameters")
     sentences = texts_of(inputs.get("sentences"), "inputs.sentences")
-    source = inputs.text("source_sentence")
-    if not source:
-        raise empty("inputs.source_sentence")
+    source = inputs.filled("source_sentence")
     truncate, left = truncation(parameters, call.service.settings.auto_truncate)
     name = prompt_name(parameters)
     found = await embed(call, model, [source, *sentences], prompt_name=name, truncate=truncate, left=left)
@@ -126,6 +124,7 @@ def info(service: Service, name: str | None = None) -> dict[str, Any]:
         "max_queue_tokens": settings.max_queue_tokens,
         "payload_limit": settings.payload_limit,
         "models": {served.name: served.kind for served in service.models.values()},
+        "models_with_trees": [served.name for served in service.models.values() if served.has_trees],
     }
 
 

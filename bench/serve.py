@@ -1,0 +1,360 @@
+"""Load on `ufbert serve`, on this machine's loopback: throughput beside `encode`, delays, hostile requests, memory.
+
+    python bench/serve.py                      # all parts, some minutes
+    python bench/serve.py throughput delays    # some of them
+    python bench/serve.py hostile --requests 200000
+
+Needs the extra `server`, with httptools and uvloop for the figures that count. The load comes from this process, on the
+same CPUs as the service. Every good answer is compared with that of `encode` on the text alone, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+import ufbert
+
+TEXTS = Path(__file__).parent.parent / "examples" / "sentences.txt"
+CONNECTIONS = 32
+Request = tuple[bytes, bytes | None]  # what is sent, and the body of the right answer
+
+
+class Service:
+    """`ufbert serve` in a process of its own."""
+
+    def __init__(self, *arguments: object, dtype: str) -> None:
+        self.started = time.perf_counter()
+        command = [sys.executable, "-m", "ufbert", "serve", "--port", "0", "--quiet", "--dtype", dtype]
+        self.process = subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE)
+        assert self.process.stderr is not None
+        ready = json.loads(self.process.stderr.readline())
+        self.port = ready["port"]
+
+    def memory(self) -> float:
+        """Resident memory in MB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+    def stop(self) -> tuple[int, float]:
+        """End it with SIGTERM: exit code and seconds."""
+        started = time.perf_counter()
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60), time.perf_counter() - started
+
+
+@contextmanager
+def service(*arguments: object, dtype: str) -> Iterator[Service]:
+    """Run a service for the time of a block."""
+    running = Service(*arguments, dtype=dtype)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.stop()
+
+
+def post(path: str, body: bytes, kind: bytes = b"application/json") -> bytes:
+    """The bytes of a request."""
+    head = b"POST %s HTTP/1.1\r\nhost: a\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n"
+    return head % (path.encode(), kind, len(body)) + body
+
+
+class Connection:
+    """A kept connection, which is opened again when the service closes it."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.reader: asyncio.StreamReader | None = None
+        self.writer: asyncio.StreamWriter | None = None
+
+    async def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Send a request: status and body of the answer; status 0 where the connection was closed."""
+        if self.writer is None or self.writer.is_closing() or self.reader is None or self.reader.at_eof():
+            self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
+        try:
+            self.writer.write(request)
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            size = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+            body = await self.reader.readexactly(size)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.close()
+            return 0, b""
+        if b"connection: close" in head.lower():
+            self.close()
+        return int(head[9:12]), body
+
+    def close(self) -> None:
+        """Close it at once."""
+        if self.writer is not None:
+            self.writer.transport.abort()
+            self.writer = None
+
+
+class Load:
+    """What connections saw: delays and statuses."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.statuses = Counter[int]()
+        self.wrong = 0
+
+    async def run(self, port: int, requests: Iterator[Request], connections: int = CONNECTIONS) -> float:
+        """Send requests over some connections until there are no more; return the seconds."""
+        started = time.perf_counter()
+        await asyncio.gather(*(self._client(Connection(port), requests) for _ in range(connections)))
+        return time.perf_counter() - started
+
+    async def _client(self, connection: Connection, requests: Iterator[Request]) -> None:
+        for request, expected in requests:
+            started = time.perf_counter()
+            status, body = await connection.ask(request)
+            self.seconds.append(time.perf_counter() - started)
+            self.statuses[status] += 1
+            self.wrong += status == 200 and expected is not None and body != expected
+        connection.close()
+
+    def delays(self) -> dict[str, float]:
+        """Quantiles in milliseconds."""
+        found = np.quantile(self.seconds, [0.5, 0.99, 1]) * 1e3
+        return dict(zip(("p50_ms", "p99_ms", "max_ms"), found.round(2).tolist(), strict=True))
+
+
+def texts_and_answers(dtype: str) -> tuple[list[str], np.ndarray]:
+    """Texts, and their embeddings, each computed alone."""
+    encoder = ufbert.SentenceEncoder(dtype=dtype)
+    texts = [line for line in TEXTS.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return texts, np.concatenate([encoder.encode([text], normalize_embeddings=True) for text in texts])
+
+
+def encode_rate(dtype: str, texts: list[str]) -> float:
+    """Texts a second that `encode` embeds, when it has them all."""
+    encoder, rates = ufbert.SentenceEncoder(dtype=dtype), []
+    many = (texts * (4_000 // len(texts) + 1))[:4_000]
+    for _ in range(3):
+        started = time.perf_counter()
+        encoder.encode(many, normalize_embeddings=True)
+        rates.append(len(many) / (time.perf_counter() - started))
+    return max(rates)
+
+
+def requests_of(texts: list[str], alone: np.ndarray, size: int, seed: int = 0) -> Iterator[Request]:
+    """Requests of `size` texts for ever, with what is right."""
+    rng = random.Random(seed)
+    prepared = []
+    for _ in range(200):
+        chosen = [rng.randrange(len(texts)) for _ in range(size)]
+        body = orjson.dumps({"inputs": [texts[index] for index in chosen]})
+        prepared.append((post("/embed", body), orjson.dumps(alone[chosen], option=orjson.OPT_SERIALIZE_NUMPY)))
+    while True:
+        yield rng.choice(prepared)
+
+
+async def throughput(dtype: str, _: int) -> dict[str, object]:
+    """Texts a second at 32 connections beside `encode` in a process of its own, for requests of several sizes."""
+    texts, alone = texts_and_answers(dtype)
+    rate = encode_rate(dtype, texts)
+    found: dict[str, object] = {"encode_texts_per_s": round(rate)}
+    with service(dtype=dtype) as running:
+        await Load().run(running.port, islice(requests_of(texts, alone, 8), 200))
+        for size in (1, 8, 32, 256):
+            load, number = Load(), max(40, 12_000 // size)
+            seconds = await load.run(running.port, islice(requests_of(texts, alone, size), number))
+            found[f"{size}_a_request"] = {
+                "texts_per_s": round(size * number / seconds),
+                "of_encode": round(size * number / seconds / rate, 3),
+                "wrong": load.wrong, "statuses": dict(load.statuses), **load.delays(),
+            }  # fmt: skip
+    return found
+
+
+async def delays(dtype: str, _: int) -> dict[str, object]:
+    """Delays of short texts, four at a time, alone and while requests of 64 long texts run all the time."""
+    texts, alone = texts_and_answers(dtype)
+    long = post("/embed", orjson.dumps({"inputs": [" ".join(texts)[start : start + 2_000] for start in range(64)]}))
+    found: dict[str, object] = {}
+    with service(dtype=dtype) as running:
+        for name, background in (("alone", 0), ("beside_long", 2)):
+            over = asyncio.Event()
+            others = [asyncio.create_task(_repeat(running.port, long, over)) for _ in range(background)]
+            load = Load()
+            await load.run(running.port, islice(requests_of(texts, alone, 1), 400), connections=4)
+            over.set()
+            done = sum([await other for other in others])
+            found[name] = load.delays() | {"wrong": load.wrong, "long_requests": done}
+    return found
+
+
+async def _repeat(port: int, request: bytes, over: asyncio.Event) -> int:
+    connection = Connection(port)
+    for number in count():
+        if over.is_set():
+            connection.close()
+            return number
+        await connection.ask(request)
+    return 0
+
+
+def hostile_requests() -> list[tuple[bytes, set[int]]]:
+    """Requests that nobody should send, with the statuses that may answer them; 0: the connection is closed."""
+    deep = b'{"inputs":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
+    return [
+        (post("/embed", b"{"), {400}),
+        (post("/embed", b'{"inputs": "\\ud800"}'), {400}),
+        (post("/embed", deep), {400}),
+        (post("/embed", b'{"inputs": [' + b"[]," * 30_000 + b"[]]}"), {422}),
+        (post("/embed", b'{"inputs": [[101, 2023]]}'), {400}),
+        (post("/embed", b'{"inputs": ""}'), {400}),
+        (post("/embed", b'{"inputs": "a", "model": "../../etc/passwd"}'), {404}),
+        (post("/models/..%2F..%2Fetc%2Fpasswd", b'{"inputs": "a"}'), {404}),
+        (post("/embed", orjson.dumps({"inputs": "a" * 300_000})), {413}),
+        (post("/embed", orjson.dumps({"inputs": ["a"] * 3_000})), {413}),
+        (post("/embed", orjson.dumps({"inputs": "x" * 150_000})), {200}),
+        (post("/embed", orjson.dumps({"inputs": "\u0301\u200b\ufeff\x00 " * 500})), {200}),
+        (post("/embed", b'{"inputs": "a"}', b"text/plain"), {415}),
+        (post("/nothing", b"{}"), {404}),
+        (b"GET /embed HTTP/1.1\r\nhost: a\r\n\r\n", {405}),
+        (post("/embed", b"").replace(b"length: 0", b"length: 9999999999"), {413}),
+        (b"POST /embed HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n", {400}),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", {0, 400}),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 200_000 + b"\r\n\r\n", {0, 200, 400, 431}),
+        (post("/v1/embeddings", b'{"input": "a", "dimensions": 1e99}'), {400}),
+        (post("/decode", b'{"ids": [99999999999999999999]}'), {422}),
+    ]  # fmt: skip
+
+
+async def hostile(dtype: str, requests: int) -> dict[str, object]:
+    """Many requests, one in twenty hostile, one in a hundred whose client goes away; memory after the first 5,000."""
+    texts, alone = texts_and_answers(dtype)
+    bad, rng, surprises = hostile_requests(), random.Random(1), Counter[str]()
+    with service(dtype=dtype) as running:
+        load, numbers = Load(), iter(range(requests))
+        memory: list[float] = []
+
+        async def client(seed: int) -> None:
+            connection, good = Connection(running.port), requests_of(texts, alone, 1 + seed % 4, seed)
+            for number in numbers:
+                if number % max(1, requests // 40) == 0 or number == 5_000:
+                    memory.append(running.memory())
+                if number % 100 == 0:
+                    await _leave(running.port, next(good)[0])
+                elif number % 20 == 0:
+                    request, allowed = rng.choice(bad)
+                    status, _ = await connection.ask(request)
+                    surprises[f"{status} to {request[:40]!r}"] += status not in allowed
+                else:
+                    request, expected = next(good)
+                    status, body = await connection.ask(request)
+                    load.statuses[status] += 1
+                    load.wrong += body != expected
+            connection.close()
+
+        started = time.perf_counter()
+        await asyncio.gather(*(client(seed) for seed in range(CONNECTIONS)))
+        seconds = time.perf_counter() - started
+        await asyncio.sleep(0.5)
+        after = running.memory()
+        code, _ = running.stop()
+    settled = memory[min(len(memory) - 1, max(1, 40 * 5_000 // requests + 1))]
+    return {
+        "requests": requests, "seconds": round(seconds, 1), "good": dict(load.statuses), "wrong": load.wrong,
+        "surprises": dict(+surprises), "memory_mb": [round(value) for value in memory],
+        "growth_after_5000_mb": round(after - settled, 1), "exit": code,
+    }  # fmt: skip
+
+
+async def _leave(port: int, request: bytes) -> None:
+    """Send a request and go away."""
+    connection = Connection(port)
+    connection.reader, connection.writer = await asyncio.open_connection("127.0.0.1", port)
+    connection.writer.write(request)
+    await asyncio.sleep(random.random() / 100)
+    connection.close()
+
+
+async def overload(dtype: str, _: int) -> dict[str, object]:
+    """A full queue: how many are refused, and how soon the service answers again."""
+    texts, alone = texts_and_answers(dtype)
+    with service("--max-queue-tokens", 8_192, dtype=dtype) as running:
+        load = Load()
+        await load.run(running.port, islice(requests_of(texts, alone, 64), 400), connections=64)
+        started = time.perf_counter()
+        request, expected = next(requests_of(texts, alone, 4))
+        connection = Connection(running.port)
+        while (answer := await connection.ask(request))[0] != 200:
+            await asyncio.sleep(0.01)
+        recovered = time.perf_counter() - started
+    return {
+        "statuses": dict(load.statuses), "wrong": load.wrong + (answer[1] != expected),
+        "recovered_s": round(recovered, 3),
+    }  # fmt: skip
+
+
+async def ends(dtype: str, _: int) -> dict[str, object]:
+    """SIGTERM under load: every request that was read is answered, and the process exits with 0."""
+    texts, alone = texts_and_answers(dtype)
+    with service(dtype=dtype) as running:
+        load = Load()
+        task = asyncio.create_task(load.run(running.port, _until_gone(running, requests_of(texts, alone, 32))))
+        await asyncio.sleep(1)
+        code, seconds = await asyncio.to_thread(running.stop)
+        await asyncio.gather(task, return_exceptions=True)
+    return {"exit": code, "seconds": round(seconds, 2), "statuses": dict(load.statuses), "wrong": load.wrong}
+
+
+def _until_gone(running: Service, requests: Iterator[Request]) -> Iterator[Request]:
+    while running.process.poll() is None:
+        yield next(requests)
+
+
+async def start(dtype: str, _: int) -> dict[str, object]:
+    """Seconds from the start of the process to the first answer, of five starts."""
+    seconds = []
+    body = orjson.dumps({"inputs": "a first text"})
+    for _ in range(5):
+        with service(dtype=dtype) as running:
+            status, _ = await Connection(running.port).ask(post("/embed", body))
+            assert status == 200
+            seconds.append(round(time.perf_counter() - running.started, 3))
+    return {"first_answer_s": seconds}
+
+
+PARTS: dict[str, Callable[[str, int], Awaitable[dict[str, object]]]] = {
+    "start": start,
+    "throughput": throughput,
+    "delays": delays,
+    "overload": overload,
+    "ends": ends,
+    "hostile": hostile,
+}
+
+
+def main() -> None:
+    """Run the parts that are asked for, and print a JSON line of each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--dtype", default="int8")
+    parser.add_argument("--requests", type=int, default=20_000, help="of the part hostile (default: 20,000)")
+    arguments = parser.parse_args()
+    for name in arguments.parts or PARTS:
+        found = asyncio.run(PARTS[name](arguments.dtype, arguments.requests))
+        print(json.dumps({"part": name, "dtype": arguments.dtype, "cpus": os.cpu_count(), **found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
