@@ -36,6 +36,11 @@ def test_modules_of_every_kind_of_folder(tmp_path):
     assert folder.pooling().path == SUBFOLDER / "1_Pooling"
 
 
+def test_a_transformer_in_a_subfolder_is_loaded():
+    found, expected = (ufbert.load(path)([[2, 5, 3]]) for path in (SUBFOLDER, SUBFOLDER / "0_Transformer"))
+    np.testing.assert_array_equal(found.last_hidden_state, expected.last_hidden_state)
+
+
 @pytest.mark.parametrize("kind", ["custom_st.Transformer", "custom.module.Pooling", "sentence_transformers_x.Pooling"])
 def test_classes_that_are_not_sentence_transformers_own_are_refused_by_name(tmp_path, kind):
     folder, position = write_sentence_model(tmp_path / "model"), kind.endswith("Pooling")

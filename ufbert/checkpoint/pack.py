@@ -28,7 +28,7 @@ def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
     ----------
     folder : str or path
         ``config.json`` and ``model.safetensors`` (or a sharded index), as Hugging Face's transformers, this package
-        or the authors of crammedBERT and UltraFastBERT store them.
+        or the authors of crammedBERT and UltraFastBERT store them; in a sub-folder where ``modules.json`` says so.
     dtype : {"float32", "bfloat16", "int8"}
         Precision of the layers' weights; see `ufbert.dense.Linear` and `ufbert.cmm.PackedFFF`.
 
@@ -45,7 +45,8 @@ def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
     InputError
         If `dtype` is unknown, or needs the compiled kernels and they are missing.
     """
-    return load_model(ModelFolder(folder), dtype=dtype)
+    root = ModelFolder(folder)
+    return load_model(root if root.has("config.json") else root.transformer(), dtype=dtype)
 
 
 def load_model(
