@@ -7,6 +7,7 @@ import pytest
 from conftest import GOLDEN
 
 import ufbert
+from ufbert.routes.record import record_routes
 
 pytest_plugins = "serving"
 PIPELINES = GOLDEN / "pipelines"
@@ -106,3 +107,25 @@ def test_routes_of_trees(http, folders):
     leaves = np.array(found["layers"])
     assert leaves.shape == (2, 4, 2) and leaves.min() >= 0 and leaves.max() < 2 ** found["depth"]
     assert http.post("/routes", json={"inputs": "the cat", "model": "tiny"}).status_code == 424
+
+
+def test_leaves_are_those_that_recording_counts(http, folders):
+    text = "the cat a b c"
+    found = np.array(http.post("/routes", json={"inputs": text}).json()["layers"])  # (L, T, P)
+    recorded = record_routes(folders["trees"], [text])
+    for layer, leaves in zip(recorded.layers, found, strict=True):
+        counted = [np.bincount(tree, minlength=layer.leaves.shape[1]) for tree in leaves.T]
+        np.testing.assert_array_equal(layer.leaves, counted)
+
+
+def test_the_share_of_visited_leaves_grows(http):
+    def share():
+        line = next(
+            line for line in http.get("/metrics").text.splitlines() if line.startswith("ufbert_leaves_visited{")
+        )
+        assert 'model="trees"' in line
+        return float(line.split()[-1])
+
+    before = share()
+    http.post("/embed", json={"inputs": "a b c d e f g h i j k l m n o p q r s t u v w x y z", "model": "trees"})
+    assert before < share() <= 1

@@ -79,8 +79,8 @@ def make_server(settings: Settings, host: str, port: int) -> Server:
         logger.handlers, logger.propagate, logger.level = [JsonHandler()], False, logging.WARNING
     config = uvicorn.Config(
         build_app(service), host, port, http=protocol(settings.read_timeout), ws="none", lifespan="off",
-        log_config=None, access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=KEEP_ALIVE, backlog=2048,
-        timeout_graceful_shutdown=int(settings.shutdown_timeout) + 5,
+        log_config=None, access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=KEEP_ALIVE,
+        backlog=2048, timeout_graceful_shutdown=int(settings.shutdown_timeout) + 5,
     )  # fmt: skip
     return Server(config, service)
 

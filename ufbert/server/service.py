@@ -18,6 +18,7 @@ from .models import Served
 from .queue import Lane, Queue, Rows, Ticket
 from .refusal import Refusal, invalid
 from .settings import Settings
+from .trees import Visited
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -46,7 +47,9 @@ class Service:
         self.queue = Queue(settings.max_batch_tokens, settings.max_queue_tokens, settings.workers, self._observe)
         self.tokenizers = ThreadPoolExecutor(threads.available_cpus(), "ufbert-tokenize")
         self.tasks = ThreadPoolExecutor(TASK_THREADS, "ufbert-task")
+        self.visited = Visited(models.values())
         gauge = self.metrics.gauge
+        gauge("ufbert_leaves_visited", "share of an FFF model's leaves that sampled texts reached", self.visited.shares)
         gauge("te_queue_size", "texts that wait", lambda: self.queue.texts)
         gauge("ufbert_queue_tokens", "tokens that wait", lambda: self.queue.tokens)
         gauge("ufbert_requests_running", "requests that are read or served", lambda: self.calls)
@@ -213,6 +216,7 @@ class Call:
             raise _gone()
         ticket = self.service.queue.submit(lane, encodings, done)
         self.tickets.append(ticket)
+        self.service.visited.note(self.model, encodings[-1])
         lengths = list(map(len, encodings))
         self.tokens += sum(lengths)
         for length in lengths:
