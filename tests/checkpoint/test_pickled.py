@@ -76,7 +76,7 @@ def test_convert_takes_the_tensors(tmp_path, shards, dtype):
     if shards:
         index = '{"weight_map": {"embeddings.word_embeddings.weight": "pytorch_model-1.bin"}}'
         (folder / "pytorch_model.bin.index.json").write_text(index)
-    with pytest.raises(CheckpointError, match="pytorch_model.*never read here.*ufbert convert FOLDER NEW_FOLDER"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model.*never read here.*ufbert convert FOLDER NEW_FOLDER"):
         ufbert.load(folder)
     model = ufbert.load(ufbert.convert(folder, tmp_path / "target", dtype))
     expected = load_file(golden / "expected.safetensors")

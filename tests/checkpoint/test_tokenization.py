@@ -120,3 +120,49 @@ def test_without_token_types_special_tokens_are_of_no_text(tmp_path):
     (encoding,), _ = load_tokenizer(folder, 64).encode([("a", "b")])
     assert encoding.ids == [0, 68, 2, 69, 2] and encoding.type_ids == [0] * 5
     assert encoding.sequence_ids[2:] == [None, 1, None]
+
+
+@pytest.fixture
+def merges_folder(tmp_path):
+    """A folder of RoBERTa's tokenizer without tokenizer.json, as before 2020."""
+    data = json.loads((GOLDEN / "pipelines" / "fill-mask-roberta" / "tokenizer.json").read_text())
+    merges = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in data["model"]["merges"]), ""])
+    vocabulary = data["model"]["vocab"] | {token["content"]: token["id"] for token in data["added_tokens"]}
+    config = CONFIG | {"model_type": "roberta", "architectures": ["RobertaModel"]}
+    return write(tmp_path, {"vocab.json": json.dumps(vocabulary), "merges.txt": merges, "config.json": config})
+
+
+def test_a_vocabulary_with_merges_is_robertas(merges_folder):
+    texts = [
+        "The train to <mask> leaves<mask>.",
+        "\u00c9mile's caf\u00e9  \u6771\u4eac \U0001f642\n",
+        ("one", "two"),
+        "",
+        "<s> a </s>",
+    ]
+    expected = load_tokenizer(ModelFolder(GOLDEN / "pipelines" / "fill-mask-roberta"), 64)
+    found = load_tokenizer(merges_folder, 64)
+    assert found.special_tokens == expected.special_tokens
+    for one, two in zip(found.encode(texts, offsets=True)[0], expected.encode(texts, offsets=True)[0], strict=True):
+        assert (one.ids, one.type_ids, one.offsets) == (two.ids, two.type_ids, two.offsets)
+    ids = found.encode(texts[:2])[0][1].ids
+    assert found.decode(ids, True) == expected.decode(ids, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("vocab.json", "[]", "expected an object"),
+        ("vocab.json", "{}", "expected tokens with ids, <unk>"),
+        ("vocab.json", '{"<unk>": "a", "</s>": 1, "<pad>": 2, "<s>": 3}', "expected a tokenizer"),
+        ("merges.txt", "a\n", "expected a tokenizer"),
+        ("merges.txt", "not there\n", "expected a tokenizer"),
+        ("merges.txt", None, "tokenizer_class: expected BERT's or a tokenizer.json, found RobertaTokenizer without it"),
+    ],
+)
+def test_faulty_merges_are_refused(merges_folder, name, content, message):
+    (merges_folder.path / name).unlink()
+    if content is not None:
+        (merges_folder.path / name).write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_tokenizer(merges_folder, 64)

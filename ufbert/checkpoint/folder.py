@@ -25,7 +25,10 @@ BASE = "ufbert_base_model"
 OLD_BASE = "base_model"  # as versions before 0.1 wrote it; other programs use the key for other things
 SENTENCE_TRANSFORMERS = "sentence_transformers."  # where the module classes of that library are
 # What a model folder and its module folders are made of; pickles, code and other formats are not copied.
-TOKENIZER = ("added_tokens.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+TOKENIZER = (
+    "added_tokens.json", "merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json",
+    "vocab.json", "vocab.txt",
+)  # fmt: skip
 TRANSFORMER_SETTINGS = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -298,7 +301,7 @@ class ModelFolder:
             shutil.copyfile(self.path / name, target / name)
 
     def _has_tokenizer(self) -> bool:
-        return self.has("tokenizer.json") or self.has("vocab.txt")
+        return any(map(self.has, ("tokenizer.json", "vocab.txt", "merges.txt")))
 
     def _parsed(self, name: str) -> object:
         try:

@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder: ``tokenizer.json``, else ``vocab.txt`` with BERT's rules."""
+"""The tokenizer of a model folder: ``tokenizer.json``, else a vocabulary with BERT's rules or RoBERTa's."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ BERT_TOKENS = {
     "pad_token": "[PAD]",
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
+}
+ROBERTA_TOKENS = {
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
 }
 SPECIAL_TOKENS = ("bos_token", "eos_token", *BERT_TOKENS)
 # Classes of transformers, without "Fast": those that are BERT's, those that have no rules of their own, those that
@@ -74,6 +81,9 @@ def load_tokenizer(
     if folder.has("tokenizer.json"):
         file = folder.path / "tokenizer.json"
         backend = _from_json(folder, file, settings, kind)
+    elif kind in BYTE_LEVEL_CLASSES:
+        file, special = folder.path / "vocab.json", ROBERTA_TOKENS | special
+        backend = _guarded(file, lambda: _from_merges(folder, settings, special))
     elif folder.has("vocab.txt"):
         file = folder.path / "vocab.txt"
         backend = _from_vocabulary(folder, settings, BERT_TOKENS | special, kind)
@@ -142,7 +152,8 @@ def _class(folder: ModelFolder, settings: Options) -> str:
     if not isinstance(name, str):
         raise settings.error("tokenizer_class", "the name of a class", name)
     kind = name.removesuffix("Fast")
-    by_rules = folder.has("tokenizer.json") or kind in known
+    has_merges = folder.has("vocab.json") and folder.has("merges.txt")
+    by_rules = folder.has("tokenizer.json") or kind in known or (kind in BYTE_LEVEL_CLASSES and has_merges)
     if kind in OTHER_MEANS or not by_rules:
         found = f"{name}, which splits texts in its own way" if kind in OTHER_MEANS else f"{name} without it"
         raise CheckpointError(
@@ -244,6 +255,32 @@ def _from_vocabulary(folder: ModelFolder, settings: Options, special: dict[str, 
     backend.post_processor = _bert_processor((cls, vocabulary[cls]), (sep, vocabulary[sep]), 1)
     backend.decoder = decoders.WordPiece(prefix="##")
     backend.add_special_tokens([token for token in special.values() if token in vocabulary])
+    return backend
+
+
+def _from_merges(folder: ModelFolder, settings: Options, special: dict[str, str]) -> Any:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    vocabulary, lines = folder.read_json("vocab.json"), folder.read_text("merges.txt").split("\n")
+    merges: Any = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    missing = [token for name, token in special.items() if name != "mask_token" and token not in vocabulary]
+    if missing:
+        raise CheckpointError(
+            f"{folder.path / 'vocab.json'}: expected tokens with ids, {', '.join(special.values())} among them, found "
+            f"{len(vocabulary)} without {', '.join(missing)}; copy it anew"
+        )
+    backend = Tokenizer(models.BPE(vocabulary, merges))
+    spaced, trimmed = settings.flag("add_prefix_space", False), settings.flag("trim_offsets", True)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)
+    backend.decoder = decoders.ByteLevel()
+    cls, sep = ((special[name], vocabulary[special[name]]) for name in ("cls_token", "sep_token"))
+    backend.post_processor = processors.RobertaProcessing(sep, cls, trimmed, spaced)
+    tokens = [
+        AddedToken(token, lstrip=name == "mask_token", normalized=False, special=True)  # the mask takes a space
+        for name, token in special.items()
+        if token in vocabulary
+    ]
+    backend.add_special_tokens(tokens)
     return backend
 
 

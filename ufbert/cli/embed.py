@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt-name", metavar="NAME", help="put the model's prompt of this name before each text")
     parser.add_argument(
         "--pooling",
-        help="how token vectors become an embedding, where the model does not say: cls, mean, max or mean_sqrt_len",
+        help="how token vectors become an embedding, where the model does not say: cls, mean, lasttoken, ...",
     )
 
 

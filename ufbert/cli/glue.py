@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pooling",
-        help="of an encoder whose folder does not say: cls, mean, max or mean_sqrt_len",
+        help="of an encoder whose folder does not say: cls, mean, lasttoken, ...",
     )
     parser.add_argument("--batch-size", type=batch_size, default=32, metavar="N", help="texts at once (default: 32)")
     add_precision(parser)

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model folder, or a bundled model's name; repeat it for several (default: the default encoder of "
         "ufbert-weights)",
     )  # fmt: skip
-    parser.add_argument("--pooling", help="for folders that do not say how to pool: cls, mean, max or mean_sqrt_len")
+    parser.add_argument("--pooling", help="for folders that do not say how to pool: cls, mean, lasttoken, ...")
     add_precision(parser)
     add_run(parser, "log no line for each answered request")
     where = parser.add_argument_group("where it listens, and who may ask")
