@@ -118,7 +118,7 @@ def path(value: object, name: str, *, error: type[UfbertError] = InputError) -> 
     return found
 
 
-def array(value: Any, name: str, ndim: int) -> NDArray[np.float32]:
+def array(value: object, name: str, ndim: int) -> NDArray[np.float32]:
     """Return C-contiguous float32 of `ndim` dimensions, without a copy where it is that already."""
     found = _converted(value, name, "float32")
     if found.dtype.kind not in "fiub":
@@ -128,7 +128,7 @@ def array(value: Any, name: str, ndim: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(found, np.float32)
 
 
-def rows(value: Any, name: str, width: int) -> NDArray[np.float32]:
+def rows(value: object, name: str, width: int) -> NDArray[np.float32]:
     """Return C-contiguous float32 of the shape (rows, width)."""
     if type(value) is np.ndarray and value.dtype == np.float32 and value.ndim == 2 and value.flags.c_contiguous:
         found = value
@@ -140,7 +140,7 @@ def rows(value: Any, name: str, width: int) -> NDArray[np.float32]:
 
 
 def integers(
-    value: Any, name: str, expected: tuple[int, ...], meaning: str, high: int, *, kind: str = "integers", advice: str
+    value: object, name: str, expected: tuple[int, ...], meaning: str, high: int, *, kind: str = "integers", advice: str
 ) -> NDArray[np.int32]:
     """Return C-contiguous int32 of the shape `expected`, all of it from 0 to `high`; `kind` says what they are."""
     found = _converted(value, name, "integers")
@@ -152,7 +152,7 @@ def integers(
     return np.ascontiguousarray(found, np.int32)
 
 
-def output(out: Any, expected: tuple[int, ...], x: NDArray[Any]) -> NDArray[np.float32]:
+def output(out: object, expected: tuple[int, ...], x: NDArray[Any]) -> NDArray[np.float32]:
     """Return `out` if a float32 result of the shape `expected` can be written to it while `x` is read."""
     if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != expected:
         found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
@@ -165,7 +165,7 @@ def output(out: Any, expected: tuple[int, ...], x: NDArray[Any]) -> NDArray[np.f
     return out
 
 
-def shaped(value: Any, name: str, expected: tuple[int, ...], meaning: str) -> NDArray[np.float32]:
+def shaped(value: object, name: str, expected: tuple[int, ...], meaning: str) -> NDArray[np.float32]:
     """Return C-contiguous float32 of the shape `expected`; `meaning` says the shape in symbols."""
     found = array(value, name, len(expected))
     shape(found, name, expected, meaning)
@@ -178,7 +178,7 @@ def shape(found: NDArray[Any], name: str, expected: tuple[int, ...], meaning: st
         raise InputError(f"{name}: expected shape {expected}, {meaning}, got {found.shape}; check the layer's weights")
 
 
-def _converted(value: Any, name: str, kind: str) -> NDArray[Any]:
+def _converted(value: object, name: str, kind: str) -> NDArray[Any]:
     try:
         return np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:  # such as rows of different lengths
@@ -216,7 +216,7 @@ def keyword_only(count: int, *names: str) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> object:
             if len(args) > count:
                 return function(*args[:count], **by_name(function.__qualname__, names, args[count:]), **kwargs)
             return function(*args, **kwargs)

@@ -25,18 +25,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
-    "PackedFFF",
-    "active_isa",
-    "fff_backward",
-    "fff_forward",
-    "leaf_fff_forward",
-    "load_leaf_fff",
-    "node_visits",
-    "openmp_version",
-    "smallest_margin",
-    "supported_isas",
-    "use_isa",
-]
+    "PackedFFF", "active_isa", "fff_backward", "fff_forward", "leaf_fff_forward", "load_leaf_fff",
+    "node_visits", "openmp_version", "smallest_margin", "supported_isas", "use_isa",
+]  # fmt: skip
 
 WEIGHT_DTYPES = ("float32", "bfloat16", "int8")
 MOST_TOKENS = 2**31 - 1  # that the backward kernels count in int32
@@ -334,9 +325,9 @@ class PackedFFF:
             names = ("num_threads", "return_path", "out", "return_scores")
             by_name = dict(zip(names, (num_threads, return_path, out, return_scores), strict=True))
             return self(x, **(by_name | checks.by_name("PackedFFF", names, old)))
-        usual = not (return_path or return_scores) and self.packed is not None
-        if usual and (num_threads is None or (type(num_threads) is int and num_threads > 0)):
-            y = self.packed.forward_alone(x, out, self._serial_tokens)
+        packed, usual = self.packed, not (return_path or return_scores)
+        if packed is not None and usual and (num_threads is None or (type(num_threads) is int and num_threads > 0)):
+            y = packed.forward_alone(x, out, self._serial_tokens)
             if y is not None:
                 return y
         x = checks.rows(x, "x", self.width_in)
@@ -345,8 +336,8 @@ class PackedFFF:
         y, path, scores = _outputs(out, x, shape, self.width_out, return_path, return_scores)
         if self._plain is not None:
             _walk(x, self._plain, self.depth, self.activation, y, path, scores)
-        elif len(x):
-            self.packed.forward(x, num_threads, y, path, scores)
+        elif packed is not None and len(x):
+            packed.forward(x, num_threads, y, path, scores)
         return _asked_for(y, path, scores)
 
     def __repr__(self) -> str:
@@ -387,7 +378,9 @@ def _on_cache_lines(make: Callable[..., NDArray[Any]], shape: tuple[int, ...]) -
     return memory[start : start + size].reshape(shape)
 
 
-def _walk(x: Floats, weights: Any, depth: int, activation: str, *outputs: NDArray[Any] | None) -> None:
+def _walk(
+    x: Floats, weights: tuple[Floats, Floats, Floats], depth: int, activation: str, *outputs: NDArray[Any] | None
+) -> None:
     """Fill y, path and scores, which may be None, in NumPy."""
     found = reference.fff_walk(x, *weights, depth, activation=activation, return_path=True, return_scores=True)
     for array, result in zip(outputs, found, strict=True):
@@ -395,6 +388,6 @@ def _walk(x: Floats, weights: Any, depth: int, activation: str, *outputs: NDArra
             array[...] = result
 
 
-def _asked_for(y: Floats, path: Path | None, scores: Floats | None) -> Any:
+def _asked_for(y: Floats, path: Path | None, scores: Floats | None) -> Any:  # noqa: ANN401 (overloads say which)
     extras = [array for array in (path, scores) if array is not None]
     return (y, *extras) if extras else y

@@ -67,7 +67,8 @@ class Pooler:
     dense: Linear
 
     def __call__(self, hidden: np.ndarray, batch: Batch) -> np.ndarray:
-        return TABLE["tanh"](self.dense(first_tokens(hidden, batch)))  # (T, H) -> (N, H)
+        """(T, H) -> (N, H)."""
+        return TABLE["tanh"](self.dense(first_tokens(hidden, batch)))
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class MaskedLMHead:
     decoder: Linear  # weight (V, H), mostly the word embeddings
 
     def __call__(self, hidden: np.ndarray, batch: Batch | None = None) -> np.ndarray:
+        """Hidden states of M tokens (M, H) -> (M, V)."""
         if self.dense is not None and self.norm is not None:
             hidden = self.norm(TABLE[self.activation](self.dense(hidden)))  # (M, H)
         return self.decoder(hidden)  # -> (M, V)
@@ -98,7 +100,8 @@ class TokenClassifier:
     classifier: Linear
 
     def __call__(self, hidden: np.ndarray, batch: Batch | None = None) -> np.ndarray:
-        return self.classifier(hidden)  # (T, H) -> (T, C)
+        """(T, H) -> (T, C)."""
+        return self.classifier(hidden)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,8 @@ class SequenceClassifier:
         return "first" if self.pooler == "zero_index" else "all"
 
     def __call__(self, hidden: np.ndarray, batch: Batch) -> np.ndarray:
-        pooled = self._pool(hidden, batch)  # (T, H) -> (N, H)
+        """(T, H) -> (N, C)."""
+        pooled = self._pool(hidden, batch)  # (N, H)
         if self.dense is not None:
             pooled = self.dense(pooled)
         return self.classifier(TABLE[self.activation](pooled))  # -> (N, C)
@@ -189,7 +193,8 @@ class Dense:
     residual: Linear | None = None
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        result = TABLE[self.activation](self.linear(embeddings))  # (N, I) -> (N, O)
+        """(N, I) -> (N, O)."""
+        result = TABLE[self.activation](self.linear(embeddings))
         if self.use_residual:
             result += embeddings if self.residual is None else self.residual(embeddings)
         return result
@@ -199,6 +204,7 @@ class Normalize:
     """sentence-transformers' normalise module."""
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
+        """(N, H) -> (N, H)."""
         return normalize(embeddings)
 
 

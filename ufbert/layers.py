@@ -39,6 +39,7 @@ class Norm:
     eps: float
 
     def __call__(self, x: Floats) -> Floats:
+        """(T, H) -> (T, H)."""
         if self.bias is not None:
             return dense.layer_norm(x, self.weight, self.bias, self.eps)
         norm = reference.rms_norm if self.kind == "rms_norm" else reference.scale_norm
@@ -64,6 +65,7 @@ class Embeddings:
         return self.word.shape[1] if self.projection is None else self.projection.shape[0]
 
     def __call__(self, batch: Batch) -> Floats:
+        """T tokens -> (T, H)."""
         x = self.word[batch.input_ids].astype(np.float32, copy=False)  # (T,) -> (T, E), a copy
         if self.token_type is not None:
             some = batch.token_type_ids.any()  # usually all zero: add row 0 instead of gathering
@@ -91,6 +93,7 @@ class SelfAttention:
     distance_bias: Floats | None = None
 
     def __call__(self, x: Floats, batch: Batch, residual: Floats) -> Floats:
+        """(T, H) -> (T, H), the residual added."""
         qkv = self.query_key_value(x)  # (T, H) -> (T, 3H)
         context = dense.attention(  # (T, 3H) -> (T, H)
             qkv, batch.cu_seqlens, self.num_heads, self.scale, batch.attended, self.distance_bias
@@ -106,7 +109,8 @@ class FeedForward:
     dense_out: Linear
 
     def __call__(self, x: Floats, residual: Floats) -> Floats:
-        return self.dense_out(self.dense_in(x), residual)  # (T, H) -> (T, I) -> (T, H)
+        """(T, H) -> (T, I) -> (T, H), the residual added."""
+        return self.dense_out(self.dense_in(x), residual)
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ class GatedFeedForward:
     activation: str
 
     def __call__(self, x: Floats, residual: Floats) -> Floats:
+        """(T, H) -> (T, H), the residual added."""
         value, gate = np.split(self.dense_in(x), 2, axis=-1)  # (T, H) -> (T, I)
         return self.dense_out(TABLE[self.activation](gate) * value, residual)  # (T, I / 2) -> (T, H)
 
@@ -142,8 +147,10 @@ class Trees:
     columns: Floats | None = None  # (H,), what float32 w_out is divided by before it is rounded to 8 bits
 
     def __call__(self, x: Floats, /) -> Floats:
+        """(T, H) -> (T, H)."""
         w_in, w_out = (r.rounded() if isinstance(r, FactoredRows) else r for r in (self.w_in, self.w_out))
-        return reference.fff_walk(x, w_in, self.b_in, w_out, self.depth, activation=self.activation)
+        y = reference.fff_walk(x, w_in, self.b_in, w_out, self.depth, activation=self.activation)
+        return np.asarray(y)
 
     def __repr__(self) -> str:
         return f"Trees({len(self.b_in)}x{self.depth}, {self.activation}, plain)"
@@ -157,7 +164,8 @@ class FastFeedForward:
     bias: Floats | None = None  # (H,), added to the trees' sum; the paper's layer has none
 
     def __call__(self, x: Floats, residual: Floats) -> Floats:
-        y = self.trees(x)  # (T, H) -> (T, H)
+        """(T, H) -> (T, H), bias and residual added."""
+        y = self.trees(x)
         if self.bias is not None:
             y += self.bias
         y += residual
@@ -184,6 +192,7 @@ class EncoderLayer:
     not_fused: str = "plain arrays"
 
     def __call__(self, x: Floats, batch: Batch) -> Floats:
+        """(T, H) -> (T, H)."""
         if self.fused is not None:
             return self.fused(x, batch)
         return self.in_parts(x, batch)

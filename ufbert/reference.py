@@ -134,7 +134,7 @@ def fff_walk(
 
 
 def _chosen(y: Array, *extras: tuple[Array, bool]) -> Array | tuple[Array, ...]:
-    """y alone, or a tuple of it and the extras that were asked for."""
+    """Y alone, or a tuple of it and the extras that were asked for."""
     chosen = [array for array, asked in extras if asked]
     return (y, *chosen) if chosen else y
 

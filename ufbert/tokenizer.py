@@ -103,7 +103,7 @@ class Tokenizer:
         """Number of special tokens that a text (or pair) gets."""
         return int(self.processor.num_special_tokens_to_add(pair))
 
-    def checked_length(self, max_length: Any, pair: bool = False) -> int:
+    def checked_length(self, max_length: object, pair: bool = False) -> int:
         """Return `max_length` if at least one token fits in, and not more than the model can take."""
         advice = f"the model takes {self.max_length} tokens at most"
         return checks.integer(max_length, "max_seq_length", self.min_length(pair), self.max_length, advice=advice)
@@ -167,13 +167,14 @@ def cut_pair(first: int, second: int, room: int) -> tuple[int, int]:
     return (long, short) if first > second else (short, long)
 
 
-def _parts(text: Any, lowercase: bool) -> tuple[str, ...]:
+def _parts(text: object, lowercase: bool) -> tuple[str, ...]:
     """Take a text or a pair as a tuple."""
-    is_pair = isinstance(text, (tuple, list)) and len(text) == 2 and all(isinstance(part, str) for part in text)
-    return tuple(_checked(part, lowercase) for part in (text if is_pair else (text,)))
+    if isinstance(text, (tuple, list)) and len(text) == 2 and all(isinstance(part, str) for part in text):
+        return _checked(text[0], lowercase), _checked(text[1], lowercase)
+    return (_checked(text, lowercase),)
 
 
-def _checked(text: Any, lowercase: bool) -> str:
+def _checked(text: object, lowercase: bool) -> str:
     if not isinstance(text, str):
         found = f"{type(text).__name__}: {shown(text)}"
         raise InputError(f"texts: expected str, or pairs of str where pairs are taken, got {found}")

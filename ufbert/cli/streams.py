@@ -10,12 +10,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..routes import Corpus
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+    from typing_extensions import Self
 
 __all__ = [
     "ArrayWriter",
@@ -73,7 +77,7 @@ def _lines(stream: IO[bytes], name: str) -> Iterator[str]:
             yield text.removesuffix("\n").removesuffix("\r")
 
 
-def progress(arguments: argparse.Namespace) -> Any:
+def progress(arguments: argparse.Namespace) -> tqdm:
     """Open a progress bar on stderr where a person is looking at it."""
     from tqdm import tqdm
 
@@ -144,7 +148,7 @@ class _Writer:
             self.target = Path(os.path.realpath(output))
             self.part = self.target.with_name(f".{self.target.name}.{os.getpid()}.part")
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         place = self.part or self.output
         self.stream: IO[bytes] = open(place, "wb+" if self.part else "wb") if place else sys.stdout.buffer
         self.finish()
@@ -174,6 +178,10 @@ class _Writer:
         finally:
             part.unlink(missing_ok=True)
 
+    def write(self, text: str, result: object) -> None:
+        """Write one result."""
+        raise NotImplementedError
+
     def finish(self) -> None:
         """Complete the records that are counted, and cut off one begun."""
 
@@ -186,7 +194,7 @@ class LineWriter(_Writer):
         self.render = render
         self.size = 0
 
-    def write(self, text: str, result: Any) -> None:
+    def write(self, text: str, result: object) -> None:
         """Write one result."""
         line = (self.render(text, result) + "\n").encode("utf-8", "replace")
         self.stream.write(line)
@@ -210,9 +218,9 @@ class ArrayWriter(_Writer):
         super().__init__(output)
         self.width = width
 
-    def write(self, text: str, row: np.ndarray) -> None:
+    def write(self, text: str, result: object) -> None:
         """Write one row."""
-        self.stream.write(np.ascontiguousarray(row, "<f4").data)
+        self.stream.write(np.ascontiguousarray(result, "<f4").data)
         self.count += 1
 
     def finish(self) -> None:
@@ -226,7 +234,7 @@ class ArrayWriter(_Writer):
         self.stream.seek(0, os.SEEK_END)
 
 
-def open_writer(arguments: argparse.Namespace, plain: Callable[[str, Any], str], key: str, width: int = 0) -> Any:
+def open_writer(arguments: argparse.Namespace, plain: Callable[[str, Any], str], key: str, width: int = 0) -> _Writer:
     """Open what `arguments` ask for: lines rendered by `plain`, JSON lines with the result under `key`, or an array."""
     if arguments.format == "npy":
         return ArrayWriter(arguments.output, width)
@@ -235,5 +243,5 @@ def open_writer(arguments: argparse.Namespace, plain: Callable[[str, Any], str],
     return LineWriter(arguments.output, plain)
 
 
-def _plain(result: Any) -> Any:
+def _plain(result: object) -> object:
     return result.tolist() if isinstance(result, np.ndarray) else result

@@ -81,7 +81,7 @@ def custom_task(task: Task, folder: Path) -> Task:
             f"the tasks with layouts of their own are {', '.join(BUILT_IN)}"
         )
     has_header = first[-1].strip().lower() in HEADED
-    columns = tuple(first) if has_header else ("text", "text_pair", "label")[: len(first) - 1] + ("label",)
+    columns = tuple(first) if has_header else (*("text", "text_pair")[: len(first) - 1], "label")
     pair = columns[1] if len(columns) == 3 else ""
     task = replace(task, text=columns[0], text_pair=pair, label=columns[-1], columns=() if has_header else columns)
     if columns[-1].strip().lower() == "score":

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError, UfbertError, shown
 
@@ -45,7 +46,7 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 """By name: labels (N,), predictions (N,) -> a number, the higher the better."""
 
 
-def measure(names: Sequence[str], labels: Any, predictions: Any) -> dict[str, float]:
+def measure(names: Sequence[str], labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
     """Compute metrics.
 
     Parameters

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ def write_predictions(folder: Path, task: Task, split: Split, rows: Rows, predic
     return file
 
 
-def _render(task: Task, value: Any) -> str:
+def _render(task: Task, value: float) -> str:
     if task.submitted == "number":
         low, high = task.bounds or (-np.inf, np.inf)
         return f"{min(max(float(value), low), high):.3f}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import InputError
 from .statistics import MARGIN_BINS, LayerRoutes, Routes, margin_values
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["check_matplotlib", "draw"]
 
@@ -45,7 +48,7 @@ def draw(routes: Routes, file: IO[bytes]) -> None:
     figure.savefig(file, format="png", dpi=110)
 
 
-def _leaves(axes: Any, layer: LayerRoutes) -> None:
+def _leaves(axes: Axes, layer: LayerRoutes) -> None:
     share = -np.sort(-layer.leaves, axis=1) / layer.num_tokens
     ranks = np.arange(1, share.shape[1] + 1)
     for tree in share[:SHOWN_TREES]:
@@ -59,7 +62,7 @@ def _leaves(axes: Any, layer: LayerRoutes) -> None:
     axes.set_ylabel("share of tokens", fontsize=8)
 
 
-def _shares(axes: Any, routes: Routes) -> None:
+def _shares(axes: Axes, routes: Routes) -> None:
     numbers = np.arange(len(routes.layers))
     entropy = [layer.entropy_share.mean() for layer in routes.layers]
     dead = [layer.dead_nodes.sum() / layer.visits.size for layer in routes.layers]
@@ -70,7 +73,7 @@ def _shares(axes: Any, routes: Routes) -> None:
     axes.legend(fontsize=8)
 
 
-def _margins(axes: Any, routes: Routes) -> None:
+def _margins(axes: Axes, routes: Routes) -> None:
     values = margin_values(np.arange(MARGIN_BINS))
     drawn = np.isfinite(values) & (values > SHOWN_MARGIN)
     for layer in routes.layers:

@@ -52,6 +52,7 @@ class RecordedTrees:
         self._lock = threading.Lock()
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(T, H) -> (T, H), and count."""
         y: np.ndarray
         y, path, scores = self.trees(x, return_path=True, return_scores=True)
         visits = cmm.node_visits(path, self.trees.num_nodes)
