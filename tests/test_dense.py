@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ufbert import InputError, cmm, dense, reference
 from ufbert.activations import TABLE
+from ufbert.int8 import Int8Matrix
 
 SIZES = st.integers(1, 70)
 ACTIVATIONS = st.sampled_from([None, "gelu", "relu", "silu", "tanh"])
@@ -292,3 +293,21 @@ def test_many_threads_share_one_layer():
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("isa", cmm.supported_isas())
+@pytest.mark.parametrize("shape", [(1, 1), (45, 130), (96, 31), (7, 5)])
+def test_a_matrix_in_8_bits_is_packed_as_it_is(isa, shape):
+    cmm.use_isa(isa)
+    rng = np.random.default_rng(0)
+    weight = Int8Matrix(rng.integers(-127, 128, shape).astype(np.int8), rng.random(shape[0], np.float32))
+    x, bias = rng.standard_normal((9, shape[1]), np.float32), rng.standard_normal(shape[0], np.float32)
+    for dtype in ("float32", "bfloat16"):
+        expected = dense.Linear(weight[:], bias, "gelu", dtype)(x)
+        np.testing.assert_array_equal(dense.Linear(weight, bias, "gelu", dtype)(x), expected)
+    np.testing.assert_allclose(dense.Linear(weight, bias)(x), x @ weight[:].T + bias, rtol=1e-5, atol=1e-4)
+    if shape[1] > 1:  # exact for whole numbers, though rows without a 127 would be rounded anew if they were float32
+        whole = rng.integers(0, 256, x.shape).astype(np.float32)
+        whole[:, 0], whole[:, 1] = 0, 255
+        expected = whole.astype(np.float64) @ weight[:].T
+        np.testing.assert_allclose(dense.Linear(weight, dtype="int8")(whole), expected, rtol=1e-5, atol=1e-2)

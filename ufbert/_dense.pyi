@@ -16,7 +16,13 @@ BEHIND_DISTANCES: int
 class PackedPanels:
     nbytes: int
     def __init__(
-        self, weight: _Floats, bias: _Floats | None, activation: int, dtype: str, num_threads: int
+        self,
+        weight: _Floats | NDArray[np.int8],
+        bias: _Floats | None,
+        activation: int,
+        dtype: str,
+        num_threads: int,
+        scale: _Floats | None = None,
     ) -> None: ...
     def forward(self, x: _Floats, residual: _Floats | None, num_threads: int, y: _Floats) -> None: ...
 

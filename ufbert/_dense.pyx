@@ -5,7 +5,7 @@ Typed, unchecked, without the GIL. `ufbert.dense` checks before it calls them. T
 """
 
 from cython.parallel cimport prange, threadid
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int8_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -14,7 +14,7 @@ from ufbert._kernels cimport (
     UFBERT_BEHIND_DISTANCES, UFBERT_CACHE_LINE, UFBERT_INT8, UFBERT_NO_ACTIVATION, UFBERT_PANEL, ufbert_allocate_pages,
     ufbert_attention, ufbert_attention_scratch, ufbert_dense_kernels, ufbert_distance_bias, ufbert_dtype,
     ufbert_encoder_layer, ufbert_layer_pass, ufbert_linear, ufbert_linear_bytes, ufbert_linear_scratch, ufbert_norm,
-    ufbert_pack_linear, ufbert_round_up, ufbert_run_layer,
+    ufbert_pack_linear, ufbert_pack_linear_int8, ufbert_round_up, ufbert_run_layer,
 )
 
 from ufbert._cmm import DTYPES as dtype_codes
@@ -34,9 +34,17 @@ cdef class PackedPanels:
     cdef char *memory
     cdef readonly size_t nbytes
 
-    def __cinit__(self, const float[:, ::1] weight, const float[::1] bias, int activation, str dtype, int num_threads):
-        """bias may be None."""
+    def __cinit__(
+        self, weight, const float[::1] bias, int activation, str dtype, int num_threads, const float[::1] scale=None,
+    ):
+        """weight: (O, I) float32; or int8, for that dtype, with the scale (O,) of its rows. bias may be None."""
         cdef ufbert_dtype kind = <ufbert_dtype> <int> dtype_codes[dtype]
+        cdef const float[:, ::1] floats
+        cdef const int8_t[:, ::1] wholes
+        if scale is None:
+            floats = weight
+        else:
+            wholes = weight
         cdef ptrdiff_t n = weight.shape[0], k = weight.shape[1], columns = ufbert_round_up(n, UFBERT_PANEL)
         cdef size_t weights = ufbert_linear_bytes(k, n, kind)
         self.nbytes = weights + columns * (3 if kind == UFBERT_INT8 else 1) * sizeof(float)
@@ -50,7 +58,11 @@ cdef class PackedPanels:
         if bias is not None:
             memcpy(biases, &bias[0], n * sizeof(float))
         with nogil:
-            ufbert_pack_linear(kind, &weight[0, 0], k, n, self.memory, scales, sums, num_threads)
+            if scale is None:
+                ufbert_pack_linear(kind, &floats[0, 0], k, n, self.memory, scales, sums, num_threads)
+            else:
+                memcpy(scales, &scale[0], n * sizeof(float))
+                ufbert_pack_linear_int8(&wholes[0, 0], k, n, <int8_t *> self.memory, sums, num_threads)
 
     def __dealloc__(self):
         free(self.memory)

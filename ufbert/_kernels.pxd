@@ -130,6 +130,7 @@ cdef extern from "kernels/dense/dense.h" nogil:
     size_t ufbert_linear_scratch(const ufbert_linear *)
     size_t ufbert_attention_scratch(ptrdiff_t, ptrdiff_t)
     void ufbert_pack_linear(ufbert_dtype, const float *, ptrdiff_t, ptrdiff_t, void *, float *, float *, int)
+    void ufbert_pack_linear_int8(const int8_t *, ptrdiff_t, ptrdiff_t, int8_t *, float *, int)
     int ufbert_run_layer(
         const ufbert_dense_kernels *, const ufbert_fff_kernels *, const ufbert_encoder_layer *, ufbert_layer_pass *, int
     )

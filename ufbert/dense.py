@@ -17,6 +17,7 @@ from .activations import IN_KERNELS, TABLE
 from .batch import Batch
 from .cmm import PackedFFF
 from .errors import InputError
+from .int8 import Int8Matrix
 from .threads import threads_for
 
 __all__ = ["DTYPES", "FusedLayer", "Linear", "attention", "is_available", "layer_norm"]
@@ -41,7 +42,8 @@ class Linear:
 
     Parameters
     ----------
-    weight : (O, I) array
+    weight : (O, I) array or Int8Matrix
+        Packed in "int8", a matrix in 8 bits keeps its values and its factors.
     bias : (O,) array, optional
     activation : str, optional
         A key of `ufbert.activations.TABLE`. Those that the kernels have run inside the multiplication.
@@ -54,7 +56,8 @@ class Linear:
     ----------
     shape : (int, int)
         O and I.
-    weight, bias : array or None
+    weight : array, Int8Matrix or None
+    bias : array or None
         Of a plain layer; None once it is packed.
     packed : object or None
         The weights in the kernels' layout; None if it is plain.
@@ -70,18 +73,19 @@ class Linear:
 
     def __init__(
         self,
-        weight: ArrayLike,
+        weight: ArrayLike | Int8Matrix,
         bias: ArrayLike | None = None,
         activation: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        weight = checks.array(weight, "weight", 2)
+        if not isinstance(weight, Int8Matrix):
+            weight = checks.array(weight, "weight", 2)
         if bias is not None:
             bias = checks.shaped(bias, "bias", weight.shape[:1], "(O,)")
         if activation is not None:
             checks.choice(activation, "activation", TABLE)
-        self.shape: tuple[int, int] = weight.shape
-        self.weight: Floats | None = weight
+        self.shape = weight.shape[0], weight.shape[1]
+        self.weight: Floats | Int8Matrix | None = weight
         self.bias: Floats | None = bias
         self.activation, self.dtype = activation, dtype
         self.packed: Any = None
@@ -89,14 +93,18 @@ class Linear:
         if dtype is not None:
             self._pack(weight, bias, checks.choice(dtype, "dtype", DTYPES))
 
-    def _pack(self, weight: Floats, bias: Floats | None, dtype: str) -> None:
+    def _pack(self, weight: Floats | Int8Matrix, bias: Floats | None, dtype: str) -> None:
         if isa.dense_kernels is None:
             raise InputError(f"dtype: expected None, for there are no compiled kernels, got {dtype}; install them")
         if 0 in weight.shape:
             raise InputError(f"weight: expected no empty axis, got shape {weight.shape}; leave the layer plain")
+        size = self.shape[0] * self.shape[1]
+        stored = (
+            (weight.values, weight.scale) if isinstance(weight, Int8Matrix) and dtype == "int8" else (weight[:], None)
+        )
         code = IN_KERNELS.get(self.activation or "", isa.dense_kernels.NO_ACTIVATION)
-        self.packed = isa.dense_kernels.PackedPanels(weight, bias, code, dtype, threads_for(weight.size, None))
-        self.row_work = weight.size / CHEAPER[dtype]
+        self.packed = isa.dense_kernels.PackedPanels(stored[0], bias, code, dtype, threads_for(size, None), stored[1])
+        self.row_work = size / CHEAPER[dtype]
         self.weight = self.bias = None
 
     def pack(self, dtype: str) -> Linear:
@@ -113,7 +121,7 @@ class Linear:
     @property
     def nbytes(self) -> int:
         """Memory of the weights and the bias."""
-        arrays = (self.packed, self.weight, self.bias)
+        arrays: tuple[Any, ...] = (self.packed, self.weight, self.bias)
         return sum(array.nbytes for array in arrays if array is not None)
 
     def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, *, num_threads: int | None = None) -> Floats:
@@ -132,7 +140,7 @@ class Linear:
         """What the kernel does; without one, the multiplication alone."""
         if self.packed is None:
             assert self.weight is not None  # what is not packed is plain
-            return reference.linear(x, self.weight, self.bias)
+            return reference.linear(x, self.weight[:], self.bias)
         y = np.empty((len(x), self.shape[0]), np.float32)
         if len(x):
             self.packed.forward(x, residual, threads_for(int(len(x) * self.row_work), num_threads), y)

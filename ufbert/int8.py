@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import checks
 from .errors import InputError
 
-__all__ = ["FactoredRows", "Int8Matrix", "column_sizes", "quantize", "tree_rows"]
+__all__ = ["FactoredRows", "Int8Matrix", "column_sizes", "quantize", "stacked", "tree_rows"]
 
 LARGEST = 127  # -128 is left out, so that a matrix and its negative are rounded alike
 
@@ -30,9 +31,15 @@ class Int8Matrix:
     scale: NDArray[np.float32]
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, int]:
         """(R, C)."""
-        return self.values.shape
+        rows, columns = self.values.shape
+        return rows, columns
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of values and factors, or pages of a file."""
+        return self.values.nbytes + self.scale.nbytes
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -44,6 +51,14 @@ class Int8Matrix:
         found = self.values[rows].astype(np.float32)
         found *= self.scale[rows][..., None]
         return found
+
+
+def stacked(matrices: Sequence[NDArray[np.float32] | Int8Matrix]) -> NDArray[np.float32] | Int8Matrix:
+    """Put matrices of one width below each other; in 8 bits where all of them are."""
+    whole = [matrix for matrix in matrices if isinstance(matrix, Int8Matrix)]
+    if len(whole) == len(matrices):
+        return Int8Matrix(np.concatenate([m.values for m in whole]), np.concatenate([m.scale for m in whole]))
+    return np.concatenate([matrix[:] for matrix in matrices])
 
 
 def quantize(matrix: NDArray[np.float32]) -> Int8Matrix:

@@ -62,7 +62,7 @@ class Embeddings:
     @property
     def width(self) -> int:
         """What the layers read."""
-        return self.word.shape[1] if self.projection is None else self.projection.shape[0]
+        return int(self.word.shape[1] if self.projection is None else self.projection.shape[0])
 
     def __call__(self, batch: Batch) -> Floats:
         """T tokens -> (T, H)."""

@@ -13,7 +13,7 @@ from ..config import ModelConfig
 from ..encoder import Encoder, Model
 from ..errors import CheckpointError
 from ..heads import MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
-from ..int8 import FactoredRows, Int8Matrix
+from ..int8 import FactoredRows, Int8Matrix, stacked
 from ..layers import (
     Embeddings,
     EncoderLayer,
@@ -102,7 +102,7 @@ class Source:
         stored = "word_embeddings.weight"
         if config.tie_word_embeddings and not self.has(stored) and self.has("lm_decoder.weight"):
             stored = "lm_decoder.weight"  # tied, the two are one tensor, under either name
-        word = self.tensors.take_table(self.name(stored), (config.vocab_size, width))
+        word = self.tensors.take_stored(self.name(stored), (config.vocab_size, width), keep_float16=True)
         token_type = None
         if config.type_vocab_size:
             token_type = self.tensor("token_type_embeddings.weight", (config.type_vocab_size, width))
@@ -138,7 +138,7 @@ class Source:
         else:
             parts = [self.weights(key, hidden, hidden, config.qkv_bias, index) for key in ("query", "key", "value")]
             weights, biases = zip(*parts, strict=True)
-            qkv = Linear(np.concatenate(weights), np.concatenate(biases) if config.qkv_bias else None)
+            qkv = Linear(stacked(weights), np.concatenate(biases) if config.qkv_bias else None)
         output = None
         if config.output_projection:
             output = self.finish(self.linear("attention_output", hidden, hidden, config.linear_bias, index))
@@ -213,8 +213,7 @@ class Source:
         if config.lm_transform:
             dense = self.linear("lm_dense", width, config.hidden_size, config.linear_bias)
             norm = self.norm("lm_norm", width=width)
-        table = encoder.embeddings.word
-        weight, bias = table[:] if isinstance(table, Int8Matrix) else table, None
+        weight, bias = encoder.embeddings.word, None
         if config.tie_word_embeddings:
             self.check_tied("word_embeddings.weight", "lm_decoder.weight")
             self.check_tied("lm_bias", "lm_decoder.bias")
@@ -262,8 +261,7 @@ class Source:
 
     def matrix(self, key: str, shape: tuple[int, ...], layer: int = 0) -> np.ndarray | Int8Matrix:
         """Take a matrix as float32, or in 8 bits if it is stored so."""
-        table = self.tensors.take_table(self.name(key, layer), shape)
-        return table if isinstance(table, Int8Matrix) else table.astype(np.float32, copy=False)
+        return self.tensors.take_stored(self.name(key, layer), shape)
 
     def linear(
         self, key: str, out_width: int, in_width: int, bias: bool = True, layer: int = 0, activation: str | None = None
@@ -272,8 +270,8 @@ class Source:
 
     def weights(
         self, key: str, out_width: int, in_width: int, bias: bool = True, layer: int = 0
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        weight = self.tensor(key + ".weight", (out_width, in_width), layer)
+    ) -> tuple[np.ndarray | Int8Matrix, np.ndarray | None]:
+        weight = self.matrix(key + ".weight", (out_width, in_width), layer)
         return weight, self.tensor(key + ".bias", (out_width,), layer) if bias else None
 
     def norm(self, key: str, layer: int = 0, width: int | None = None) -> Norm:

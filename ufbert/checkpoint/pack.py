@@ -13,7 +13,7 @@ from ..dense import FusedLayer, Linear
 from ..encoder import Model
 from ..errors import InputError
 from ..heads import MaskedLMHead
-from ..int8 import FactoredRows
+from ..int8 import FactoredRows, Int8Matrix
 from ..layers import EncoderLayer, FastFeedForward, GatedFeedForward, Trees
 from .build import build_model
 from .folder import ModelFolder
@@ -62,8 +62,10 @@ def load_model(
         raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
     model = build_model(folder, encoder_only, task, partial(pack, dtype=dtype))
     model = replace(model, encoder=replace(model.encoder, layers=tuple(map(fuse, model.encoder.layers))))
-    if isinstance(model.head, MaskedLMHead) and dtype != "float32":
-        # In float32 a copy for the kernels gains nothing: one row reads the whole table anyway.
+    # In float32 a copy for the kernels gains nothing: one row reads the whole table anyway. It must be float32, though.
+    if isinstance(model.head, MaskedLMHead) and (
+        dtype != "float32" or isinstance(model.head.decoder.weight, Int8Matrix)
+    ):
         return replace(model, head=replace(model.head, decoder=pack(model.head.decoder, dtype)))
     return model
 

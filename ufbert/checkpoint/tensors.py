@@ -81,10 +81,8 @@ class Tensor:
         return {self.name: (self.dtype, self.array()), **(self.scale.stored() if self.scale else {})}
 
     def table(self) -> Table:
-        """Return it without a copy, if its rows can be widened as they are looked up; else as `float32`."""
-        if self.scale is not None:
-            return Int8Matrix(self.array(), self.scale.float32())
-        return self.array() if self.dtype == "F16" else self.float32()
+        """Return F16 or I8 as it is, a view of the file whose rows can be widened as they are looked up."""
+        return self.array() if self.scale is None else Int8Matrix(self.array(), self.scale.float32())
 
     def float32(self) -> np.ndarray:
         """Return it as float32: a view of the file for F32, else a copy.
@@ -101,7 +99,7 @@ class Tensor:
             )
         array = self.array()
         if self.scale is not None:
-            return Int8Matrix(array, self.scale.float32())[:]
+            return self.table()[:]
         return widen_bfloat16(array) if self.dtype == "BF16" else self.narrowed(array, np.float32)
 
     def narrowed(self, values: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
@@ -213,9 +211,10 @@ class Tensors:
         """
         return self._taken(name, shape).float32()
 
-    def take_table(self, name: str, shape: tuple[int, ...]) -> Table:
-        """Return a table as `take` does, but without a copy if its rows can be widened as they are looked up."""
-        return self._taken(name, shape).table()
+    def take_stored(self, name: str, shape: tuple[int, ...], keep_float16: bool = False) -> Table:
+        """Return a matrix in 8 bits, and with `keep_float16` in F16, as it is; else as `take` does."""
+        tensor = self._taken(name, shape)
+        return tensor.table() if tensor.scale or (keep_float16 and tensor.dtype == "F16") else tensor.float32()
 
     def _taken(self, name: str, shape: tuple[int, ...]) -> Tensor:
         self.taken.add(name)

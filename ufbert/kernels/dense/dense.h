@@ -110,6 +110,9 @@ size_t ufbert_attention_scratch(ptrdiff_t length, ptrdiff_t head_size);
  * for each column. scales and sums: for int8, else NULL. */
 void ufbert_pack_linear(ufbert_dtype dtype, const float *weight, ptrdiff_t width_in, ptrdiff_t width_out, void *panels,
                         float *scales, float *sums, int threads);
+/* The same for rows that are int8 already; their scales are the caller's to copy. */
+void ufbert_pack_linear_int8(const int8_t *weight, ptrdiff_t width_in, ptrdiff_t width_out, int8_t *panels, float *sums,
+                             int threads);
 
 /* Allocates the scratch of a pass, which free() frees; NULL if there is none. */
 void *ufbert_begin_layer(const ufbert_fff_kernels *fff, const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,

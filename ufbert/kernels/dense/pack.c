@@ -74,6 +74,22 @@ static void pack_int8(const float *weight, ptrdiff_t k, ptrdiff_t n, int8_t *pan
     }
 }
 
+void ufbert_pack_linear_int8(const int8_t *weight, ptrdiff_t k, ptrdiff_t n, int8_t *panels, float *sums, int threads) {
+    const ptrdiff_t groups = (k + 3) / 4;
+    (void)threads;
+    FOR_THREADS
+    for (ptrdiff_t column = 0; column < n; column++) {
+        const int8_t *row = weight + column * k;
+        int8_t *to = panels + (column / UFBERT_PANEL * groups * UFBERT_PANEL + column % UFBERT_PANEL) * 4;
+        int32_t sum = 0;
+        for (ptrdiff_t p = 0; p < k; p++) {
+            to[p / 4 * UFBERT_PANEL * 4 + p % 4] = row[p];
+            sum += row[p];
+        }
+        sums[column] = (float)sum;
+    }
+}
+
 void ufbert_pack_linear(ufbert_dtype dtype, const float *weight, ptrdiff_t width_in, ptrdiff_t width_out, void *panels,
                         float *scales, float *sums, int threads) {
     if (dtype == UFBERT_INT8)
