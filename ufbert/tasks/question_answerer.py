@@ -275,9 +275,11 @@ def _characters(context: str, encoding: Encoding, first: int, last: int, align_t
 
 
 def _word(context: str, encoding: Encoding, token: int, start: int, end: int) -> tuple[int, int]:
-    """Stretch a token's characters to its word, as far as there are no spaces."""
+    """Stretch a token's characters to its word, or up to spaces, where the tokenizer does not split at these."""
     number = encoding.token_to_word(token)
     first, last = (None if number is None else encoding.word_to_chars(number, sequence_index=1)) or (start, end)
+    if len(context[first:last].split()) < 2:
+        return first, last
     while start > first and not (context[start - 1].isspace() or context[start : start + 1].isspace()):
         start -= 1
     while end < last and not context[end].isspace():
