@@ -149,13 +149,13 @@ def fit_nodes(white: Tensor, rest: Tensor, inside: Tensor) -> Fit:
     Parameters
     ----------
     white, rest : (m, c, H) tensors
-        Whitened inputs, and what is left of the scaled outputs.
+        Whitened inputs, and what is left of the scaled outputs, which is set to 0 where there is no token.
     inside : (m, c) bool tensor
         False where there is no token. Each node has at least two.
     """
     shares, counts = inside[:, :, None].to(white.dtype), inside.sum(1)
-    rest = rest * shares
-    centred = (white - (white * shares).sum(1, keepdim=True) / counts[:, None, None]) * shares
+    rest.mul_(shares)
+    centred = (white - shares.mT @ white / counts[:, None, None]).mul_(shares)
     direction = white.new_full((len(white), white.shape[2], 1), white.shape[2] ** -0.5)
     for _ in range(ITERATIONS):
         output = functional.normalize(rest.mT @ (centred @ direction), dim=1)
