@@ -88,7 +88,7 @@ class PlainWalk(torch.autograd.Function):
     """The same on any device; the decision gradient is that of every level at once.
 
     Outside autocast everything is float32. Under autocast scores are float16, for routing needs 10 bits of mantissa,
-    and gradients bfloat16, which reaches as far as float32; sums over tokens are float32 by the device's own rule.
+    and gradients bfloat16, which reaches as far as float32; GPUs sum both in float32.
     """
 
     @staticmethod
