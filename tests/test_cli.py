@@ -244,6 +244,6 @@ def test_results_come_as_soon_as_a_batch_is_full(model):
 def test_no_text_at_a_terminal_is_wrong_usage(model):
     controller, terminal = os.openpty()
     result = subprocess.run([*COMMAND, "embed", "--model", str(model)], stdin=terminal, capture_output=True, timeout=60)
-    assert result.returncode == 2 and b"found none" in result.stderr
+    assert result.returncode == 2 and b"found no text" in result.stderr
     os.close(controller)
     os.close(terminal)

@@ -281,7 +281,7 @@ def _integers(array: ArrayLike, name: str, shape: tuple[int, ...] | None) -> np.
     try:
         array = np.asarray(array)
     except (ValueError, TypeError, OverflowError) as error:  # such as rows of different lengths
-        raise InputError(f"{name}: expected a padded 2-D array of integers, got none: {error}") from None
+        raise InputError(f"{name}: expected a padded 2-D array of integers, could not convert it: {error}") from None
     if array.ndim != 2 or (array.dtype.kind not in "iub" and array.size):
         raise InputError(
             f"{name}: expected a padded 2-D array of integers, got {array.dtype} of shape {array.shape}; "

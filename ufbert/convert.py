@@ -89,6 +89,8 @@ def _in_8_bits(tensor: Tensor, values: np.ndarray) -> Stored:
     if tensor.scale is not None:
         return tensor.stored()
     if not np.isfinite(values).all():
-        raise CheckpointError(f"{tensor.file}: tensor {tensor.name}: expected finite values, found others; train anew")
+        raise CheckpointError(
+            f"{tensor.file}: tensor {tensor.name}: expected finite values, found NaN or infinity; train anew"
+        )
     matrix = quantize(values)
     return {tensor.name: ("I8", matrix.values), tensor.name + SCALE: ("F32", matrix.scale)}

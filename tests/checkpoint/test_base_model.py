@@ -66,9 +66,11 @@ def test_only_a_name_beside_it_is_followed(tmp_path, name):
 
 
 def test_missing_bases_chains_and_circles(tmp_path, shared):
-    with pytest.raises(CheckpointError, match=r"nothing: expected the model folder .* ufbert_base_model, found none"):
+    with pytest.raises(
+        CheckpointError, match=r"nothing: expected the model folder .* ufbert_base_model, it is missing"
+    ):
         ufbert.TextClassifier(write_shared(tmp_path / "lost", "nothing"))
-    with pytest.raises(CheckpointError, match="found none; put it there"):
+    with pytest.raises(CheckpointError, match="it is missing; put it there"):
         ufbert.TextClassifier(write_shared(tmp_path / "circle", "circle"))
     with pytest.raises(CheckpointError, match="found one that has a base model itself"):
         ufbert.TextClassifier(write_shared(tmp_path / "chain", "classifier"))

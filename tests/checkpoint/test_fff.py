@@ -134,10 +134,10 @@ STEM = "encoder.layer.1.ffn."
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("linear_in.weight", None, "expected it from config.json, found none"),
-        ("linear_in.bias", None, "expected it from config.json, found none"),
-        ("linear_out.weight", None, "expected it from config.json, found none"),
-        ("linear_out.bias", None, "expected it from config.json, found none"),
+        ("linear_in.weight", None, "expected it from config.json, it is missing"),
+        ("linear_in.bias", None, "expected it from config.json, it is missing"),
+        ("linear_out.weight", None, "expected it from config.json, it is missing"),
+        ("linear_out.bias", None, "expected it from config.json, it is missing"),
         ("linear_in.weight", np.zeros((15, 12)), r"expected shape \(30, 12\) .* found \(15, 12\)"),
         ("linear_in.bias", np.zeros((2, 15)), r"expected shape \(30,\) .* found \(2, 15\)"),
         ("linear_out.weight", np.zeros((30, 12)), r"expected shape \(12, 30\) .* found \(30, 12\)"),

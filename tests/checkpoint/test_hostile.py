@@ -104,7 +104,7 @@ def test_flipped_bytes_of_the_header_never_crash(bert_folder, data):
 @pytest.mark.parametrize(
     ("change", "messages"),
     [
-        ({QUERY: None}, [QUERY, "expected it from config.json, found none"]),
+        ({QUERY: None}, [QUERY, "expected it from config.json, it is missing"]),
         ({QUERY: np.zeros((12, 11), np.float32)}, [QUERY, "expected shape (12, 12)", "found (12, 11)"]),
         ({QUERY: np.zeros(144, np.float32)}, [QUERY, "found (144,)"]),
         ({"surprise": np.zeros(3, np.float32)}, ["surprise", "does not account for"]),

@@ -107,7 +107,7 @@ def test_sick_is_two_tasks_of_one_folder(tmp_path):
         ("SST-2", "sentence\tlabel\nfine\t1\nshort\n", "line 3: expected 2 columns separated by tabs, found 1"),
         ("SST-2", "sentence\tlabel\nfine\t2\n", "line 2: expected label to be one of 0, 1, found '2'"),
         ("SST-2", "text\tlabel\nfine\t1\n", "expected a header with the columns sentence, label"),
-        ("SST-2", "sentence\tlabel\n", "expected rows below the header, found none"),
+        ("SST-2", "sentence\tlabel\n", "expected rows below the header, found the end"),
         ("SST-2", b"sentence\tlabel\n\xff\t1\n", "expected UTF-8 text"),
         ("CoLA", "sentence\tlabel\nfine\t1\n", "line 1: expected 4 columns"),
         ("STS-B", "sentence1\tsentence2\tscore\na\tb\thigh\n", "line 2: expected a number as score, found 'high'"),
@@ -133,10 +133,10 @@ def test_a_malformed_row_of_a_test_file_is_never_skipped(tmp_path):
 def test_missing_folders_and_files(tmp_path):
     with pytest.raises(InputError, match="expected a folder with a folder for each task"):
         tasks_in(tmp_path / "none")
-    with pytest.raises(InputError, match="expected the folder of the task RTE, found none"):
+    with pytest.raises(InputError, match="expected the folder of the task RTE, it is missing"):
         load_task(tmp_path, "RTE")
     (tmp_path / "RTE").mkdir()
-    with pytest.raises(InputError, match=r"expected train.tsv, found none"):
+    with pytest.raises(InputError, match=r"expected train.tsv, it is missing"):
         read_train(*load_task(tmp_path, "RTE"))
 
 

@@ -55,5 +55,5 @@ def test_picture(routes):
 
 def test_without_matplotlib(routes, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"expected matplotlib, found none; pip install 'ufbert\[plot\]'"):
+    with pytest.raises(InputError, match=r"expected matplotlib, it is not installed; pip install 'ufbert\[plot\]'"):
         draw(routes, io.BytesIO())

@@ -228,7 +228,7 @@ class Source:
     def sequence_classifier(self, pooler: Pooler | None) -> SequenceClassifier:
         config, head = self.config, self.config.classification_head
         if head is None:
-            raise CheckpointError("config.json: arch: classification_head: expected its settings, found none")
+            raise CheckpointError("config.json: arch: classification_head: expected its settings, they are missing")
         dense = None if pooler is None else pooler.dense  # BERT's classifier stands on its pooler
         if dense is None and head.include_ff_layer:
             dense = self.linear(self.family.dense_key, head.head_dim, config.hidden_size)
@@ -245,9 +245,9 @@ class Source:
             bits = [tensor.float32() for tensor in (one, two)]
         if not np.array_equal(bits[0], bits[1]):
             raise CheckpointError(
-                f"{two.file}: tensor {two.name}: expected the values of {one.name}, which it is tied to, found others; "
-                "versions of transformers differ in which of them they use: say in config.json (tie_word_embeddings) "
-                "whether they were tied in training"
+                f"{two.file}: tensor {two.name}: expected the values of {one.name}, which it is tied to, found other "
+                "values; versions of transformers differ in which of them they use: say in config.json "
+                "(tie_word_embeddings) whether they were tied in training"
             )
 
     def name(self, key: str, layer: int = 0) -> str:

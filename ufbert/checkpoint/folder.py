@@ -178,7 +178,7 @@ class ModelFolder:
             )
         raise CheckpointError(
             f"{own.parent / name}: expected the model folder that {own / 'config.json'} names as its {BASE}, "
-            "found none; put it there"
+            "it is missing; put it there"
         )
 
     def tokenizer_folder(self) -> ModelFolder:
@@ -198,7 +198,7 @@ class ModelFolder:
     def _shards(self, index: str, suffix: str) -> dict[Path, list[str]]:
         weight_map = self.read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{self.path / index}: expected a weight_map of tensors to files, found none")
+            raise CheckpointError(f"{self.path / index}: expected a weight_map of tensors to files, it is missing")
         shards: dict[Path, list[str]] = {}
         for tensor, name in weight_map.items():
             shards.setdefault(self._inside(name, index), []).append(tensor)

@@ -142,15 +142,15 @@ def _records(archive: zipfile.ZipFile, content: memoryview) -> dict[str, memoryv
             raise _Fault(f"one folder with one member of each name, found another {shown(member.filename)}")
         header = content[member.header_offset : member.header_offset + 30]
         if bytes(header[:4]) != b"PK\3\4":
-            raise _Fault(f"a header before {shown(member.filename)}, found none")
+            raise _Fault(f"a header before {shown(member.filename)}, found other bytes")
         start = member.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
         records[name] = content[start : start + member.file_size]
         if len(records[name]) != member.file_size:
             raise _Fault(f"{member.file_size} bytes of {shown(member.filename)}, found {len(records[name])}")
     if bytes(records.get("byteorder", b"little")) != b"little":
-        raise _Fault("little-endian numbers, found others")
+        raise _Fault("little-endian numbers, found big-endian ones")
     if "data.pkl" not in records or len(records["data.pkl"]) > MAX_PICKLE:
-        raise _Fault(f"data.pkl of at most {MAX_PICKLE} bytes, found none")
+        raise _Fault(f"data.pkl of at most {MAX_PICKLE} bytes, it is missing or longer")
     return records
 
 
@@ -239,7 +239,7 @@ class _Machine:
         """Put names and values into the dict on the stack."""
         names = items[::2]
         if len(items) % 2 or not all(type(name) in (str, int) for name in names):
-            raise _Fault("names with values, found others")
+            raise _Fault("names with values, found something else")
         self.top(dict).update(zip(names, items[1::2], strict=True))
 
     def storage(self, name: tuple[object, ...]) -> _Storage:

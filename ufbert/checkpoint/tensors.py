@@ -152,7 +152,7 @@ class Tensors:
             for name in promised:
                 if name not in self._tensors:
                     raise CheckpointError(
-                        f"{file}: tensor {shown(name)}: expected it from the index beside it, found none; copy all "
+                        f"{file}: tensor {shown(name)}: expected it from the index beside it, it is missing; copy all "
                         "files of the model anew"
                     )
         for name in [name for name in self._tensors if name + SCALE in self._tensors]:
@@ -189,7 +189,7 @@ class Tensors:
         """
         if name not in self._tensors:
             raise CheckpointError(
-                f"{self.where}: tensor {name}: expected it from config.json, found none "
+                f"{self.where}: tensor {name}: expected it from config.json, it is missing "
                 f"among {len(self._tensors)} tensors ({', '.join(list(self._tensors)[:3])}, ...); "
                 "are config.json and weights of the same model?"
             )

@@ -35,7 +35,7 @@ def check_regular(file: Path) -> int:
 def unreadable(file: Path, error: Exception) -> CheckpointError:
     """Build the complaint about a file that cannot be opened."""
     return CheckpointError(
-        f"{file}: expected a readable file, found none ({getattr(error, 'strerror', None) or error}); "
+        f"{file}: expected a readable file, could not read it ({getattr(error, 'strerror', None) or error}); "
         "copy the whole model folder, not only the weights"
     )
 

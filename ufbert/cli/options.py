@@ -134,7 +134,7 @@ def check_texts(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
     if arguments.texts and arguments.input:
         parser.error("expected TEXT or --input, got both; leave one out")
     if not arguments.texts and not arguments.input and sys.stdin is not None and sys.stdin.isatty():
-        parser.error("expected texts as arguments, by --input FILE or on standard input, found none")
+        parser.error("expected texts as arguments, by --input FILE or on standard input, found no text")
     output = arguments.output = None if arguments.output == "-" else arguments.output
     if output is not None and (not os.path.basename(output) or os.path.isdir(output)):
         parser.error(f"--output: expected the name of a file, got the folder {output!r}")

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"serve: expected the package {missing[0]}, found none; pip install 'ufbert[server]'")
+        raise InputError(f"serve: expected the package {missing[0]}, it is not installed; pip install 'ufbert[server]'")
     from ..server.run import serve
     from ..server.settings import Settings
 

@@ -63,7 +63,7 @@ def load_task(data: str | os.PathLike[str], name: str) -> tuple[Task, Path]:
     folder = root / (task.folder or task.name)
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: expected the folder of the task {task.name}, found none; the folder {root} has: "
+            f"{folder}: expected the folder of the task {task.name}, it is missing; the folder {root} has: "
             f"{', '.join(tasks_in(root)) or 'no tasks'}"
         )
     return (task if task.text else custom_task(task, folder)), folder
@@ -143,7 +143,7 @@ def _read(
         index.append(record[counted] if counted is not None else str(len(index)))
         labels += [label] if labelled else []
     if not texts:
-        raise InputError(f"{file}: expected rows below the header, found none; copy the file anew")
+        raise InputError(f"{file}: expected rows below the header, found the end of the file; copy the file anew")
     return Rows(file, texts, labels, index, skipped)
 
 
@@ -202,7 +202,7 @@ def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: expected UTF-8 text, found other bytes ({error.reason}); convert it") from None
     except OSError as error:
-        raise InputError(f"{file}: expected a readable file, found none ({error.strerror}); copy it anew") from None
+        raise InputError(f"{file}: could not read it ({error.strerror}); copy it anew") from None
 
 
 def _membership(file: Path, dev: bool) -> Callable[[Sequence[str]], bool]:
@@ -212,7 +212,7 @@ def _membership(file: Path, dev: bool) -> Callable[[Sequence[str]], bool]:
     named = file.with_name("dev_ids.tsv")
     if not named.is_file():
         raise InputError(
-            f"{named}: expected GLUE's list of the rows of {file.name} that are its dev set, found none; copy it "
+            f"{named}: expected GLUE's list of the rows of {file.name} that are its dev set, it is missing; copy it "
             "there, or train.tsv and dev.tsv"
         )
     ids = {tuple(record[:2]) for _, record in _records(named)}
@@ -223,11 +223,11 @@ def _existing(folder: Path, names: Sequence[str]) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise InputError(f"{folder}: expected {' or '.join(names)}, found none; copy the task's folder anew")
+    raise InputError(f"{folder}: expected {' or '.join(names)}, it is missing; copy the task's folder anew")
 
 
 def _folder(data: str | os.PathLike[str]) -> Path:
     root = Path(data)
     if not root.is_dir():
-        raise InputError(f"{root}: expected a folder with a folder for each task (CoLA, SST-2, ...), found none")
+        raise InputError(f"{root}: expected a folder with a folder for each task (CoLA, SST-2, ...), it is no folder")
     return root

@@ -16,8 +16,7 @@ try:
     from sklearn import metrics as sklearn_metrics
 except ImportError as error:
     raise UfbertError(
-        f"ufbert.glue: expected SciPy and scikit-learn, found not both ({error}); install them with: "
-        "pip install 'ufbert[glue]'"
+        f"ufbert.glue: could not import SciPy and scikit-learn ({error}); install them with: pip install 'ufbert[glue]'"
     ) from error
 
 __all__ = ["METRICS", "measure"]

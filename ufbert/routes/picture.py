@@ -24,7 +24,7 @@ def check_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise InputError(
-            "picture: expected matplotlib, found none; pip install 'ufbert[plot]', or leave the picture out"
+            "picture: expected matplotlib, it is not installed; pip install 'ufbert[plot]', or leave the picture out"
         ) from None
 
 

@@ -136,8 +136,8 @@ def _check_same(routes: Routes, digests: list[bytes], again: Routes, found: list
     differing = sum(one != other for one, other in zip(digests, found, strict=True))
     if differing:
         raise CheckpointError(
-            f"pruned model ({routes.dtype}): expected the same bits as the original's, found others in {differing} of "
-            f"{len(digests)} batches; it is not kept. Did the corpus or the model change meanwhile?"
+            f"pruned model ({routes.dtype}): expected the same bits as the original's, found other bits in "
+            f"{differing} of {len(digests)} batches; it is not kept. Did the corpus or the model change meanwhile?"
         )
 
 

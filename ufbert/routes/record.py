@@ -121,7 +121,7 @@ def run_recorded(source: TextModel, texts: Iterable[str], dtype: str) -> tuple[R
             num_texts += len(run.batch)
             digests.append(digest(run.hidden))
     if not num_texts:
-        raise InputError("texts: expected at least one that is not empty, got none; check the corpus")
+        raise InputError("texts: expected at least one that is not empty, found only empty ones; check the corpus")
     layers = tuple(tree.routes(index) for index, tree in enumerate(trees))
     return Routes(layers, num_texts, layers[0].num_tokens, dtype), digests
 

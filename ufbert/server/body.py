@@ -33,7 +33,7 @@ class Body:
     def get(self, name: str) -> object:
         """Return a field that must be there."""
         if not self.has(name):
-            raise invalid(f"{self.where}{name}: expected a value, got none; add the field")
+            raise invalid(f"{self.where}{name}: expected a value, it is missing; add the field")
         return self.found[name]
 
     def part(self, name: str) -> Body:

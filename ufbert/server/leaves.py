@@ -34,4 +34,4 @@ def _with_trees(call: Call, name: str | None) -> Served:
     for model in [call.service.model(name, Served)] if name else call.service.models.values():
         if model.has_trees:
             return model
-    raise Refusal(424, "Backend", f"{name or 'the service'}: expected a model with FFF layers, found none")
+    raise Refusal(424, "Backend", f"{name or 'the service'}: expected a model with FFF layers, found models without")

@@ -35,7 +35,7 @@ def model_folder(folder: str | os.PathLike[str] | None, default: str | None = No
         return ufbert_weights.path(folder) if folder in ufbert_weights.names() else folder
     if not installed:
         raise CheckpointError(
-            "bundled model: expected the package ufbert-weights, found none; pip install ufbert-weights "
+            "bundled model: expected the package ufbert-weights, it is not installed; pip install ufbert-weights "
             "(from a checkout: pip install ./weights), or name a model folder"
         )
     import ufbert_weights

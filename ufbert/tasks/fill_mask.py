@@ -51,7 +51,9 @@ class FillMask:
         self._texts = load_texts(ModelFolder(folder), "masked-lm", dtype)
         self._mask_id = self._texts.tokenizer.token_id("mask_token")
         if self._mask_id is None:
-            raise CheckpointError(f"{folder}: expected a tokenizer with a mask token, found none; name it mask_token")
+            raise CheckpointError(
+                f"{folder}: expected a tokenizer with a mask token, found one without; name it mask_token"
+            )
 
     @property
     def mask_token(self) -> str:
@@ -132,7 +134,7 @@ class FillMask:
         if not found:
             raise InputError(
                 f"text {number}: expected at least one {self.mask_token} in the first {self._texts.max_length} tokens, "
-                "found none"
+                "found no mask"
             )
         return found
 

@@ -75,7 +75,7 @@ def kept_nodes(tensors: Tensors, name: str, num_trees: int, num_nodes: int) -> n
     nodes = tensor.array().astype(np.int64)
     if nodes.size and not (nodes[0] >= 0 and nodes[-1] < count and (np.diff(nodes) > 0).all()):
         expected = f"ascending ids from 0 to {count - 1}"
-        raise CheckpointError(f"{where}: expected {expected}, found others; prune the model anew")
+        raise CheckpointError(f"{where}: expected {expected}, found other ids; prune the model anew")
     tree, node = np.divmod(nodes, num_nodes)
     parents = tree * num_nodes + (node - 1) // 2
     orphans = nodes[(node > 0) & ~np.isin(parents, nodes)]
