@@ -10,7 +10,7 @@ from .inference import ranking, scores, truncation
 from .models import Classifier, Embedder, Served, TaskModel
 from .refusal import invalid
 from .service import Call
-from .tei import asked, embed_route, pairs, similarity
+from .tei import asked, embed_route, pairs, prompt_name, similarity
 
 __all__ = ["infer"]
 
@@ -25,7 +25,7 @@ async def infer(call: Call) -> object:
     go to an embedder, a question to a question answerer; everything else to the first model.
     """
     name, inputs = call.argument or asked(call.body), call.body.get("inputs")
-    _check_parameters(call.body.part("parameters"))
+    _check_fields(call.body)
     if name and not asked(call.body):
         call.body = Body({**call.body.found, "model": name})
     if isinstance(inputs, dict) and "source_sentence" in inputs:
@@ -43,8 +43,14 @@ async def infer(call: Call) -> object:
     return await _classify(call, model)
 
 
-def _check_parameters(parameters: Body) -> None:
-    """Check those that are there, also where the model's task does not read them."""
+def _check_fields(body: Body) -> None:
+    """Check what is there, also where the model's task does not read it."""
+    prompt_name(body)
+    truncation(body, True)
+    body.flag("normalize", True)
+    body.flag("raw_scores", False)
+    body.integer("dimensions", 1)
+    parameters = body.part("parameters")
     parameters.integer("top_k", 1, MOST_LISTED)
     parameters.strings("ignore_labels", ())
     for name, choices in (("function_to_apply", tuple(FUNCTIONS)), ("aggregation_strategy", STRATEGIES)):
