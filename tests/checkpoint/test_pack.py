@@ -77,3 +77,23 @@ def test_a_layer_that_is_not_packed_cannot_be_fused():
         dense.FusedLayer(packed, packed, (unknown, packed), **options)
     with pytest.raises(InputError, match="expected an output projection"):
         dense.FusedLayer(packed, None, (packed, packed), **options)
+
+
+TEXTS = ["The train to London leaves at nine.", "water", "", "Snow, snow, snow!", "What is it? " * 9] * 7
+
+
+@compiled
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", ["text-classification", "text-classification-distilbert"])
+def test_logits_of_a_text_are_the_same_bits_in_any_batch(name, dtype):
+    classifier = ufbert.TextClassifier(GOLDEN / "pipelines" / name, dtype=dtype)
+    alone = np.concatenate([classifier.logits([text]) for text in TEXTS])
+    np.testing.assert_array_equal(classifier.logits(TEXTS), alone)
+
+
+@compiled
+@pytest.mark.parametrize("name", ["dense-twice", "dense-residual", "dense-normalize", "distilbert"])
+def test_embeddings_behind_dense_modules_are_the_same_bits_in_any_batch(name):
+    encoder = ufbert.SentenceEncoder(GOLDEN / "sentence-transformers" / name)
+    alone = np.stack([encoder.encode(text) for text in TEXTS])
+    np.testing.assert_array_equal(encoder.encode(TEXTS), alone)

@@ -12,13 +12,15 @@ from ..cmm import PackedFFF
 from ..dense import FusedLayer, Linear
 from ..encoder import Model
 from ..errors import InputError
-from ..heads import MaskedLMHead
+from ..heads import MaskedLMHead, SequenceClassifier, TokenClassifier
 from ..int8 import FactoredRows, Int8Matrix
 from ..layers import EncoderLayer, FastFeedForward, GatedFeedForward, Trees
 from .build import build_model
 from .folder import ModelFolder
 
 __all__ = ["fuse", "load", "load_model", "pack"]
+
+Head = MaskedLMHead | SequenceClassifier | TokenClassifier | None
 
 
 def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
@@ -61,13 +63,9 @@ def load_model(
     if dtype != "float32" and not dense.is_available():
         raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
     model = build_model(folder, encoder_only, task, partial(pack, dtype=dtype))
-    model = replace(model, encoder=replace(model.encoder, layers=tuple(map(fuse, model.encoder.layers))))
-    # In float32 a copy for the kernels gains nothing: one row reads the whole table anyway. It must be float32, though.
-    if isinstance(model.head, MaskedLMHead) and (
-        dtype != "float32" or isinstance(model.head.decoder.weight, Int8Matrix)
-    ):
-        return replace(model, head=replace(model.head, decoder=pack(model.head.decoder, dtype)))
-    return model
+    encoder = replace(model.encoder, layers=tuple(map(fuse, model.encoder.layers)))
+    pooler = model.pooler and replace(model.pooler, dense=model.pooler.dense.pack("float32"))
+    return replace(model, encoder=encoder, pooler=pooler, head=_pack_head(model.head, dtype))
 
 
 @overload
@@ -82,6 +80,19 @@ def pack(part: Linear | Trees, dtype: str) -> Linear | PackedFFF:
     if dtype == "int8" and not isinstance(w_out, FactoredRows):
         w_out = FactoredRows.levelled(w_out, part.columns)
     return PackedFFF(part.w_in, part.b_in, w_out, part.depth, activation=part.activation, weight_dtype=dtype)
+
+
+def _pack_head(head: Head, dtype: str) -> Head:
+    """Let the kernels compute a head. Classifiers are in float32: their logits are the same bits in any batch."""
+    if isinstance(head, SequenceClassifier):
+        inner = None if head.dense is None else head.dense.pack("float32")
+        return replace(head, dense=inner, classifier=head.classifier.pack("float32"))
+    if isinstance(head, TokenClassifier):
+        return replace(head, classifier=head.classifier.pack("float32"))
+    # In float32 a copy for the kernels gains nothing: one row reads the whole table anyway. It must be float32, though.
+    if head is not None and (dtype != "float32" or isinstance(head.decoder.weight, Int8Matrix)):
+        return replace(head, decoder=pack(head.decoder, dtype))
+    return head
 
 
 def fuse(layer: EncoderLayer) -> EncoderLayer:

@@ -239,10 +239,10 @@ def _dense(folder: ModelFolder, width: int) -> Dense:
     bias = tensors.take("linear.bias", (out_width,)) if config.flag("bias", True) else None
     weight, residual = tensors.take("linear.weight", (out_width, width)), None
     if config.flag("use_residual", False) and width != out_width:
-        residual = Linear(tensors.take("residual.weight", (out_width, width)))
+        residual = Linear(tensors.take("residual.weight", (out_width, width))).pack("float32")
     if tensors.unused():
         raise CheckpointError(
             f"{tensors.where}: tensor {tensors.unused()[0]}: {file} does not account for it, expected none; "
             "are the two of the same model?"
         )
-    return Dense(Linear(weight, bias), TORCH[activation], config.flag("use_residual", False), residual)
+    return Dense(Linear(weight, bias).pack("float32"), TORCH[activation], config.flag("use_residual", False), residual)
