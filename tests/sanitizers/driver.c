@@ -45,8 +45,8 @@ static void fill(float *values, size_t count, float scale) {
 /* One tree, whose subtrees the threads share. */
 static void run_backward(const job *j, int tree) {
     results *r = j->out;
-    const ufbert_backward pass = {j->fff, dy, x, r->path, r->scores, r->dx, r->dw_in, r->db_in, r->dw_out,
-                            tried, out_squares, switch_costs};
+    const ufbert_backward pass = {j->fff,   dy,       x,         r->path, r->scores,   r->dx,
+                                  r->dw_in, r->db_in, r->dw_out, tried,   out_squares, switch_costs};
     for (int subtree = j->index; subtree < SUBTREES; subtree += j->threads) {
         int32_t tokens[TOKENS];
         ptrdiff_t count = 0;
@@ -146,7 +146,8 @@ typedef struct {
     float *columns, *weight;
 } linear_memory;
 
-static ufbert_linear packed_linear(ptrdiff_t in, ptrdiff_t out, int activation, ufbert_dtype dtype, linear_memory *memory) {
+static ufbert_linear packed_linear(ptrdiff_t in, ptrdiff_t out, int activation, ufbert_dtype dtype,
+                                   linear_memory *memory) {
     const ptrdiff_t columns = ufbert_round_up(out, UFBERT_PANEL);
     memory->weight = malloc((size_t)(in * out) * sizeof(float));
     memory->columns = calloc((size_t)columns * 3, sizeof(float));
@@ -178,12 +179,26 @@ static int compare_layers(const ufbert_isa *isa, ufbert_dtype dtype, int pre, co
     int failures = 0;
     fill(in, ROWS * HIDDEN, 1.0f);
     fill(norms, 4 * HIDDEN, 1.0f);
-    const ufbert_encoder_layer layer = {
-        .width = HIDDEN, .num_heads = HEADS, .scale = 0.25f, .pre = pre, .query_key_value = &qkv, .output = &output,
-        .dense_in = trees ? NULL : &dense_in, .dense_out = trees ? NULL : &dense_out, .trees = trees, .tree_bias = norms,
-        .norm1 = {norms, norms + HIDDEN, 1e-5f}, .norm2 = {norms + 2 * HIDDEN, norms + 3 * HIDDEN, 1e-5f}};
-    ufbert_layer_pass pass = {.x = in, .y = one, .cu_seqlens = cu_seqlens, .groups = groups, .num_texts = TEXTS,
-                              .num_groups = 4, .longest = 73, .largest = 130};
+    const ufbert_encoder_layer layer = {.width = HIDDEN,
+                                        .num_heads = HEADS,
+                                        .scale = 0.25f,
+                                        .pre = pre,
+                                        .query_key_value = &qkv,
+                                        .output = &output,
+                                        .dense_in = trees ? NULL : &dense_in,
+                                        .dense_out = trees ? NULL : &dense_out,
+                                        .trees = trees,
+                                        .tree_bias = norms,
+                                        .norm1 = {norms, norms + HIDDEN, 1e-5f},
+                                        .norm2 = {norms + 2 * HIDDEN, norms + 3 * HIDDEN, 1e-5f}};
+    ufbert_layer_pass pass = {.x = in,
+                              .y = one,
+                              .cu_seqlens = cu_seqlens,
+                              .groups = groups,
+                              .num_texts = TEXTS,
+                              .num_groups = 4,
+                              .longest = 73,
+                              .largest = 130};
     run_team(isa, &layer, &pass, 1);
     pass.y = many;
     for (pass.by_columns = 0; pass.by_columns < 2; pass.by_columns++) {
@@ -218,16 +233,41 @@ static ufbert_fff packed_fff(ufbert_dtype dtype, int width_in, int width_out, in
         }
     }
     *memory = rows;
-    return (ufbert_fff){TREES, NODES, DEPTH, width_in, width_out, activation, dtype, rows, b_in, rows + nodes * in, in, out,
-                        dtype == UFBERT_INT8 ? scales : NULL, dtype == UFBERT_INT8 ? scales + nodes : NULL,
+    return (ufbert_fff){TREES,
+                        NODES,
+                        DEPTH,
+                        width_in,
+                        width_out,
+                        activation,
+                        dtype,
+                        rows,
+                        b_in,
+                        rows + nodes * in,
+                        in,
+                        out,
+                        dtype == UFBERT_INT8 ? scales : NULL,
+                        dtype == UFBERT_INT8 ? scales + nodes : NULL,
                         dtype == UFBERT_INT8 ? b_in : NULL};
 }
 
 static int check(const ufbert_isa *isa) {
     int failures = 0;
     for (int activation = UFBERT_GELU; activation <= UFBERT_TANH; activation++) {
-        const ufbert_fff plain = {TREES, NODES, DEPTH, WIDTH, OUT, activation, UFBERT_F32, (const char *)w_in, b_in,
-                                  (const char *)w_out, WIDTH * sizeof(float), OUT * sizeof(float), NULL, NULL, NULL};
+        const ufbert_fff plain = {TREES,
+                                  NODES,
+                                  DEPTH,
+                                  WIDTH,
+                                  OUT,
+                                  activation,
+                                  UFBERT_F32,
+                                  (const char *)w_in,
+                                  b_in,
+                                  (const char *)w_out,
+                                  WIDTH * sizeof(float),
+                                  OUT * sizeof(float),
+                                  NULL,
+                                  NULL,
+                                  NULL};
         failures += compare(isa, &plain, TREES);
         for (ufbert_dtype dtype = UFBERT_F32; dtype <= UFBERT_INT8; dtype++) {
             char *memory;

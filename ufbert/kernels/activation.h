@@ -23,7 +23,8 @@ INLINE vec v_exp_inside(const int terms, vec v) {
 /* e^v; 0 below the normal floats, infinity above the largest. */
 INLINE vec v_exp(vec v) {
     const vec highest = v_set(88.72283f), lowest = v_set(-87.33654f);
-    const vec inside = v_if_greater(v, highest, highest, v_if_greater(lowest, v, lowest, v)), p = v_exp_inside(6, inside);
+    const vec inside = v_if_greater(v, highest, highest, v_if_greater(lowest, v, lowest, v)),
+              p = v_exp_inside(6, inside);
     return v_if_greater(v, highest, v_set(INFINITY), v_if_greater(lowest, v, v_set(0.0f), p));
 }
 
@@ -75,14 +76,11 @@ INLINE vec v_activate(int activation, vec v) {
     const vec zero = v_set(0.0f);
     vec gaussian;
     switch (activation) {
-    case UFBERT_RELU:
-        return v_if_greater(zero, v, zero, v);
+    case UFBERT_RELU: return v_if_greater(zero, v, zero, v);
     case UFBERT_SILU: /* a quotient, not a product with the sigmoid: the same at infinity as the reference */
         return v_div(v, v_add(v_set(1.0f), v_exp(v_sub(zero, v))));
-    case UFBERT_TANH:
-        return v_tanh(v);
-    default:
-        return v_mul(v, v_normal_cdf(v, &gaussian));
+    case UFBERT_TANH: return v_tanh(v);
+    default: return v_mul(v, v_normal_cdf(v, &gaussian));
     }
 }
 
@@ -90,17 +88,10 @@ INLINE vec v_derivative(int activation, vec v) {
     const vec one = v_set(1.0f), zero = v_set(0.0f);
     vec s, gaussian;
     switch (activation) {
-    case UFBERT_RELU:
-        return v_if_greater(v, zero, one, zero);
-    case UFBERT_SILU:
-        s = v_sigmoid(v);
-        return v_mul(s, v_fma(v, v_sub(one, s), one));
-    case UFBERT_TANH:
-        s = v_tanh(v);
-        return v_sub(one, v_mul(s, s));
-    default:
-        s = v_normal_cdf(v, &gaussian);
-        return v_fma(v_mul(v, v_set(0.3989422804f)), gaussian, s);
+    case UFBERT_RELU: return v_if_greater(v, zero, one, zero);
+    case UFBERT_SILU: s = v_sigmoid(v); return v_mul(s, v_fma(v, v_sub(one, s), one));
+    case UFBERT_TANH: s = v_tanh(v); return v_sub(one, v_mul(s, s));
+    default: s = v_normal_cdf(v, &gaussian); return v_fma(v_mul(v, v_set(0.3989422804f)), gaussian, s);
     }
 }
 

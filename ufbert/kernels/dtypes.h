@@ -16,8 +16,8 @@ enum { UFBERT_NO_ACTIVATION = -1, UFBERT_GELU, UFBERT_RELU, UFBERT_SILU, UFBERT_
 
 enum {
     UFBERT_CACHE_LINE = 64,
-    UFBERT_MAX_DEPTH = 24,    /* levels of a tree below its root */
-    UFBERT_MOST_LANES = 16,   /* of any instruction set */
+    UFBERT_MAX_DEPTH = 24,     /* levels of a tree below its root */
+    UFBERT_MOST_LANES = 16,    /* of any instruction set */
     UFBERT_MOST_TILE_ROWS = 8, /* of any instruction set */
 };
 

@@ -7,8 +7,8 @@
 
 typedef struct {
     const char *name;
-    int (*is_supported)(void); /* by this machine */
-    const ufbert_fff_kernels *fff;     /* several instruction sets may share these */
+    int (*is_supported)(void);     /* by this machine */
+    const ufbert_fff_kernels *fff; /* several instruction sets may share these */
     const ufbert_dense_kernels *dense;
 } ufbert_isa;
 

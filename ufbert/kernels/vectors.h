@@ -51,7 +51,8 @@
 #error "an instruction set must define PANEL_BLOCKS as 1 or more; see kernels/vectors.h"
 #endif
 #if !defined(VECTORS_OF_FLOATS)
-#error "an instruction set lacks its float32 vectors (VECTORS_OF_FLOATS: vec, v_set, v_load, ...); see kernels/vectors.h"
+#error \
+    "an instruction set lacks its float32 vectors (VECTORS_OF_FLOATS: vec, v_set, v_load, ...); see kernels/vectors.h"
 #endif
 #if !defined(VECTORS_OF_BF16)
 #error "an instruction set lacks its bfloat16 vectors (VECTORS_OF_BF16: v_load_words, ...); see kernels/vectors.h"
@@ -95,7 +96,9 @@ INLINE float bf16_widen(uint16_t bf16) {
     return word.value;
 }
 INLINE bf16_weights bf16_load(const uint16_t *p) { return v_load_words(p); }
-INLINE bf16_pair bf16_set_pair(const uint16_t *p) { return (bf16_pair){v_set(bf16_widen(p[0])), v_set(bf16_widen(p[1]))}; }
+INLINE bf16_pair bf16_set_pair(const uint16_t *p) {
+    return (bf16_pair){v_set(bf16_widen(p[0])), v_set(bf16_widen(p[1]))};
+}
 INLINE vec bf16_dot(vec sums, bf16_pair x, bf16_weights w) {
     return v_fma(x.second, v_high_bf16(w), v_fma(x.first, v_low_bf16(w), sums));
 }
@@ -108,32 +111,36 @@ INLINE void v_store_bf16(uint16_t *p, vec a) {
 #endif
 
 /* Calls of a function that is compiled for each dtype, and for each count from 1 on. */
-#define SWITCH_DTYPE(dtype, CALL)             \
-    switch (dtype) {                          \
-    case UFBERT_F32: CALL(UFBERT_F32); break; \
+#define SWITCH_DTYPE(dtype, CALL)               \
+    switch (dtype) {                            \
+    case UFBERT_F32: CALL(UFBERT_F32); break;   \
     case UFBERT_BF16: CALL(UFBERT_BF16); break; \
     case UFBERT_INT8: CALL(UFBERT_INT8); break; \
     }
-#define CASES_TO_4(CALL)   \
+#define CASES_TO_4(CALL)    \
     case 1: CALL(1); break; \
     case 2: CALL(2); break; \
     case 3: CALL(3); break; \
     case 4: CALL(4); break;
-#define CASES_TO_8(CALL)   \
-    CASES_TO_4(CALL)       \
+#define CASES_TO_8(CALL)    \
+    CASES_TO_4(CALL)        \
     case 5: CALL(5); break; \
     case 6: CALL(6); break; \
     case 7: CALL(7); break; \
     case 8: CALL(8); break;
 #if TOKENS_AT_ONCE == 8
-#define SWITCH_TOKENS(count, CALL) switch (count) { CASES_TO_8(CALL) }
+#define SWITCH_TOKENS(count, CALL) \
+    switch (count) { CASES_TO_8(CALL) }
 #else
-#define SWITCH_TOKENS(count, CALL) switch (count) { CASES_TO_4(CALL) }
+#define SWITCH_TOKENS(count, CALL) \
+    switch (count) { CASES_TO_4(CALL) }
 #endif
 #if TILE_ROWS == 8
-#define SWITCH_ROWS(count, CALL) switch (count) { CASES_TO_8(CALL) }
+#define SWITCH_ROWS(count, CALL) \
+    switch (count) { CASES_TO_8(CALL) }
 #else
-#define SWITCH_ROWS(count, CALL) switch (count) { CASES_TO_4(CALL) }
+#define SWITCH_ROWS(count, CALL) \
+    switch (count) { CASES_TO_4(CALL) }
 #endif
 
 #endif

@@ -29,7 +29,7 @@ INLINE void multiply_rows(const int rows, const float *a, ptrdiff_t lda, const f
 }
 
 static void multiply_some(int now, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t k,
-                          ptrdiff_t columns, float *out, ptrdiff_t ldo) {
+                          ptrdiff_t columns, float *out, ptrdiff_t ldo){
 #define CALL(count) multiply_rows(count, a, lda, b, ldb, k, columns, out, ldo)
     SWITCH_ROWS(now, CALL)
 #undef CALL
@@ -74,7 +74,8 @@ static void turn_keys(const float *k, ptrdiff_t row, ptrdiff_t length, ptrdiff_t
         }
 }
 
-static void attention(const ufbert_attention *attention, ptrdiff_t start, ptrdiff_t length, ptrdiff_t head, void *scratch) {
+static void attention(const ufbert_attention *attention, ptrdiff_t start, ptrdiff_t length, ptrdiff_t head,
+                      void *scratch) {
     const ptrdiff_t size = attention->head_size, width = attention->num_heads * size, row = 3 * width;
     const ptrdiff_t keys = whole_vectors(length), columns = whole_vectors(size), ldk = padded_stride(keys);
     const float *q = attention->qkv + start * row + head * size, *k = q + width, *v = k + width;
@@ -85,11 +86,13 @@ static void attention(const ufbert_attention *attention, ptrdiff_t start, ptrdif
 
     turn_keys(k, row, length, size, turned, ldk);
     for (ptrdiff_t i = 0; i < keys; i++)
-        penalties[i] = i >= length ? -INFINITY : attention->attended && !attention->attended[start + i] ? -10000.0f : 0.0f;
+        penalties[i] = i >= length                                              ? -INFINITY
+                       : attention->attended && !attention->attended[start + i] ? -10000.0f
+                                                                                : 0.0f;
     for (ptrdiff_t i = 0; i < length; i++)
         for (ptrdiff_t j = 0; j < columns; j += LANES)
-            v_store(values + i * columns + j, size - j >= LANES ? v_load(v + i * row + j)
-                                                                : v_load_part(v + i * row + j, size - j));
+            v_store(values + i * columns + j,
+                    size - j >= LANES ? v_load(v + i * row + j) : v_load_part(v + i * row + j, size - j));
 
     for (ptrdiff_t first = 0; first < length; first += TILE_ROWS) {
         const int now = length - first < TILE_ROWS ? (int)(length - first) : TILE_ROWS;

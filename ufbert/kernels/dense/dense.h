@@ -8,8 +8,8 @@
 #include "../fff/fff.h"
 
 enum {
-    UFBERT_PANEL = 32,         /* columns that lie together in packed weights */
-    UFBERT_ROWS_IN_CHUNK = 96, /* rows that a panel meets before the next one is read */
+    UFBERT_PANEL = 32,            /* columns that lie together in packed weights */
+    UFBERT_ROWS_IN_CHUNK = 96,    /* rows that a panel meets before the next one is read */
     UFBERT_BEHIND_DISTANCES = 16, /* a vector at least: values that must be readable behind a distance bias */
 };
 
@@ -70,9 +70,9 @@ typedef struct {
     ptrdiff_t longest, largest; /* tokens of the longest text, of the largest group */
     int by_columns;             /* threads share out columns, else groups of texts */
     /* What ufbert_begin_layer sets. */
-    const ufbert_fff_kernels *fff; /* for trees */
-    ptrdiff_t next;                /* group that no thread has taken */
-    ptrdiff_t tree_rows;           /* that go through the trees at a time */
+    const ufbert_fff_kernels *fff;        /* for trees */
+    ptrdiff_t next;                       /* group that no thread has taken */
+    ptrdiff_t tree_rows;                  /* that go through the trees at a time */
     float *qkv, *context, *hidden, *sums; /* that threads share when they go by columns */
     char *scratch;                        /* of all threads */
 } ufbert_layer_pass;

@@ -44,7 +44,8 @@ ufbert_layer_buffers ufbert_buffers_of(const ufbert_encoder_layer *layer, const 
     const sizes need = buffer_sizes(layer, pass);
     char *normed = pass->scratch + (size_t)thread * bytes_of_thread(&need, pass->by_columns);
     char *tree_sums = normed + need.normed, *scratch = tree_sums + need.tree_sums, *qkv = scratch + need.scratch;
-    ufbert_layer_buffers buffers = {(float *)normed, pass->qkv, pass->context, pass->hidden, (float *)tree_sums, scratch};
+    ufbert_layer_buffers buffers = {(float *)normed, pass->qkv,          pass->context,
+                                    pass->hidden,    (float *)tree_sums, scratch};
     if (!pass->by_columns) {
         buffers.qkv = (float *)qkv;
         buffers.context = (float *)(qkv + need.qkv);
@@ -63,7 +64,8 @@ void *ufbert_begin_layer(const ufbert_fff_kernels *fff, const ufbert_encoder_lay
     const sizes need = buffer_sizes(layer, pass);
     const size_t shared = pass->by_columns ? need.qkv + need.context + need.hidden : 0;
     const size_t sums = pass->by_columns ? need.normed : 0;
-    char *memory = malloc(shared + sums + (size_t)threads * bytes_of_thread(&need, pass->by_columns) + UFBERT_CACHE_LINE);
+    char *memory =
+        malloc(shared + sums + (size_t)threads * bytes_of_thread(&need, pass->by_columns) + UFBERT_CACHE_LINE);
     if (!memory)
         return NULL;
     char *start = memory + (UFBERT_CACHE_LINE - (uintptr_t)memory % UFBERT_CACHE_LINE) % UFBERT_CACHE_LINE;

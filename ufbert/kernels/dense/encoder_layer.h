@@ -27,7 +27,9 @@ static void wait_for_team(void) {
 
 static ptrdiff_t next_group(ufbert_layer_pass *pass) { return __atomic_fetch_add(&pass->next, 1, __ATOMIC_RELAXED); }
 
-INLINE ptrdiff_t panels_of(const ufbert_linear *linear) { return (linear->width_out + UFBERT_PANEL - 1) / UFBERT_PANEL; }
+INLINE ptrdiff_t panels_of(const ufbert_linear *linear) {
+    return (linear->width_out + UFBERT_PANEL - 1) / UFBERT_PANEL;
+}
 
 /* All columns of a linear layer. */
 INLINE void whole_linear(const ufbert_linear *layer, const float *x, ptrdiff_t rows, const float *residual, float *y,
@@ -44,7 +46,8 @@ INLINE void shared_linear(const ufbert_linear *layer, const float *x, ptrdiff_t 
 
 /* A thread's share of all rows, in blocks of eight, which the trees take together. */
 INLINE void share_rows(const ufbert_layer_pass *pass, int thread, int threads, ptrdiff_t *first, ptrdiff_t *end) {
-    const ptrdiff_t rows = pass->cu_seqlens[pass->num_texts], share = ufbert_round_up((rows + threads - 1) / threads, 8);
+    const ptrdiff_t rows = pass->cu_seqlens[pass->num_texts],
+                    share = ufbert_round_up((rows + threads - 1) / threads, 8);
     *first = share * thread < rows ? share * thread : rows;
     *end = rows - *first < share ? rows : *first + share;
 }
@@ -58,8 +61,12 @@ static void attend_texts(const ufbert_encoder_layer *layer, const ufbert_layer_p
     if (layer->pre)
         layer_norm(&layer->norm1, x, rows, width, buffers->normed);
     whole_linear(layer->query_key_value, layer->pre ? buffers->normed : x, rows, NULL, buffers->qkv, buffers->scratch);
-    const ufbert_attention heads = {layer->num_heads, width / layer->num_heads, layer->scale, buffers->qkv,
-                                    pass->attended ? pass->attended + token : NULL, buffers->context,
+    const ufbert_attention heads = {layer->num_heads,
+                                    width / layer->num_heads,
+                                    layer->scale,
+                                    buffers->qkv,
+                                    pass->attended ? pass->attended + token : NULL,
+                                    buffers->context,
                                     layer->distance_bias};
     for (ptrdiff_t text = first; text < last; text++) {
         const ptrdiff_t start = pass->cu_seqlens[text], length = pass->cu_seqlens[text + 1] - start;
@@ -80,7 +87,8 @@ static void feed_forward_rows(const ufbert_encoder_layer *layer, float *y, ptrdi
         float *y_now = y + done * width;
         if (layer->pre)
             layer_norm(&layer->norm2, y_now, now, width, buffers->normed);
-        whole_linear(layer->dense_in, layer->pre ? buffers->normed : y_now, now, NULL, buffers->hidden, buffers->scratch);
+        whole_linear(layer->dense_in, layer->pre ? buffers->normed : y_now, now, NULL, buffers->hidden,
+                     buffers->scratch);
         whole_linear(layer->dense_out, buffers->hidden, now, y_now, y_now, buffers->scratch);
         if (!layer->pre)
             layer_norm(&layer->norm2, y_now, now, width, y_now);
@@ -106,8 +114,8 @@ static void attention_by_columns(const ufbert_encoder_layer *layer, const ufbert
     shared_linear(layer->query_key_value, layer->pre ? buffers->normed : pass->x, rows, NULL, buffers->qkv, thread,
                   threads, buffers->scratch);
     wait_for_team();
-    const ufbert_attention heads = {num_heads, width / num_heads, layer->scale, buffers->qkv, pass->attended,
-                                    buffers->context, layer->distance_bias};
+    const ufbert_attention heads = {num_heads,      width / num_heads, layer->scale,        buffers->qkv,
+                                    pass->attended, buffers->context,  layer->distance_bias};
     const ptrdiff_t first = num_heads * thread / threads, end = num_heads * (thread + 1) / threads;
     for (ptrdiff_t text = 0; text < pass->num_texts; text++) {
         const ptrdiff_t start = pass->cu_seqlens[text], length = pass->cu_seqlens[text + 1] - start;
@@ -134,8 +142,8 @@ static void layer_by_columns(const ufbert_encoder_layer *layer, const ufbert_lay
         layer_norm(layer->pre ? &layer->norm2 : &layer->norm1, pass->sums, rows, width, buffers->normed);
         shared_linear(layer->dense_in, buffers->normed, rows, NULL, buffers->hidden, thread, threads, buffers->scratch);
         wait_for_team();
-        shared_linear(layer->dense_out, buffers->hidden, rows, layer->pre ? pass->sums : buffers->normed, pass->y, thread,
-                      threads, buffers->scratch);
+        shared_linear(layer->dense_out, buffers->hidden, rows, layer->pre ? pass->sums : buffers->normed, pass->y,
+                      thread, threads, buffers->scratch);
         wait_for_team();
         if (!layer->pre)
             layer_norm(&layer->norm2, pass->y + first * width, end - first, width, pass->y + first * width);

@@ -8,9 +8,9 @@
 
 /* A tile's inputs as its dtype wants them. int8: value i is about lows[row] + steps[row] * byte i. */
 typedef struct {
-    const float *f32;    /* (rows, width_in) */
+    const float *f32;     /* (rows, width_in) */
     const uint16_t *bf16; /* (rows, pairs, 2) */
-    const uint8_t *int8; /* (rows, groups, 4) */
+    const uint8_t *int8;  /* (rows, groups, 4) */
     const float *lows, *steps;
 } tile_inputs;
 
@@ -86,8 +86,8 @@ static __attribute__((noinline)) void add_int8_rest(int rows, const uint8_t *x, 
         }
 }
 
-INLINE void int8_tile(const int rows, const ufbert_linear *linear, const tile_inputs *in, ptrdiff_t row, ptrdiff_t column,
-                      const int8_t *weights, vec sums[][VECTORS_AT_ONCE]) {
+INLINE void int8_tile(const int rows, const ufbert_linear *linear, const tile_inputs *in, ptrdiff_t row,
+                      ptrdiff_t column, const int8_t *weights, vec sums[][VECTORS_AT_ONCE]) {
     const ptrdiff_t groups = (linear->width_in + 3) / 4;
     const uint8_t *x = in->int8 + row * groups * 4;
     int8_tile_sums(rows, x, weights, groups, 0, groups < INT8_GROUPS ? groups : INT8_GROUPS, sums);
@@ -106,8 +106,8 @@ INLINE void int8_tile(const int rows, const ufbert_linear *linear, const tile_in
 }
 
 /* Inputs and weights in bfloat16, sums in float32. */
-INLINE void bf16_tile(const int rows, const ufbert_linear *linear, const tile_inputs *in, ptrdiff_t row, ptrdiff_t column,
-                      const uint16_t *weights, vec sums[][VECTORS_AT_ONCE]) {
+INLINE void bf16_tile(const int rows, const ufbert_linear *linear, const tile_inputs *in, ptrdiff_t row,
+                      ptrdiff_t column, const uint16_t *weights, vec sums[][VECTORS_AT_ONCE]) {
     const ptrdiff_t pairs = (linear->width_in + 1) / 2;
     const uint16_t *x = in->bf16 + row * pairs * 2;
     start_at_bias(rows, linear->bias + column, sums);
@@ -122,8 +122,8 @@ INLINE void bf16_tile(const int rows, const ufbert_linear *linear, const tile_in
     }
 }
 
-INLINE void f32_tile(const int rows, const ufbert_linear *linear, const tile_inputs *in, ptrdiff_t row, ptrdiff_t column,
-                     const float *weights, vec sums[][VECTORS_AT_ONCE]) {
+INLINE void f32_tile(const int rows, const ufbert_linear *linear, const tile_inputs *in, ptrdiff_t row,
+                     ptrdiff_t column, const float *weights, vec sums[][VECTORS_AT_ONCE]) {
     const ptrdiff_t k = linear->width_in;
     start_at_bias(rows, linear->bias + column, sums);
     multiply(rows, 2, in->f32 + row * k, k, weights, UFBERT_PANEL, k, sums);
@@ -143,7 +143,8 @@ INLINE void tile(const int rows, const ufbert_dtype dtype, const ufbert_linear *
             bf16_tile(rows, linear, in, row, column,
                       (const uint16_t *)linear->weights + (panel * ((k + 1) / 2) * UFBERT_PANEL + part) * 2, sums);
         else
-            f32_tile(rows, linear, in, row, column, (const float *)linear->weights + panel * k * UFBERT_PANEL + part, sums);
+            f32_tile(rows, linear, in, row, column, (const float *)linear->weights + panel * k * UFBERT_PANEL + part,
+                     sums);
         finish_tile(linear, sums, rows, residual ? residual + row * n : NULL, y + row * n, column);
     }
 }

@@ -31,8 +31,9 @@ static void layer_norm(const ufbert_norm *norm, const float *x, ptrdiff_t rows, 
             v_store(y + i, v_fma(centred, v_load(weight + i), v_load(bias + i)));
         }
         if (left)
-            v_store_part(y + whole, v_fma(v_mul(last, factor), v_load_part(weight + whole, left),
-                                          v_load_part(bias + whole, left)), left);
+            v_store_part(y + whole,
+                         v_fma(v_mul(last, factor), v_load_part(weight + whole, left), v_load_part(bias + whole, left)),
+                         left);
     }
 }
 

@@ -23,7 +23,7 @@ typedef struct {
     const float *xs[BLOCK_TOKENS], *dys[BLOCK_TOKENS];
     int32_t nodes[MOST_LEVELS][BLOCK_TOKENS];
     float scores[MOST_LEVELS][BLOCK_TOKENS], values[MOST_LEVELS][BLOCK_TOKENS]; /* before and after the activation */
-    float dots[MOST_LEVELS][BLOCK_TOKENS], grads[MOST_LEVELS][BLOCK_TOKENS];   /* gradients of values and scores */
+    float dots[MOST_LEVELS][BLOCK_TOKENS], grads[MOST_LEVELS][BLOCK_TOKENS];    /* gradients of values and scores */
     fetch_plan ahead;
 } backward_block;
 
@@ -163,7 +163,8 @@ static void decision_gradients(backward_block *b) {
             taken += value * b->dots[level][i];
             square += value * value * pass->out_squares[b->root + b->nodes[level][i]];
         }
-        const float loss = losses[i] + pass->switch_costs[b->tokens[i]] * sqrtf(square) - taken; /* of going otherwise */
+        const float loss =
+            losses[i] + pass->switch_costs[b->tokens[i]] * sqrtf(square) - taken; /* of going otherwise */
         b->grads[tried[i]][i] += 0.3989422804f * gaussians[i] * (float)fff->depth * (scores[i] > 0.0f ? -loss : loss);
     }
 }
@@ -184,8 +185,8 @@ static void input_gradients(backward_block *b) {
     for (ptrdiff_t block = 0, next = 0; block * UFBERT_BLOCK < n; block = next)
         for (ptrdiff_t i = 0; i < b->count; i++) {
             fetch_ahead(&b->ahead, 1);
-            next = mix_columns(UFBERT_F32, start, THROUGH_CACHES, pass->dx + b->tokens[i] * n, rows[i], coefs[i], levels, block, n,
-                               NULL);
+            next = mix_columns(UFBERT_F32, start, THROUGH_CACHES, pass->dx + b->tokens[i] * n, rows[i], coefs[i],
+                               levels, block, n, NULL);
         }
 }
 
@@ -216,7 +217,7 @@ static void bias_gradients(const backward_block *b, ptrdiff_t top, float *above)
 }
 
 static void fff_backward(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t top, const int32_t *tokens,
-                            ptrdiff_t count, float *above) {
+                         ptrdiff_t count, float *above) {
     const ufbert_fff *fff = pass->fff;
     backward_block b;
     b.pass = pass;

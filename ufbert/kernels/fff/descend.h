@@ -16,16 +16,16 @@
 #include "rows.h"
 
 enum {
-    PASS_LEVELS = 3,      /* levels of a pass: the sort between passes has 2^PASS_LEVELS children a node */
-    TOKENS_IN_BLOCK = 8,  /* 8 inputs of 768 floats leave a quarter of the first cache to the rows */
-    SLICE_TOKENS = 64,    /* 64 inputs of 768 floats, and as many fetched ahead: 384 KB of the second cache */
-    MOST_TOP_LEVELS = 7,  /* 127 rows of 768 floats: 381 KB of it */
-    AHEAD_NODES = 16,     /* of one level of the next subtree */
-    AHEAD_TOKENS = 128,   /* of the next subtree */
-    CHILD_BYTES = 3072,   /* of each row that a lone token may need next */
-    FIRST_BYTES = 256,    /* of the same where a few tokens walk side by side: half of it is fetched in vain */
-    ROWS_AT_ONCE = 16,    /* visited nodes summed in one go: half a row each, they fit in the first cache */
-    SHARING = 2,          /* least tokens a leaf for sums tree by tree, in float32 */
+    PASS_LEVELS = 3,     /* levels of a pass: the sort between passes has 2^PASS_LEVELS children a node */
+    TOKENS_IN_BLOCK = 8, /* 8 inputs of 768 floats leave a quarter of the first cache to the rows */
+    SLICE_TOKENS = 64,   /* 64 inputs of 768 floats, and as many fetched ahead: 384 KB of the second cache */
+    MOST_TOP_LEVELS = 7, /* 127 rows of 768 floats: 381 KB of it */
+    AHEAD_NODES = 16,    /* of one level of the next subtree */
+    AHEAD_TOKENS = 128,  /* of the next subtree */
+    CHILD_BYTES = 3072,  /* of each row that a lone token may need next */
+    FIRST_BYTES = 256,   /* of the same where a few tokens walk side by side: half of it is fetched in vain */
+    ROWS_AT_ONCE = 16,   /* visited nodes summed in one go: half a row each, they fit in the first cache */
+    SHARING = 2,         /* least tokens a leaf for sums tree by tree, in float32 */
 };
 
 typedef struct {
@@ -38,7 +38,7 @@ typedef struct {
     int by_tree; /* outputs are summed after each tree, not after the last one */
     ptrdiff_t visits, tree, first_visit;
     const char *rows_in, *rows_out; /* of this tree */
-    int32_t *order, *at; /* the tokens in the order of their nodes, and those nodes */
+    int32_t *order, *at;            /* the tokens in the order of their nodes, and those nodes */
     int32_t *order_spare, *at_spare;
     fetch_plan *ahead;
 } descent;
@@ -156,7 +156,8 @@ static int block_length(const int32_t *at, ptrdiff_t count) {
     const int most = count < TOKENS_IN_BLOCK ? (int)count : TOKENS_IN_BLOCK;
     int length = 0;
     while (length < most) {
-        const int run = run_length(at + length, (int)(count - length < TOKENS_IN_BLOCK ? count - length : TOKENS_IN_BLOCK));
+        const int run =
+            run_length(at + length, (int)(count - length < TOKENS_IN_BLOCK ? count - length : TOKENS_IN_BLOCK));
         if (length + run > most)
             return length >= TOKENS_IN_BLOCK / 2 ? length : most;
         length += run;
@@ -233,8 +234,8 @@ static void write_outputs(const descent *d, const int32_t *tokens, int count) {
                 if (block == 0)
                     fetch_ahead(d->ahead, now);
                 prefetch_panel(fff, rows + t * now, now, block + PANEL_BLOCKS);
-                next = mix_columns(fff->dtype, start, past, d->y + tokens[t] * n, rows + t * now,
-                                   coefs + t * now, now, block, n, first + now == end ? fff->columns_out : NULL);
+                next = mix_columns(fff->dtype, start, past, d->y + tokens[t] * n, rows + t * now, coefs + t * now, now,
+                                   block, n, first + now == end ? fff->columns_out : NULL);
             }
     }
 }
@@ -361,8 +362,8 @@ static void forward_tile(descent *d, ptrdiff_t tokens) {
     }
 }
 
-static void fff_forward(const ufbert_fff *fff, const float *x, ptrdiff_t tokens, float *y, int32_t *path,
-                        float *scores, int stream, void *scratch) {
+static void fff_forward(const ufbert_fff *fff, const float *x, ptrdiff_t tokens, float *y, int32_t *path, float *scores,
+                        int stream, void *scratch) {
     const ptrdiff_t most = ufbert_tile_tokens(fff), tile = tokens < most ? tokens : most;
     fetch_plan ahead;
     descent d = {.fff = fff, .visits = fff->num_trees * (fff->depth + 1), .stream = stream, .ahead = &ahead};

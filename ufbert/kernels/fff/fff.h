@@ -19,7 +19,7 @@ typedef struct {
     const char *w_in;
     const float *b_in; /* (num_trees, num_nodes) */
     const char *w_out;
-    ptrdiff_t stride_in, stride_out;      /* from a node's row to the next node's; trees follow each other */
+    ptrdiff_t stride_in, stride_out; /* from a node's row to the next node's; trees follow each other */
     /* What int8 rows are multiplied with; each may be NULL, for 1. */
     const float *scales_in, *scales_out; /* (num_trees, num_nodes): a node's rows */
     const float *columns_out;            /* (width_out,): the columns of w_out */
@@ -40,10 +40,10 @@ typedef struct {
  * rows and biases are added to what is there. */
 typedef struct {
     const ufbert_fff *fff;
-    const float *dy, *x;   /* (T, width_out), (T, width_in) */
-    const int32_t *path;   /* (T, V) */
-    const float *scores;   /* (T, V) */
-    float *dx;             /* (T, width_in) */
+    const float *dy, *x; /* (T, width_out), (T, width_in) */
+    const int32_t *path; /* (T, V) */
+    const float *scores; /* (T, V) */
+    float *dx;           /* (T, width_in) */
     float *dw_in, *db_in, *dw_out;
     /* What decisions need; `tried` is NULL where they carry no gradient. */
     const int32_t *tried;      /* (T, num_trees), levels above the last */
@@ -61,8 +61,8 @@ typedef struct {
     /* Tokens of one subtree of level `top`, in the order of their leaves: dx, and the gradients of the subtree's rows.
      * Those of its `top` ancestors are added to `above`: (top, ufbert_floats_above()), each the gradient of an input
      * row, of an output row, of a bias. */
-    void (*backward)(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t top, const int32_t *tokens,
-                     ptrdiff_t count, float *above);
+    void (*backward)(const ufbert_backward *pass, ptrdiff_t tree, ptrdiff_t top, const int32_t *tokens, ptrdiff_t count,
+                     float *above);
 } ufbert_fff_kernels;
 
 enum {
@@ -72,7 +72,8 @@ enum {
 
 /* Bytes from a packed row to the next one: rows begin at cache lines. */
 static inline ptrdiff_t ufbert_row_stride(ptrdiff_t width, ufbert_dtype dtype) {
-    return ufbert_round_up(ufbert_round_up(width, UFBERT_BLOCK) * (ptrdiff_t)ufbert_item_size(dtype), UFBERT_CACHE_LINE);
+    return ufbert_round_up(ufbert_round_up(width, UFBERT_BLOCK) * (ptrdiff_t)ufbert_item_size(dtype),
+                           UFBERT_CACHE_LINE);
 }
 
 static inline ptrdiff_t ufbert_floats_above(const ufbert_fff *fff) {

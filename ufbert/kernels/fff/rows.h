@@ -91,13 +91,14 @@ INLINE void dot_shared(const ufbert_dtype dtype, const char *row, const float *c
 }
 
 /* dots[t] = row . xs[t] for 1 to TOKENS_AT_ONCE tokens. */
-static void dot_rows(ufbert_dtype dtype, const char *row, const float *const *xs, int count, ptrdiff_t n, float *dots) {
+static void dot_rows(ufbert_dtype dtype, const char *row, const float *const *xs, int count, ptrdiff_t n, float *dots){
 #define CALL(constant) dot_shared(constant, row, xs, count, n, dots)
     SWITCH_DTYPE(dtype, CALL)
 #undef CALL
 }
 
-INLINE void dot_few(const ufbert_dtype dtype, const char *const *rows, const float *const *xs, ptrdiff_t n, float *dots) {
+INLINE
+    void dot_few(const ufbert_dtype dtype, const char *const *rows, const float *const *xs, ptrdiff_t n, float *dots) {
     if (n > LONG_ROW)
         dot_unrolled(EACH_AT_ONCE, 0, 1, dtype, rows, xs, n, dots);
     else
@@ -119,8 +120,8 @@ static void dot_each(ufbert_dtype dtype, const char *const *rows, const float *c
         dot_rows(dtype, rows[t], xs + t, 1, n, dots + t);
 }
 
-enum { START_AT_ZERO, START_AT_Y };        /* what a weighted sum is added to */
-enum { THROUGH_CACHES, PAST_THE_CACHES };  /* how it is stored */
+enum { START_AT_ZERO, START_AT_Y };       /* what a weighted sum is added to */
+enum { THROUGH_CACHES, PAST_THE_CACHES }; /* how it is stored */
 
 /* Columns of `panel` blocks from `block` on: y = start + sum over r of coefs[r] * rows[r], summed in registers. Of int8
  * rows that is multiplied with `factors`, unless these are NULL. */
@@ -138,7 +139,8 @@ INLINE void mix_panel(const int panel, const ufbert_dtype dtype, const int start
     }
     for (ptrdiff_t r = 0; r < count; r++) {
         const vec coef = v_set(coefs[r]);
-        const char *row = rows[r] + block * UFBERT_BLOCK * (ptrdiff_t)ufbert_item_size(dtype); /* the rest of each address is constant */
+        const char *row = rows[r] + block * UFBERT_BLOCK *
+                                        (ptrdiff_t)ufbert_item_size(dtype); /* the rest of each address is constant */
 #pragma GCC unroll 32
         for (int i = 0; i < panel * STEPS; i++) {
             vec first, second;
@@ -166,8 +168,8 @@ INLINE void mix_panel(const int panel, const ufbert_dtype dtype, const int start
 }
 
 /* The last, incomplete block of `left` columns. */
-static void mix_tail(ufbert_dtype dtype, int start, float *y, const char *const *rows, const float *coefs, ptrdiff_t count,
-                     ptrdiff_t block, ptrdiff_t left, const float *factors) {
+static void mix_tail(ufbert_dtype dtype, int start, float *y, const char *const *rows, const float *coefs,
+                     ptrdiff_t count, ptrdiff_t block, ptrdiff_t left, const float *factors) {
     y += block * UFBERT_BLOCK;
     for (int at = 0; at < HALF_BLOCK; at += LANES) {
         vec low = start == START_AT_Y ? v_load_part(y + at, left - at) : v_set(0.0f);
@@ -215,8 +217,8 @@ static void mix_narrow(ufbert_dtype dtype, int start, int past, float *y, const 
 }
 
 /* Columns from `block` on, one panel of them; returns the block after it. Past the last one: n / UFBERT_BLOCK + 1. */
-static ptrdiff_t mix_columns(ufbert_dtype dtype, int start, int past, float *y, const char *const *rows, const float *coefs,
-                             ptrdiff_t count, ptrdiff_t block, ptrdiff_t n, const float *factors) {
+static ptrdiff_t mix_columns(ufbert_dtype dtype, int start, int past, float *y, const char *const *rows,
+                             const float *coefs, ptrdiff_t count, ptrdiff_t block, ptrdiff_t n, const float *factors) {
     const ptrdiff_t blocks = n / UFBERT_BLOCK;
     if (block + PANEL_BLOCKS <= blocks) {
         mix_wide(dtype, start, past, y, rows, coefs, count, block, factors);
@@ -230,8 +232,8 @@ static ptrdiff_t mix_columns(ufbert_dtype dtype, int start, int past, float *y, 
 }
 
 /* y[0:n] = start + sum over r of coefs[r] * rows[r]. */
-static void mix_rows(ufbert_dtype dtype, int start, float *y, const char *const *rows, const float *coefs, ptrdiff_t count,
-                     ptrdiff_t n) {
+static void mix_rows(ufbert_dtype dtype, int start, float *y, const char *const *rows, const float *coefs,
+                     ptrdiff_t count, ptrdiff_t n) {
     for (ptrdiff_t block = 0; block * UFBERT_BLOCK < n;)
         block = mix_columns(dtype, start, THROUGH_CACHES, y, rows, coefs, count, block, n, NULL);
 }
