@@ -14,7 +14,7 @@ from ufbert.checkpoint.tensors import write_tensors
 
 os.environ["PYTHONSAFEPATH"] = "1"  # subprocesses import what is installed, not the folder they start in
 settings.register_profile("ci", derandomize=True, deadline=None)  # the same examples in every run
-settings.register_profile("nightly", max_examples=2_000, deadline=None)
+settings.register_profile("nightly", max_examples=1_000, deadline=None)  # and `lab.examples` ten times as many
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 GOLDEN = Path(__file__).parent / "golden"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -122,6 +122,15 @@ def add_mean_pooling(folder, mode="pooling_mode_mean_tokens"):
     (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 12, mode: True}))
     return folder
+
+
+@pytest.fixture(name="isa", params=isa.supported_isas())
+def each_isa(request):
+    """Every instruction set of this machine, in use while the test runs."""
+    before = isa.active_isa()
+    isa.use_isa(request.param)
+    yield request.param
+    isa.use_isa(before)
 
 
 def instruction_sets():

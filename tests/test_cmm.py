@@ -2,36 +2,19 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from lab import bits, examples, on_every_isa
 
 import ufbert
 from ufbert import InputError, cmm, reference, testing
-
-ISAS = cmm.supported_isas()
-
-
-@pytest.fixture(params=ISAS)
-def isa(request):
-    before = cmm.active_isa()
-    cmm.use_isa(request.param)
-    yield request.param
-    cmm.use_isa(before)
 
 
 def forward(case, **options):
     return cmm.fff_forward(*case.arrays, case.depth, activation=case.activation, **options)
 
 
-def on_every_isa():
-    before = cmm.active_isa()
-    for name in ISAS:
-        cmm.use_isa(name)
-        yield name
-    cmm.use_isa(before)
-
-
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(testing.fff_cases(), st.sampled_from([1, 2, 5]))
 @example(testing.make_case(1, 1, 12, 33, 9), 1)
 @example(testing.make_case(300, 1, 9, 40, 40), 2)
@@ -60,7 +43,7 @@ def test_all_widths(isa, width):
     testing.assert_fff_close(*forward(case, return_path=True), *case.arrays, 3)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(testing.fff_cases(kinds=("normal", "integers", "zeros", "large", "nonfinite")), st.data())
 def test_a_token_has_the_same_bits_in_any_company(case, data):
     order = np.array(data.draw(st.permutations(range(len(case.x)))), int)
@@ -86,12 +69,6 @@ def test_a_token_has_the_same_bits_in_any_company(case, data):
             np.testing.assert_array_equal(bits(np.concatenate([first, second])), bits(expected))
 
 
-def bits(array):
-    """Integers, so that NaN equals itself and -0 does not equal 0; all NaNs alike."""
-    array = np.where(np.isnan(array), np.nan, array).astype(array.dtype)
-    return array.view(np.int32)
-
-
 @pytest.mark.parametrize("tokens", [1, 7, 129, 3000])
 def test_large_batches_are_the_single_tokens(isa, tokens):
     """Over the sizes where work is split, sorted and shared differently."""
@@ -110,7 +87,7 @@ def test_more_tokens_than_a_tile(isa):
     testing.assert_fff_close(*forward(case, num_threads=1, return_path=True), *case.arrays, 2)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(testing.fff_cases(kinds=("normal", "integers", "nonfinite", "same")), st.sampled_from([np.nan, np.inf, -np.inf]))
 def test_unvisited_nodes_do_not_matter(case, poison):
     for _ in on_every_isa():

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from test_cmm import isa, on_every_isa  # noqa: F401
+from lab import examples, on_every_isa
 
 import ufbert
 from ufbert import cmm, reference, testing
@@ -29,7 +29,7 @@ def output_gradient(case, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(testing.fff_cases(max_depth=7, kinds=("normal", "integers", "zeros", "same", "strided")))
 def test_matches_the_dense_masked_reference(case):
     dy = output_gradient(case)
@@ -43,7 +43,7 @@ def test_matches_the_dense_masked_reference(case):
 
 
 @pytest.mark.parametrize("activation", sorted(reference.ACTIVATIONS))
-def test_finite_differences(isa, activation):  # noqa: F811
+def test_finite_differences(isa, activation):
     case = testing.make_case(7, 2, 2, 6, 5, activation=activation, seed=1)
     dy = output_gradient(case)
     results, arguments = gradients(case, dy)
@@ -59,7 +59,7 @@ def test_finite_differences(isa, activation):  # noqa: F811
             assert abs(result[place] - (losses[0] - losses[1]) / 2e-6) < 2e-5
 
 
-def test_any_number_of_threads_gives_the_same_bits(isa):  # noqa: F811
+def test_any_number_of_threads_gives_the_same_bits(isa):
     case = testing.make_case(700, 2, 5, 65, 40, seed=2)
     dy = output_gradient(case)
     first, _ = gradients(case, dy, 1)
@@ -68,7 +68,7 @@ def test_any_number_of_threads_gives_the_same_bits(isa):  # noqa: F811
             np.testing.assert_array_equal(result, expected)
 
 
-def test_unvisited_nodes_have_no_gradient_and_do_not_matter(isa):  # noqa: F811
+def test_unvisited_nodes_have_no_gradient_and_do_not_matter(isa):
     case = testing.make_case(10, 1, 6, 33, 17, seed=3)
     dy = output_gradient(case)
     results, arguments = gradients(case, dy)
@@ -92,7 +92,7 @@ def drawn_levels(case, seed=0):
     return np.random.default_rng(seed).integers(0, case.depth, (len(case.x), len(case.w_in)))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(testing.fff_cases(max_depth=7, kinds=("normal", "integers", "zeros", "same", "strided")), st.booleans())
 def test_decisions_match_the_reference(case, costly):
     assume(case.depth > 0)
@@ -106,7 +106,7 @@ def test_decisions_match_the_reference(case, costly):
             np.testing.assert_allclose(result, exact, rtol=1e-4, atol=3e-5 * max(1.0, np.abs(exact).max(initial=0)))
 
 
-def test_a_decision_s_gradient_is_that_of_the_loss_when_noise_is_added_to_its_score(isa):  # noqa: F811
+def test_a_decision_s_gradient_is_that_of_the_loss_when_noise_is_added_to_its_score(isa):
     """One decision: right with probability Phi(score), so the expected loss can be differentiated in full."""
     case = testing.make_case(40, 1, 1, 9, 7, seed=5)
     dy = output_gradient(case)
@@ -124,7 +124,7 @@ def test_a_decision_s_gradient_is_that_of_the_loss_when_noise_is_added_to_its_sc
     assert abs(result[2][0, 0] - slope) < 1e-4 * max(1, abs(slope))
 
 
-def test_a_tried_level_changes_the_gradients_of_its_own_nodes_alone(isa):  # noqa: F811
+def test_a_tried_level_changes_the_gradients_of_its_own_nodes_alone(isa):
     case = testing.make_case(20, 3, 4, 16, 12, seed=6)
     dy = output_gradient(case)
     plain, arguments = gradients(case, dy)
@@ -139,7 +139,7 @@ def test_a_tried_level_changes_the_gradients_of_its_own_nodes_alone(isa):  # noq
     np.testing.assert_array_equal(plain[3], each[0][3])  # output rows have no decision
 
 
-def test_decisions_are_the_same_bits_for_any_threads(isa):  # noqa: F811
+def test_decisions_are_the_same_bits_for_any_threads(isa):
     case = testing.make_case(700, 2, 5, 65, 40, seed=2)
     _, arguments = gradients(case, output_gradient(case))
     tried = drawn_levels(case)

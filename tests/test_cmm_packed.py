@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from test_cmm import bits, isa, on_every_isa  # noqa: F401
+from lab import bits, examples, on_every_isa
 
 import ufbert
 from ufbert import cmm, reference, testing
@@ -38,7 +38,7 @@ def pack(case, weight_dtype="float32"):
     return cmm.PackedFFF(*case.arrays[1:], case.depth, weight_dtype=weight_dtype, activation=case.activation)
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(testing.fff_cases(), st.sampled_from([1, 2]))
 @example(testing.make_case(300, 1, 9, 40, 40), 2)
 @example(testing.make_case(16, 1, 3, 768, 768), 2)
@@ -53,7 +53,7 @@ def test_float32_has_the_bits_of_plain_arrays(case, num_threads):
 
 
 @pytest.mark.parametrize("weight_dtype", ["bfloat16", "int8"])
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(case=testing.fff_cases(), num_threads=st.sampled_from([1, 2]))
 @example(case=testing.make_case(300, 1, 9, 40, 40), num_threads=2)
 @example(case=testing.make_case(16, 1, 3, 768, 768), num_threads=2)
@@ -66,7 +66,7 @@ def test_shorter_weights_are_the_reference_on_rounded_weights(weight_dtype, case
 
 @pytest.mark.parametrize("out", [33, 448])
 @pytest.mark.parametrize("kind", ["f2", "f4", "columns", "columns alone"])
-def test_int8_rows_with_factors_are_taken_as_they_are(isa, out, kind):  # noqa: F811
+def test_int8_rows_with_factors_are_taken_as_they_are(isa, out, kind):
     rng = np.random.default_rng(3)
     case = testing.make_case(200, 4, 5, 70, out)  # more visits than are summed at once
     w_in, w_out = (rng.integers(-128, 128, rows.shape).astype(np.int8) for rows in (case.w_in, case.w_out))
@@ -81,7 +81,7 @@ def test_int8_rows_with_factors_are_taken_as_they_are(isa, out, kind):  # noqa: 
     np.testing.assert_allclose(y, plain(case.x), rtol=1e-4, atol=1e-4 * np.abs(y).max())
 
 
-def test_columns_that_are_far_larger_than_others_cost_the_others_no_digits(isa):  # noqa: F811
+def test_columns_that_are_far_larger_than_others_cost_the_others_no_digits(isa):
     case = testing.make_case(200, 2, 5, 70, 45)
     case.w_out[:, :, 9] *= 300
     exact = cmm.fff_forward(*case.arrays, 5)
@@ -90,7 +90,7 @@ def test_columns_that_are_far_larger_than_others_cost_the_others_no_digits(isa):
     assert errors[1] < 0.1 * errors[0]
 
 
-def test_int8_rows_are_rounded_as_the_specification_says(isa):  # noqa: F811
+def test_int8_rows_are_rounded_as_the_specification_says(isa):
     case = testing.make_case(50, 2, 4, 70, 33)
     case.w_in[0, 3], case.w_in[0, 4], case.w_out[1, 5] = 0, 1e-44, 3e-39
     given = cmm.PackedFFF(quantized(case.w_in), case.b_in, quantized(case.w_out), 4, weight_dtype="int8")
@@ -99,7 +99,7 @@ def test_int8_rows_are_rounded_as_the_specification_says(isa):  # noqa: F811
     assert given.nbytes == 62 * (128 + 64 + 12)  # rows filled up to whole cache lines, a bias and two scales
 
 
-def test_an_int8_row_that_is_not_finite_comes_out_as_nan(isa):  # noqa: F811
+def test_an_int8_row_that_is_not_finite_comes_out_as_nan(isa):
     case = testing.make_case(30, 1, 0, 40, 33)
     case.w_out[0, 0, 5] = np.inf
     assert np.isnan(pack(case, "int8")(case.x)).all()
@@ -107,7 +107,7 @@ def test_an_int8_row_that_is_not_finite_comes_out_as_nan(isa):  # noqa: F811
 
 @pytest.mark.parametrize("weight_dtype", WEIGHT_DTYPES)
 @pytest.mark.parametrize("shape", [(2500, 1, 8, 64, 70), (700, 3, 4, 33, 31), (90, 70, 0, 40, 100)])
-def test_any_split_order_and_threads(isa, weight_dtype, shape):  # noqa: F811
+def test_any_split_order_and_threads(isa, weight_dtype, shape):
     case = testing.make_case(*shape, seed=6)
     layer = pack(case, weight_dtype)
     y = layer(case.x, num_threads=1)
@@ -120,7 +120,7 @@ def test_any_split_order_and_threads(isa, weight_dtype, shape):  # noqa: F811
         np.testing.assert_array_equal(layer(case.x[token : token + 1])[0], y[token])
 
 
-def test_streamed_outputs_are_the_same(isa):  # noqa: F811
+def test_streamed_outputs_are_the_same(isa):
     """More than 8 MB of output is written past the caches."""
     case = testing.make_case(3500, 1, 3, 32, 768, seed=7)
     layer = pack(case)
@@ -128,7 +128,7 @@ def test_streamed_outputs_are_the_same(isa):  # noqa: F811
     np.testing.assert_array_equal(y[1234:1300], layer(case.x[1234:1300]))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(testing.fff_cases(kinds=("normal", "nonfinite")), st.sampled_from(WEIGHT_DTYPES))
 def test_unvisited_nodes_do_not_matter(case, weight_dtype):
     for _ in on_every_isa():
@@ -179,7 +179,7 @@ def test_wrong_out(out, message):
         pack(case)(case.x, out=out)
 
 
-def test_the_short_and_the_long_way_agree(isa):  # noqa: F811
+def test_the_short_and_the_long_way_agree(isa):
     """Few tokens in a plain float32 array are checked in the extension; all else goes the long way round."""
     case = testing.make_case(4, 2, 3, 33, 20, seed=8)
     layer = pack(case)

@@ -9,7 +9,6 @@ import threading
 
 import numpy as np
 import pytest
-from test_cmm import isa  # noqa: F401
 
 from ufbert import cmm, testing
 
@@ -39,7 +38,7 @@ class Guarded:
 
 @pytest.mark.parametrize("at_end", [True, False])
 @pytest.mark.parametrize("width", [1, 5, 16, 31, 33, 64, 95, 97, 768])
-def test_guard_pages(isa, width, at_end):  # noqa: F811
+def test_guard_pages(isa, width, at_end):
     from ufbert import _cmm
 
     guarded = Guarded()
@@ -62,7 +61,7 @@ def test_guard_pages(isa, width, at_end):  # noqa: F811
 
 @pytest.mark.parametrize("width", [1, 31, 33, 97, 384])
 @pytest.mark.parametrize("num_threads", [1, 2])
-def test_nothing_is_written_beside_out(isa, width, num_threads):  # noqa: F811
+def test_nothing_is_written_beside_out(isa, width, num_threads):
     case = testing.make_case(200, 1, 4, 40, width)
     canary = np.float32(-123.25)
     memory = np.full(200 * width + 64, canary, "f4")
@@ -75,7 +74,7 @@ def test_nothing_is_written_beside_out(isa, width, num_threads):  # noqa: F811
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
-def test_inputs_that_are_no_numbers(isa, value):  # noqa: F811
+def test_inputs_that_are_no_numbers(isa, value):
     case = testing.make_case(300, 2, 6, 33, 20)
     case.x[::2] = value
     y, path = cmm.fff_forward(*case.arrays, 6, return_path=True)
@@ -84,7 +83,7 @@ def test_inputs_that_are_no_numbers(isa, value):  # noqa: F811
     np.testing.assert_array_equal(y[1::2], expected)
 
 
-def test_eight_python_threads_at_once(isa):  # noqa: F811
+def test_eight_python_threads_at_once(isa):
     case = testing.make_case(400, 1, 7, 64, 64)
     layer = cmm.PackedFFF(*case.arrays[1:], 7, weight_dtype="bfloat16")
     expected, plain = layer(case.x), cmm.fff_forward(*case.arrays, 7)

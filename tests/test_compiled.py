@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lab import examples
 
 from ufbert import InputError, cmm, dense, layers
 from ufbert.batch import Batch
@@ -53,7 +54,7 @@ def random_layer(rng, heads, size, inner, dtype, position, depth=None, bias=True
 
 
 @each_isa
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(
     lengths=st.lists(st.integers(0, 60), min_size=1, max_size=9).filter(any),
     heads=st.integers(1, 4),
@@ -77,7 +78,7 @@ def test_dense_layers(isa, lengths, heads, size, inner, dtype, position, masked,
 
 
 @each_isa
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(
     lengths=st.lists(st.integers(0, 60), min_size=1, max_size=9).filter(any),
     heads=st.integers(1, 3),

@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lab import examples
 
 from ufbert import InputError, cmm, dense, reference
 from ufbert.activations import TABLE
@@ -36,7 +37,7 @@ def expected_layer(x, weight, bias, activation, residual):
 
 
 @each_isa
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(rows=SIZES, width_in=SIZES, width_out=SIZES, activation=ACTIVATIONS, seed=st.integers(0, 99))
 def test_float32_layers(isa, rows, width_in, width_out, activation, seed):
     cmm.use_isa(isa)
@@ -48,7 +49,7 @@ def test_float32_layers(isa, rows, width_in, width_out, activation, seed):
 
 
 @each_isa
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(rows=SIZES, width_in=SIZES, width_out=SIZES, seed=st.integers(0, 99))
 def test_bfloat16_layers_round_inputs_and_weights_and_nothing_else(isa, rows, width_in, width_out, seed):
     cmm.use_isa(isa)
@@ -59,7 +60,7 @@ def test_bfloat16_layers_round_inputs_and_weights_and_nothing_else(isa, rows, wi
 
 
 @each_isa
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(rows=SIZES, width_in=SIZES, width_out=SIZES, seed=st.integers(0, 99))
 def test_int8_layers_err_by_their_rounding_at_most(isa, rows, width_in, width_out, seed):
     cmm.use_isa(isa)
@@ -100,7 +101,7 @@ def test_a_row_is_the_same_bits_alone_and_in_any_batch(isa, dtype):
 
 
 @each_isa
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=5),
     num_heads=st.integers(1, 3),
@@ -128,7 +129,7 @@ def test_attention(isa, lengths, num_heads, size, masked, seed):
 
 
 @each_isa
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=5),
     num_heads=st.integers(1, 3),
@@ -157,7 +158,7 @@ def test_attention_with_a_bias_by_distance(isa, lengths, num_heads, size, room, 
 
 
 @each_isa
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(rows=st.integers(1, 40), width=SIZES, seed=st.integers(0, 99))
 def test_layer_norm(isa, rows, width, seed):
     cmm.use_isa(isa)

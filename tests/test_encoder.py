@@ -4,8 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from conftest import GOLDEN, write_bert
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lab import examples
 
 import ufbert
 from ufbert import InputError, encoder
@@ -19,7 +20,7 @@ def model(request):
     return ufbert.load(MODELS[request.param])
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(st.integers(0, 5), st.integers(1, 9), st.integers(0, 6), st.integers(0, 999))
 def test_hidden_states_never_depend_on_padding(model, texts, length, padding, seed):
     rng = np.random.default_rng(seed)

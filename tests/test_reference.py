@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lab import examples
 from scipy import special
 
 from ufbert import reference, testing
@@ -99,7 +100,7 @@ def naive_attention(qkv, cu_seqlens, num_heads, scale, attended):
     return out.reshape(len(qkv), width)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.lists(st.integers(0, 7), max_size=6), st.integers(1, 3), st.integers(1, 5), st.booleans(), st.integers(0, 99))
 def test_attention(lengths, num_heads, size, masked, seed):
     rng = np.random.default_rng(seed)

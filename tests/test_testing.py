@@ -5,12 +5,13 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from lab import examples
 
 from ufbert import reference, testing
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(testing.fff_cases(max_depth=6))
 def test_accepts_the_reference(case):
     with np.errstate(all="ignore"):

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 from conftest import BERT_CONFIG, FFF_CONFIG, add_mean_pooling, bert_tensors, fff_tensors, write_bert, write_fff
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from lab import examples
 
 import ufbert
 from ufbert import CheckpointError, UfbertError, reference
@@ -154,7 +155,7 @@ def test_tensors_that_do_not_fit(tmp_path, name, value, message):
         ufbert.load(write_fff(tmp_path / "model", tensors))
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_value_of_any_setting_is_understood_or_refused(tmp_path, data):
     key = data.draw(st.sampled_from([*FFF_CONFIG, "hidden_act", "pruned", "intermediate_size"]))

@@ -8,8 +8,9 @@ import struct
 import numpy as np
 import pytest
 from conftest import BERT_CONFIG, GOLDEN, VOCABULARY, bert_tensors, write_bert, write_sentence_model
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from lab import examples
 
 import ufbert
 from ufbert import CheckpointError, UfbertError
@@ -72,7 +73,7 @@ def test_files_that_are_not_safetensors(bert_folder, content):
     refused(bert_folder, "model.safetensors", "expected a whole safetensors file")
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_file_cut_anywhere_is_refused(bert_folder, data):
     whole = (GOLDEN / "bert" / "model.safetensors").read_bytes()
@@ -82,7 +83,7 @@ def test_a_file_cut_anywhere_is_refused(bert_folder, data):
     refused(bert_folder, "model.safetensors")
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_flipped_bytes_of_the_header_never_crash(bert_folder, data):
     content = bytearray((bert_folder / "model.safetensors").read_bytes())
@@ -210,7 +211,7 @@ def test_config_that_is_not_a_json_object(bert_folder, text):
     refused(bert_folder, "config.json")
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_value_of_any_setting_is_understood_or_refused(bert_folder, data):
     others = ["hidden_act", "layer_norm_eps", "id2label", "problem_type", "num_labels"]

@@ -10,8 +10,9 @@ import zipfile
 import numpy as np
 import pytest
 from conftest import GOLDEN, write_sentence_model
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lab import examples
 from safetensors.numpy import load_file
 
 import ufbert
@@ -197,7 +198,7 @@ def test_other_archives_are_refused(tmp_path, content, message):
 WHOLE = (PICKLED / "dtypes.bin").read_bytes()
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), max_size=5), st.integers(0, 40))
 def test_damaged_files_are_tensors_or_refused(tmp_path_factory, changes, cut):
     content = bytearray(WHOLE)
@@ -215,7 +216,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@examples(500)
 @given(st.lists(st.tuples(st.integers(0, len(CODE)), st.integers(0, 3), PIECES), min_size=1, max_size=4))
 def test_damaged_instructions_are_tensors_or_refused(tmp_path_factory, changes):
     code = CODE

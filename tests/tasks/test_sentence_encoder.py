@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from conftest import write_bert, write_sentence_model
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lab import examples
 
 import ufbert
 from ufbert import CheckpointError, InputError, SentenceEncoder
@@ -52,7 +53,7 @@ def test_pooling_may_be_given(tmp_path, mode):
         SentenceEncoder(folder, pooling="sum")
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(st.lists(st.text(max_size=40), max_size=12), st.integers(1, 5))
 def test_grouping_does_not_matter(encoder, texts, batch_size):
     alone = [encoder.encode(text) for text in texts]

@@ -6,8 +6,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lab import examples
 
 from ufbert import reference
 from ufbert.errors import InputError
@@ -24,7 +25,7 @@ def gradients(layer, x, dy, forward):
     return [y.detach(), x.grad, *(parameter.grad.clone() for parameter in layer.parameters())]
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(
     st.integers(1, 40), st.integers(1, 4), st.integers(0, 5), st.sampled_from(["gelu", "relu", "silu", "tanh"]),
     st.booleans(), st.integers(0, 30), st.booleans(),
