@@ -10,6 +10,9 @@ if not GPU:
 
 import copy
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +22,7 @@ from torch.nn import functional
 
 from ufbert import SentenceEncoder, reference
 from ufbert.train import Bert
-from ufbert.train.cuda import functions
+from ufbert.train.cuda import functions, kernels
 from ufbert.train.cuda.functions import ROW, Attention, Error, Norm, Trees, TreeShape
 from ufbert.train.cuda.model import PackedBatch, PackedBert
 from ufbert.train.cuda.packing import Packing, TokenisedTexts, batches
@@ -222,6 +225,15 @@ def test_weights_and_moments_go_there_and_back(folder, texts, student):
     for each in (one, other):
         each.step(batch)
     close(other.student.parameters(), one.student.parameters(), tolerance=1e-6)
+
+
+def test_all_kernels_compile_for_a_gpu():
+    settings = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    program = Path(__file__).parents[2] / "bench" / "gpu.py"
+    made = subprocess.run([sys.executable, program, "--compile"], capture_output=True, text=True, env=settings)
+    assert made.returncode == 0, made.stderr
+    names = {line.split()[1] for line in made.stdout.splitlines() if line.endswith("sm_90")}
+    assert names == {f"{name}:" for name in kernels.__all__}
 
 
 @pytest.fixture
