@@ -9,7 +9,6 @@ from itertools import repeat, zip_longest
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from .. import checks
@@ -254,10 +253,10 @@ def best_spans(
         First token, last token, product.
     """
     longest = min(longest, len(start))
-    padding = (0, longest - 1)
-    ends = sliding_window_view(np.pad(end, padding), longest)  # row i: the tokens i to i + longest - 1
-    allowed = in_context[:, None] & sliding_window_view(np.pad(in_context, padding), longest)
-    products = np.where(allowed, start[:, None] * ends, np.float32(-1))  # (S, longest)
+    lasts = np.add.outer(np.arange(len(start)), np.arange(longest))  # row i: the tokens i to i + longest - 1
+    inside = np.minimum(lasts, len(start) - 1)
+    allowed = in_context[:, None] & in_context[inside] & (inside == lasts)
+    products = np.where(allowed, start[:, None] * end[inside], np.float32(-1))  # (S, longest)
     best = top(products.reshape(-1), min(count, int(allowed.sum()) or 1))
     firsts, offsets = np.unravel_index(best, products.shape)
     spans = zip(firsts.tolist(), offsets.tolist(), strict=True)

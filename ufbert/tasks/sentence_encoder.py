@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, NamedTuple, overload
 
 import numpy as np
@@ -35,8 +35,7 @@ class Embeddings(NamedTuple):
     truncated: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class _Call:
+class _Call(NamedTuple):
     """One call of an encoder: its settings, checked."""
 
     model: SentenceModel
@@ -220,7 +219,8 @@ class SentenceEncoder:
                 embeddings[window.first : done] = rows
                 truncated += window.truncated
                 bar.update(len(rows))
-        embeddings.resize((len(truncated), call.width), refcheck=False)
+        if len(embeddings) > len(truncated):
+            embeddings.resize((len(truncated), call.width), refcheck=False)
         result = embeddings[0] if isinstance(sentences, str) else embeddings
         return Embeddings(result, np.array(truncated, np.int64)) if return_truncated else result
 
@@ -300,9 +300,10 @@ class SentenceEncoder:
         prompt_name: str | None, on_overflow: str | None,
     ) -> _Call:  # fmt: skip
         on_overflow = self.on_overflow if on_overflow is None else on_overflow
+        prompt = self._prompt(prompt, prompt_name)
         return _Call(
             self._model,
-            replace(self._texts, prompt=self._prompt(prompt, prompt_name)),
+            replace(self._texts, prompt=prompt) if prompt else self._texts,
             self._width(truncate_dim),
             check_batch_size(batch_size),
             normalize_embeddings,
