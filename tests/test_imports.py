@@ -31,6 +31,27 @@ RANKS = [
     {"cli", "__init__"},
     {"__main__"},
 ]
+# The same inside the larger sub-packages; their faces (`__init__`) stand above all rows.
+ROWS = {
+    "checkpoint": [
+        "options writing", "tensors", "families pickled", "folder", "build tokenization", "pack", "sentence",
+    ],
+    "glue": ["metrics tasks", "data models", "evaluate submission", "probe report"],
+    "routes": ["corpus statistics", "picture record report", "prune"],
+    "server": [
+        "metrics openapi refusal settings", "body queue", "models", "trees", "service", "endpoint inference",
+        "protocol tei", "hub leaves ollama openai", "cohere", "app", "run",
+    ],
+    "tasks": [
+        "bundled load", "fill_mask question_answerer sentence_encoder text_classifier token_classifier",
+        "cross_encoder",
+    ],
+    "train": ["batches device run walk", "fast_feedforward", "bert", "cuda finetune", "distill"],
+    "train.distill": [
+        "curves grow recipe", "corpus state", "card teacher", "folder outputs revive", "local", "end_to_end", "packed",
+        "command",
+    ],
+}  # fmt: skip
 SERVER = {"starlette", "uvicorn", "orjson"}
 HEAVY = SERVER | {"torch", "transformers", "scipy", "sklearn", "hypothesis", "matplotlib", "sentence_transformers"}
 # Extras, which nothing else imports but on demand.
@@ -81,6 +102,18 @@ def test_every_module_has_a_rank_and_imports_only_from_lower_ones():
         assert not foreign & (HEAVY - FENCED.get(own, set())), f"{module}: imports {foreign}"
         for other in map(place, internal):
             assert other == own or (own, other) in ALLOWED or RANK[other] < RANK[own], f"{module}: imports {other}"
+
+
+@pytest.mark.parametrize("package", ROWS)
+def test_modules_of_a_sub_package_import_only_from_lower_rows(package):
+    whole = f"ufbert.{package}."
+    row = {name: number for number, names in enumerate(ROWS[package]) for name in names.split()}
+    for module in (name for name in MODULES if name.startswith(whole)):
+        own = module.removeprefix(whole).split(".")[0]
+        assert own in row, f"{module}: give it a row"
+        for other in imports(module)[0]:
+            if other.startswith(whole) and (name := other.removeprefix(whole).split(".")[0]) != own:
+                assert row[name] < row[own], f"{module}: imports {other}, which is not below it"
 
 
 def test_no_module_imports_itself_by_way_of_others():
