@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -90,7 +90,7 @@ class SelfAttention:
     output: Linear | None
     num_heads: int
     scale: float
-    distance_bias: Floats | None = None
+    distance_bias: Floats | None = field(default=None, repr=False)
 
     def __call__(self, x: Floats, batch: Batch, residual: Floats) -> Floats:
         """(T, H) -> (T, H), the residual added."""

@@ -1,11 +1,15 @@
 """What is packed and fused at which precision, and what says so."""
 
+import ast
+import inspect
+
 import numpy as np
 import pytest
 from conftest import GOLDEN, write_bert, write_fff
 
 import ufbert
 from ufbert import InputError, dense
+from ufbert.checkpoint import build
 from ufbert.checkpoint.build import build_model
 from ufbert.checkpoint.folder import ModelFolder
 from ufbert.checkpoint.pack import pack
@@ -97,3 +101,10 @@ def test_embeddings_behind_dense_modules_are_the_same_bits_in_any_batch(name):
     encoder = ufbert.SentenceEncoder(GOLDEN / "sentence-transformers" / name)
     alone = np.stack([encoder.encode(text) for text in TEXTS])
     np.testing.assert_array_equal(encoder.encode(TEXTS), alone)
+
+
+def test_what_reads_models_imports_no_kernels():
+    tree = ast.parse(inspect.getsource(build))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = {node.module for node in found} | {alias.name for node in found for alias in node.names}
+    assert "layers" in names and not names & {"cmm", "dense", "isa", "leaf", "threads", "pack"}
