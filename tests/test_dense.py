@@ -159,6 +159,29 @@ def test_attention_with_a_bias_by_distance(isa, lengths, num_heads, size, room, 
 
 @each_isa
 @examples(30)
+@given(
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=5),
+    num_heads=st.integers(1, 3),
+    half=st.integers(1, 20),
+    seed=st.integers(0, 99),
+)
+def test_attention_with_rotations(isa, lengths, num_heads, half, seed):
+    cmm.use_isa(isa)
+    rng = np.random.default_rng(seed)
+    cu_seqlens = np.concatenate(([0], np.cumsum(lengths)))
+    qkv = rng.standard_normal((cu_seqlens[-1], 6 * num_heads * half)).astype(np.float32) * 2
+    angles = rng.standard_normal((max(*lengths, 1) + 2, half)).astype(np.float32) * 9
+    rotations = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    arguments = (qkv, cu_seqlens, num_heads, (2 * half) ** -0.5, None, None, rotations)
+    before = qkv.copy()
+    found = dense.attention(*arguments, num_threads=1)
+    np.testing.assert_allclose(found, reference.attention(*arguments), atol=3e-5)
+    np.testing.assert_array_equal(dense.attention(*arguments, num_threads=3), found)
+    np.testing.assert_array_equal(qkv, before)
+
+
+@each_isa
+@examples(30)
 @given(rows=st.integers(1, 40), width=SIZES, seed=st.integers(0, 99))
 def test_layer_norm(isa, rows, width, seed):
     cmm.use_isa(isa)
@@ -288,6 +311,9 @@ def test_many_threads_share_one_layer():
         (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, None, np.ones((2, 6))), "distance_bias: expected"),
         (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, None, np.ones((3, 7))), "distance_bias: expected"),
         (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, None, np.ones((2, 5))), "texts of up to 3 tokens"),
+        (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, rotations=np.ones((4, 3))), "rotations: expected"),
+        (lambda: dense.attention(np.ones((4, 18)), [0, 4], 2, 1.0, rotations=np.ones((4, 3))), "an even number"),
+        (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, rotations=np.ones((3, 2))), "up to 3 tokens"),
         (lambda: dense.layer_norm(np.ones((4, 12)), np.ones(3), np.ones(12), 0.1), "weight: expected shape"),
     ],
 )

@@ -128,6 +128,18 @@ def test_attention_with_a_bias_by_distance():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_rotated_queries_and_keys_meet_by_their_distance():
+    rng = np.random.default_rng(0)
+    q, k = rng.standard_normal((2, 8)).astype(np.float32)
+    angles = np.arange(12)[:, None] * np.array([1.0, 0.1, 0.01, 0.001])
+    rotations = np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    turned = [reference.rotate(np.tile(x, (12, 1)), rotations) for x in (q, k)]
+    scores = turned[0] @ turned[1].T
+    np.testing.assert_allclose(scores[:-3, :-3], scores[3:, 3:], atol=1e-5)
+    pair = q[0] + 1j * q[4]  # the first pair as a complex number
+    np.testing.assert_allclose(turned[0][:, 0] + 1j * turned[0][:, 4], pair * np.exp(1j * np.arange(12)), atol=1e-5)
+
+
 def test_attention_in_parts_is_attention_at_once(monkeypatch):
     qkv = np.random.default_rng(0).standard_normal((60, 24)).astype(np.float32)
     cu_seqlens = np.arange(0, 61, 5)

@@ -38,6 +38,7 @@ class CompiledLayer:
         scale: float,
         pre: bool,
         distance_bias: _Floats | None,
+        rotations: _Floats | None,
     ) -> None: ...
     def forward(
         self,
@@ -59,6 +60,7 @@ def attention(
     scale: float,
     attended: _Bytes | None,
     distance_bias: _Floats | None,
+    rotations: _Floats | None,
     num_threads: int,
     context: _Floats,
 ) -> None: ...

@@ -85,10 +85,11 @@ cdef extern from "kernels/dense/dense.h" nogil:
     ctypedef struct ufbert_attention:
         ptrdiff_t num_heads, head_size
         float scale
-        const float *qkv
+        float *qkv
         const uint8_t *attended
         float *context
         ufbert_distance_bias bias
+        const float *rotations
 
     ctypedef struct ufbert_norm:
         const float *weight
@@ -107,6 +108,7 @@ cdef extern from "kernels/dense/dense.h" nogil:
         const ufbert_fff *trees
         const float *tree_bias
         ufbert_distance_bias distance_bias
+        const float *rotations
 
     ctypedef struct ufbert_layer_pass:
         const float *x

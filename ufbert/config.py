@@ -51,7 +51,9 @@ class ModelConfig:
         Module of `ufbert.checkpoint.families` that knows the checkpoint's words.
     task : {"base", "masked-lm", "sequence-classification", "token-classification", "question-answering"}
         Which head the checkpoint has.
-    position_embedding : {"learned", "sinusoidal", "scaled-sinusoidal", "none"}
+    position_embedding : {"learned", "sinusoidal", "scaled-sinusoidal", "rotary", "none"}
+    rotary_base : float
+        Of the wavelengths of rotary positions.
     first_position : int
         Position of a text's first token: 0, or as in RoBERTa the padding index + 1; see `ufbert.batch.from_padded`.
     distance_buckets : int
@@ -73,6 +75,8 @@ class ModelConfig:
         Width of the embedding tables where they are projected to `hidden_size`; 0 for that width itself.
     lm_act : str
         Activation of the masked-LM head; empty for `hidden_act`.
+    lm_bias : bool
+        Whether that head's dense layer has one.
     """
 
     family: str
@@ -86,6 +90,7 @@ class ModelConfig:
     max_position_embeddings: int
     type_vocab_size: int = 0
     position_embedding: str = "learned"
+    rotary_base: float = 10_000.0
     distance_buckets: int = 0
     first_position: int = 0
     embedding_norm: bool = True
@@ -104,6 +109,7 @@ class ModelConfig:
     embedding_size: int = 0
     lm_transform: bool = True
     lm_act: str = ""
+    lm_bias: bool = True
     decoder_bias: bool = True
     tie_word_embeddings: bool = True
     pad_token_id: int = 0

@@ -165,7 +165,7 @@ class FusedLayer:
     scale : float
         Factor of the attention scores.
     norm_position : {"pre", "post"}
-    distance_bias : (heads, 2R + 1) array, optional
+    distance_bias, rotations : array, optional
         See `ufbert.reference.attention`.
 
     Notes
@@ -185,6 +185,7 @@ class FusedLayer:
         scale: float,
         norm_position: str,
         distance_bias: Floats | None = None,
+        rotations: Floats | None = None,
     ) -> None:
         if output is None or norm1[1] is None or norm2[1] is None:
             raise InputError(
@@ -200,7 +201,7 @@ class FusedLayer:
         tree_bias = None if second is None or isinstance(second, Linear) else checks.array(second, "bias", 1)
         packed = first.packed, second.packed if isinstance(second, Linear) else tree_bias
         norms = [(checks.array(w, "norm", 1), checks.array(b, "norm", 1), eps) for w, b, eps in (norm1, norm2)]
-        bias, self.max_length = _distances(distance_bias, num_heads)
+        bias, rotations, self.max_length = _positions(distance_bias, rotations, num_heads, self.width // num_heads)
         self._kernel = isa.dense_kernels.CompiledLayer(
             query_key_value.packed,
             output.packed,
@@ -210,6 +211,7 @@ class FusedLayer:
             scale,
             norm_position == "pre",
             None if bias is None else _behind(bias),
+            rotations,
         )
 
     def __call__(self, x: ArrayLike, batch: Batch, *, num_threads: int | None = None) -> Floats:
@@ -239,19 +241,27 @@ def _texts(
     return cu_seqlens, attended
 
 
-def _distances(bias: ArrayLike | None, num_heads: int) -> tuple[Floats | None, int | None]:
-    """A distance bias, checked, and how many tokens a text may have by it; None for any number."""
-    if bias is None:
-        return None, None
-    bias = checks.array(bias, "distance_bias", 2)
-    if len(bias) != num_heads or bias.shape[1] % 2 == 0:
-        raise InputError(f"distance_bias: expected ({num_heads}, 2R + 1), got shape {bias.shape}")
-    return bias, bias.shape[1] // 2 + 1
+def _positions(
+    distance_bias: ArrayLike | None, rotations: ArrayLike | None, num_heads: int, head_size: int
+) -> tuple[Floats | None, Floats | None, int | None]:
+    """What attention does by positions, checked, and how many tokens a text may have by it; None for any number."""
+    limits = []
+    if distance_bias is not None:
+        distance_bias = checks.array(distance_bias, "distance_bias", 2)
+        if len(distance_bias) != num_heads or distance_bias.shape[1] % 2 == 0:
+            raise InputError(f"distance_bias: expected ({num_heads}, 2R + 1), got shape {distance_bias.shape}")
+        limits.append(distance_bias.shape[1] // 2 + 1)
+    if rotations is not None:
+        rotations = checks.array(rotations, "rotations", 2)
+        if rotations.shape[1] != head_size or head_size % 2:
+            raise InputError(f"rotations: expected (positions, {head_size}), an even number, got {rotations.shape}")
+        limits.append(len(rotations))
+    return distance_bias, rotations, min(limits, default=None)
 
 
 def _check_lengths(longest: int, max_length: int | None) -> None:
     if max_length is not None and longest > max_length:
-        raise InputError(f"distance_bias: expected texts of up to {max_length} tokens, got one of {longest}")
+        raise InputError(f"positions: expected texts of up to {max_length} tokens, got one of {longest}")
 
 
 def _behind(bias: Floats) -> Floats:
@@ -266,6 +276,7 @@ def attention(
     scale: float,
     attended: NDArray[Any] | None = None,
     distance_bias: ArrayLike | None = None,
+    rotations: ArrayLike | None = None,
     *,
     num_threads: int | None = None,
 ) -> Floats:
@@ -278,14 +289,15 @@ def attention(
         return context
     cu_seqlens, attended = _texts(cu_seqlens, attended, len(qkv))
     lengths = np.diff(cu_seqlens)
-    bias, max_length = _distances(distance_bias, num_heads)
+    bias, turns, max_length = _positions(distance_bias, rotations, num_heads, context.shape[1] // num_heads)
     _check_lengths(int(lengths.max()), max_length)
     if isa.dense_kernels is None:
-        return reference.attention(qkv, cu_seqlens, num_heads, scale, attended, bias)
+        return reference.attention(qkv, cu_seqlens, num_heads, scale, attended, bias, turns)
+    qkv = qkv if turns is None else qkv.copy()  # the kernel turns queries and keys in place
     work = int(2 * lengths @ lengths) * context.shape[1] // CHEAPER["float32"]
     bias = None if bias is None else _behind(bias)
     count = threads_for(work, num_threads)
-    isa.dense_kernels.attention(qkv, cu_seqlens, num_heads, scale, attended, bias, count, context)
+    isa.dense_kernels.attention(qkv, cu_seqlens, num_heads, scale, attended, bias, turns, count, context)
     return context
 
 

@@ -124,7 +124,8 @@ class Model:
             If a shape, a dtype or an id does not fit the model.
         """
         keep = self.head.keep if self.head else "first" if self.pooler else "attended"
-        first, by_distance = self.config.first_position, self.config.distance_buckets > 0
+        first = self.config.first_position
+        by_distance = self.config.distance_buckets > 0 or self.config.position_embedding == "rotary"
         batch, kept = from_padded(input_ids, attention_mask, token_type_ids, keep, first, by_distance)
         self.check(batch, kept.shape[1])
         hidden = np.concatenate([self.encoder(part) for _, part in batch.parts(TOKEN_BUDGET)])  # (T, H)

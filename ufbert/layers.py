@@ -83,7 +83,8 @@ class Embeddings:
 class SelfAttention:
     """Multi-head self-attention within each text; `output` is None where the output projection is skipped.
 
-    `distance_bias` (heads, 2R + 1), where there is one, is added to the scores; see `ufbert.reference.attention`.
+    Where they are there, `distance_bias` is added to the scores and `rotations` turn queries and keys; see
+    `ufbert.reference.attention`.
     """
 
     query_key_value: Linear
@@ -91,12 +92,13 @@ class SelfAttention:
     num_heads: int
     scale: float
     distance_bias: Floats | None = field(default=None, repr=False)
+    rotations: Floats | None = field(default=None, repr=False)
 
     def __call__(self, x: Floats, batch: Batch, residual: Floats) -> Floats:
         """(T, H) -> (T, H), the residual added."""
         qkv = self.query_key_value(x)  # (T, H) -> (T, 3H)
         context = dense.attention(  # (T, 3H) -> (T, H)
-            qkv, batch.cu_seqlens, self.num_heads, self.scale, batch.attended, self.distance_bias
+            qkv, batch.cu_seqlens, self.num_heads, self.scale, batch.attended, self.distance_bias, self.rotations
         )
         return context + residual if self.output is None else self.output(context, residual)  # (T, H)
 

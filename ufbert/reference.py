@@ -333,6 +333,7 @@ def attention(
     scale: float,
     attended: Array | None = None,
     distance_bias: Array | None = None,
+    rotations: Array | None = None,
 ) -> Array:
     """Softmax attention of each text on itself. arXiv 1706.03762, section 3.2.1.
 
@@ -350,6 +351,9 @@ def attention(
     distance_bias : (heads, 2R + 1) array, optional
         What is added to a score by how far the key stands behind the query, from -R to R; R + 1 tokens are the longest
         text. arXiv 2004.09297, 1910.10683.
+    rotations : (positions, H / heads) array, optional
+        By which angle each pair of columns (j, half + j) of a query or key is turned at a position of the text: half
+        the columns are cosines, then as many sines. arXiv 2104.09864.
 
     Returns
     -------
@@ -365,6 +369,8 @@ def attention(
     for start, texts, length in _equal_lengths(cu_seqlens, num_heads):
         rows = slice(start, start + texts * length)
         q, k, v = qkv[rows].reshape(texts, length, 3, num_heads, head_size).transpose(2, 0, 3, 1, 4)
+        if rotations is not None:
+            q, k = rotate(q, rotations[:length]), rotate(k, rotations[:length])
         scores = q @ k.swapaxes(-1, -2)  # (texts, heads, S, head_size) x (.., head_size, S) -> (texts, heads, S, S)
         scores *= np.float32(scale)
         if distance_bias is not None:
@@ -378,6 +384,13 @@ def attention(
         weighted /= scores.sum(axis=-1, keepdims=True)
         context[rows].reshape(texts, length, num_heads, head_size)[...] = weighted.swapaxes(1, 2)
     return context
+
+
+def rotate(x: Array, rotations: Array) -> Array:
+    """Turn pairs of columns by their positions: (..., S, size) by (S, size); see `attention`."""
+    half = x.shape[-1] // 2
+    first, second, cosines, sines = x[..., :half], x[..., half:], rotations[:, :half], rotations[:, half:]
+    return np.concatenate([first * cosines - second * sines, second * cosines + first * sines], axis=-1)
 
 
 def _equal_lengths(cu_seqlens: Array, num_heads: int) -> Iterator[tuple[int, int, int]]:

@@ -117,7 +117,7 @@ class Source:
         kind = self.config.position_embedding
         if kind == "learned":
             return self.tensor("position_embeddings.weight", shape)
-        if kind == "none":
+        if kind in ("none", "rotary"):
             return None
         scale = self.tensor("position_scale", (1,)) if kind == "scaled-sinusoidal" else np.float32(1)
         return scale * sinusoids(*shape)
@@ -135,14 +135,32 @@ class Source:
             qkv = self.interleaved_query_key_value(index)
             if self.has("attention_scale", layer=index):
                 scale = float(self.tensor("attention_scale", (), index))
+        elif "queries_keys_values" in self.spelling:
+            qkv = self.linear("queries_keys_values", 3 * hidden, hidden, config.qkv_bias, index)
         else:
-            parts = [self.weights(key, hidden, hidden, config.qkv_bias, index) for key in ("query", "key", "value")]
-            weights, biases = zip(*parts, strict=True)
-            qkv = Linear(stacked(weights), np.concatenate(biases) if config.qkv_bias else None)
+            qkv = self.together(("query", "key", "value"), hidden, config.qkv_bias, index)
         output = None
         if config.output_projection:
             output = self.finish(self.linear("attention_output", hidden, hidden, config.linear_bias, index))
-        return SelfAttention(self.finish(qkv), output, config.num_attention_heads, scale, self.distance_bias)
+        positions = self.distance_bias, self.rotations
+        return SelfAttention(self.finish(qkv), output, config.num_attention_heads, scale, *positions)
+
+    def together(self, keys: tuple[str, ...], width: int, bias: bool, layer: int) -> Linear:
+        """Linear layers of one input and `width` outputs each, as one."""
+        parts = [self.weights(key, width, self.config.hidden_size, bias, layer) for key in keys]
+        weights, biases = zip(*parts, strict=True)
+        return Linear(stacked(weights), np.concatenate(biases) if bias else None)
+
+    @cached_property
+    def rotations(self) -> np.ndarray | None:
+        """Of all layers: (positions, head size), cosines and sines of the angles. arXiv 2104.09864."""
+        config = self.config
+        if config.position_embedding != "rotary":
+            return None
+        steps = np.arange(0, config.head_size, 2, dtype=np.float32) / np.float32(config.head_size)
+        frequencies = np.float32(1) / np.float32(config.rotary_base) ** steps
+        angles = np.arange(config.max_length, dtype=np.float32)[:, None] * frequencies
+        return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
     @cached_property
     def distance_bias(self) -> np.ndarray | None:
@@ -151,7 +169,7 @@ class Source:
         if not buckets:
             return None
         reach = self.config.max_length - 1
-        table = self.tensor("distance_bias", (buckets, heads))
+        table = self.tensor("distance_bias.weight", (buckets, heads))
         return np.ascontiguousarray(table[distance_buckets(np.arange(-reach, reach + 1), buckets)].T)
 
     def interleaved_query_key_value(self, index: int) -> Linear:
@@ -167,8 +185,12 @@ class Source:
         config, width = self.config, self.config.intermediate_size
         gated = config.feed_forward == "gated"
         act = None if gated else config.hidden_act
-        sizes = width, config.hidden_size
-        dense_in = self.finish(self.linear("feed_forward_in", *sizes, config.linear_bias, index, act))
+        if "feed_forward_gate" in self.spelling:
+            keys = "feed_forward_value", "feed_forward_gate"
+            dense_in = self.finish(self.together(keys, width // 2, config.linear_bias, index))
+        else:
+            sizes = width, config.hidden_size
+            dense_in = self.finish(self.linear("feed_forward_in", *sizes, config.linear_bias, index, act))
         sizes = config.hidden_size, width // 2 if gated else width
         dense_out = self.finish(self.linear("feed_forward_out", *sizes, config.linear_bias, index))
         return GatedFeedForward(dense_in, dense_out, config.hidden_act) if gated else FeedForward(dense_in, dense_out)
@@ -211,7 +233,7 @@ class Source:
         config, width = self.config, self.table_width
         dense = norm = None
         if config.lm_transform:
-            dense = self.linear("lm_dense", width, config.hidden_size, config.linear_bias)
+            dense = self.linear("lm_dense", width, config.hidden_size, config.lm_bias)
             norm = self.norm("lm_norm", width=width)
         weight, bias = encoder.embeddings.word, None
         if config.tie_word_embeddings:

@@ -123,6 +123,7 @@ def fuse(layer: EncoderLayer) -> EncoderLayer:
         scale=attention.scale,
         norm_position=layer.norm_position,
         distance_bias=attention.distance_bias,
+        rotations=attention.rotations,
     )
     return replace(layer, fused=fused, not_fused="")
 

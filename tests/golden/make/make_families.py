@@ -1,4 +1,4 @@
-"""Goldens of RoBERTa and its relatives, of ELECTRA and of MPNet: tiny random models with every head.
+"""Goldens of RoBERTa and its relatives, of ELECTRA, MPNet and NomicBERT: tiny random models with every head.
 
     python make_families.py GOLDEN
 
@@ -68,6 +68,13 @@ MODELS = {  # family: {name: class, mask, options}
         "question-answering": ("MPNetForQuestionAnswering", "right", {}),
         "long": ("MPNetModel", "long", {"max_position_embeddings": 182, "hidden_size": 12, "intermediate_size": 8}),
     },
+    "nomic-bert": {
+        "base": ("NomicBertModel", "left", {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}),
+        "holes": ("NomicBertModel", "holes", {"num_attention_heads": 2, "head_dim": 12, "hidden_act": "gelu"}),
+        "masked-lm": ("NomicBertForMaskedLM", "right", {}),
+        "sequence-classification": ("NomicBertForSequenceClassification", "right", LABELS),
+        "token-classification": ("NomicBertForTokenClassification", "right", LABELS),
+    },
 }
 MASKS["long"] = [[1] * 180, [1] * 150 + [0] * 30]
 SHORT = {"num_hidden_layers": 1}
@@ -78,6 +85,7 @@ USUAL = {
     "camembert": PADDED_BY_ONE | SHORT,
     "electra": {"embedding_size": 12},
     "mpnet": {"layer_norm_eps": 1e-5},
+    "nomic-bert": {},
 }
 
 

@@ -24,6 +24,7 @@ MODULES = {
     "distilbert": "distilbert",
     "electra": "electra",
     "mpnet": "mpnet",
+    "nomic_bert": "nomic_bert",
     "roberta": "roberta",
     "ufbert": "ufbert",
     "xlm-roberta": "xlm_roberta",

@@ -57,6 +57,7 @@ def read(top: Options, task: str) -> ModelConfig:
         final_norm=arch.flag("final_norm", True),
         qkv_bias=attention.flag("qkv_bias", False),
         linear_bias=arch.flag("use_bias", True),
+        lm_bias=arch.flag("use_bias", True),
         output_projection=not attention.flag("skip_output_projection", False),
         lm_transform=not arch.flag("skip_head_transform", False),
         decoder_bias=arch.flag("decoder_bias", True),

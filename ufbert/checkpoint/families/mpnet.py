@@ -55,7 +55,7 @@ FAMILY = Family(
     prefix="mpnet.",
     encoder={
         **{key: name for key, name in bert.FAMILY.encoder.items() if key != "token_type_embeddings"},
-        "distance_bias": "encoder.relative_attention_bias.weight",
+        "distance_bias": "encoder.relative_attention_bias",
         "query": "encoder.layer.{layer}.attention.attn.q",
         "key": "encoder.layer.{layer}.attention.attn.k",
         "value": "encoder.layer.{layer}.attention.attn.v",

@@ -74,16 +74,35 @@ static void turn_keys(const float *k, ptrdiff_t row, ptrdiff_t length, ptrdiff_t
         }
 }
 
+/* Turns queries or keys (length, size), `row` floats apart, by their positions, in place. arXiv 2104.09864 */
+static void rotate(float *x, ptrdiff_t row, ptrdiff_t length, ptrdiff_t size, const float *rotations) {
+    const ptrdiff_t half = size / 2;
+    for (ptrdiff_t position = 0; position < length; position++)
+        for (ptrdiff_t j = 0; j < half; j += LANES) {
+            float *first = x + position * row + j, *second = first + half;
+            const float *cosines = rotations + position * size + j, *sines = cosines + half;
+            const vec a = v_load_part(first, half - j), b = v_load_part(second, half - j);
+            const vec cosine = v_load_part(cosines, half - j), sine = v_load_part(sines, half - j);
+            v_store_part(first, v_sub(v_mul(a, cosine), v_mul(b, sine)), half - j);
+            v_store_part(second, v_add(v_mul(b, cosine), v_mul(a, sine)), half - j);
+        }
+}
+
 static void attention(const ufbert_attention *attention, ptrdiff_t start, ptrdiff_t length, ptrdiff_t head,
                       void *scratch) {
     const ptrdiff_t size = attention->head_size, width = attention->num_heads * size, row = 3 * width;
     const ptrdiff_t keys = whole_vectors(length), columns = whole_vectors(size), ldk = padded_stride(keys);
-    const float *q = attention->qkv + start * row + head * size, *k = q + width, *v = k + width;
+    float *q = attention->qkv + start * row + head * size, *k = q + width;
+    const float *v = k + width;
     float *turned = scratch, *values = turned + ldk * size, *penalties = values + length * columns;
     float *scores = penalties + keys, *mixed = scores + TILE_ROWS * keys;
     const ufbert_distance_bias *bias = &attention->bias;
     const float *biases = bias->values ? bias->values + head * bias->stride + bias->reach : NULL; /* of query 0 */
 
+    if (attention->rotations) {
+        rotate(q, row, length, size, attention->rotations);
+        rotate(k, row, length, size, attention->rotations);
+    }
     turn_keys(k, row, length, size, turned, ldk);
     for (ptrdiff_t i = 0; i < keys; i++)
         penalties[i] = i >= length                                              ? -INFINITY

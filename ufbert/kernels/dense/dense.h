@@ -36,10 +36,13 @@ typedef struct {
 typedef struct {
     ptrdiff_t num_heads, head_size;
     float scale;
-    const float *qkv;        /* (T, 3 * num_heads * head_size) */
+    float *qkv;              /* (T, 3 * num_heads * head_size); queries and keys change where there are rotations */
     const uint8_t *attended; /* (T,) or NULL */
     float *context;          /* (T, num_heads * head_size) */
     ufbert_distance_bias bias;
+    /* (positions, head_size) or NULL: by which angle each pair of columns (j, head_size / 2 + j) of a query or key is
+     * turned at a position, head_size / 2 cosines and as many sines. No text is longer than the positions. */
+    const float *rotations;
 } ufbert_attention;
 
 typedef struct {
@@ -57,6 +60,7 @@ typedef struct {
     const ufbert_fff *trees;
     const float *tree_bias; /* (H,) or NULL: is added to what the trees give */
     ufbert_distance_bias distance_bias;
+    const float *rotations; /* as in ufbert_attention */
 } ufbert_encoder_layer;
 
 /* One batch on its way through a layer. */

@@ -67,7 +67,8 @@ static void attend_texts(const ufbert_encoder_layer *layer, const ufbert_layer_p
                                     buffers->qkv,
                                     pass->attended ? pass->attended + token : NULL,
                                     buffers->context,
-                                    layer->distance_bias};
+                                    layer->distance_bias,
+                                    layer->rotations};
     for (ptrdiff_t text = first; text < last; text++) {
         const ptrdiff_t start = pass->cu_seqlens[text], length = pass->cu_seqlens[text + 1] - start;
         for (ptrdiff_t head = 0; head < layer->num_heads && length > 0; head++)
@@ -114,8 +115,8 @@ static void attention_by_columns(const ufbert_encoder_layer *layer, const ufbert
     shared_linear(layer->query_key_value, layer->pre ? buffers->normed : pass->x, rows, NULL, buffers->qkv, thread,
                   threads, buffers->scratch);
     wait_for_team();
-    const ufbert_attention heads = {num_heads,      width / num_heads, layer->scale,        buffers->qkv,
-                                    pass->attended, buffers->context,  layer->distance_bias};
+    const ufbert_attention heads = {num_heads,      width / num_heads, layer->scale,         buffers->qkv,
+                                    pass->attended, buffers->context,  layer->distance_bias, layer->rotations};
     const ptrdiff_t first = num_heads * thread / threads, end = num_heads * (thread + 1) / threads;
     for (ptrdiff_t text = 0; text < pass->num_texts; text++) {
         const ptrdiff_t start = pass->cu_seqlens[text], length = pass->cu_seqlens[text + 1] - start;
