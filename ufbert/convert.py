@@ -29,8 +29,8 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtyp
     Parameters
     ----------
     source : str or path
-        A model folder, plain or of sentence-transformers. Its weights may be torch's ``pytorch_model.bin``, of which
-        the tensors are read and nothing else.
+        A model folder, plain or of sentence-transformers. Its weights may be torch's ``pytorch_model.bin``: its
+        tensors are read, and nothing else in it.
     target : str or path
         A folder that does not exist yet, or is empty; it appears when it is complete.
     dtype : {"float32", "float16", "bfloat16", "int8"}

@@ -23,8 +23,8 @@ from .threads import threads_for
 __all__ = ["DTYPES", "FusedLayer", "Linear", "attention", "is_available", "layer_norm"]
 
 DTYPES = ("float32", "bfloat16", "int8")
-# How many multiply-adds cost as much as one of a tree walk, in which `threads.SERIAL_BELOW` counts. Measured on one
-# short text of MiniLM: a second thread pays from some 80 microseconds of work on.
+# How many dense multiply-adds cost as much as one in a tree walk, which `threads.SERIAL_BELOW` counts. Measured on one
+# short text of MiniLM: a second thread pays if the work takes 80 microseconds or more.
 CHEAPER = {"float32": 25, "bfloat16": 50, "int8": 100}
 Floats = NDArray[np.float32]
 NormWeights = tuple[Floats, Floats | None, float]  # a layer norm's weight, bias and eps
@@ -48,9 +48,9 @@ class Linear:
     activation : str, optional
         A key of `ufbert.activations.TABLE`. Those that the kernels have run inside the multiplication.
     dtype : {"float32", "bfloat16", "int8"}, optional
-        None: plain. Else the precision of the packed weights, of which the layer keeps nothing but those. "bfloat16":
-        weights and inputs are rounded to bfloat16, sums are float32. "int8": weights are rounded to 8 bits with a
-        scale for each output, inputs as they come, with a scale and an offset for each row; sums are exact.
+        None: plain. Else the precision of the packed weights; the layer keeps no others. "bfloat16": weights and
+        inputs are rounded to bfloat16, sums are float32. "int8": weights are rounded to 8 bits with a scale for each
+        output, inputs at each call with a scale and an offset for each row; sums are exact.
 
     Attributes
     ----------

@@ -160,7 +160,7 @@ class Trees:
 
 @dataclass(frozen=True)
 class FastFeedForward:
-    """P binary trees of neurons, of which a token visits one path each. arXiv 2311.10770."""
+    """P binary trees of neurons; a token visits one path in each. arXiv 2311.10770."""
 
     trees: AnyTrees
     bias: Floats | None = None  # (H,), added to the trees' sum; the paper's layer has none

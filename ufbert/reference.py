@@ -48,7 +48,7 @@ def fff_forward(
     return_path: bool = False,
     return_scores: bool = False,
 ) -> Array | tuple[Array, ...]:
-    """Fast feedforward layer, dense: all P x n scores, of which the mask keeps P x (depth + 1).
+    """Fast feedforward layer, dense: all P x n scores, and a mask that keeps P x (depth + 1) of them.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def fff_backward(
     tried: Array | None = None,
     switch_cost: float = 0.0,
 ) -> tuple[Array, Array, Array, Array]:
-    """Gradients of `fff_forward`, dense: those of all nodes, of which a mask keeps the visited ones.
+    """Gradients of `fff_forward`, dense: those of all nodes, and a mask that keeps the visited ones.
 
     Parameters
     ----------

@@ -267,7 +267,7 @@ class ModelFolder:
     def tensors(self) -> Tensors:
         """Open the weights; what they do not have comes from the encoder of the base model.
 
-        A classifier of which only the head and the last layers were trained so is a file of a few megabytes.
+        So a classifier whose head and last layers alone were trained is a file of a few megabytes.
 
         Raises
         ------

@@ -20,7 +20,7 @@ def check_regular(file: Path) -> int:
     Raises
     ------
     CheckpointError
-        If there is none, or a folder, a pipe or a device, of which reading might never end.
+        If there is no file, or a folder, a pipe or a device: reading those might never end.
     """
     try:
         status = file.stat()

@@ -18,7 +18,7 @@ from .tasks import Task
 
 __all__ = ["probe"]
 
-PENALTIES = np.logspace(-1, 4, 11)  # of which cross-validation on the training rows chooses
+PENALTIES = np.logspace(-1, 4, 11)  # cross-validation on the training rows chooses one
 
 
 def probe(

@@ -1,4 +1,4 @@
-"""Which ways tokens take through the trees of a model, and a model without the nodes that none takes."""
+"""Routing statistics of FFF layers, and pruning of unused nodes."""
 
 from .corpus import Corpus
 from .prune import Pruned, PrunedLayer, prune

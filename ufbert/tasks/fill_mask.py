@@ -19,7 +19,7 @@ from .load import load_texts, top
 
 __all__ = ["Fill", "FillMask"]
 
-MASKS = 256  # of which the scores of the whole vocabulary are held at a time
+MASKS = 256  # scored together: memory holds their scores of the whole vocabulary
 
 
 class Fill(TypedDict):

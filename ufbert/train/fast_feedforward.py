@@ -17,7 +17,7 @@ __all__ = ["FastFeedForward"]
 
 
 class FastFeedForward(nn.Module):
-    """Binary trees of neurons, of which a token visits one path each.
+    """Binary trees of neurons; a token visits one path in each.
 
     On the CPU forward and backward run on the kernels and visit depth + 1 nodes of each tree; on other devices they
     multiply with every node and gather the visited ones.

@@ -122,7 +122,7 @@ class PlainWalk(torch.autograd.Function):
 
 
 def _parts(x: Tensor, trees: Trees) -> tuple[Tensor, ...]:
-    """Tokens of which all scores are held at once, again and again."""
+    """Cut tokens into parts whose scores of all nodes fit into memory together."""
     return x.split(max(MOST_SCORES // (trees.num_trees * trees.num_nodes), 1))
 
 

@@ -60,7 +60,7 @@ class Family:
     tokenizer : str
         Class of its tokenizer in transformers, where the folder names none.
     encoders : tuple of str
-        Further classes of the architecture's own library, of which only the encoder can be used.
+        Further classes of the architecture's own library; only their encoders can be used.
     write : callable, optional
         The opposite of `read`; None where this package writes no such checkpoints.
     """

@@ -14,7 +14,7 @@ typedef struct {
     const float *lows, *steps;
 } tile_inputs;
 
-/* Sums of bytes of which an int32 holds so many groups of four: 4 * 16,384 * 255 * 128 < 2^31. */
+/* Groups of four products of bytes that an int32 can sum: 4 * 16,384 * 255 * 128 < 2^31. */
 enum { INT8_GROUPS = 16384 };
 _Static_assert(INT8_GROUPS * 4LL * 255 * 128 <= INT32_MAX, "int8 sums fit an int32");
 
@@ -129,7 +129,7 @@ INLINE void f32_tile(const int rows, const ufbert_linear *linear, const tile_inp
     multiply(rows, 2, in->f32 + row * k, k, weights, UFBERT_PANEL, k, sums);
 }
 
-/* Rows of y, the first of which is `row`, in the columns of one panel. */
+/* Rows of y from `row` on, in the columns of one panel. */
 INLINE void tile(const int rows, const ufbert_dtype dtype, const ufbert_linear *linear, const tile_inputs *in,
                  ptrdiff_t row, const float *residual, float *y, ptrdiff_t panel) {
     const ptrdiff_t k = linear->width_in, n = linear->width_out;

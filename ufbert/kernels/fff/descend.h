@@ -23,7 +23,7 @@ enum {
     AHEAD_NODES = 16,    /* of one level of the next subtree */
     AHEAD_TOKENS = 128,  /* of the next subtree */
     CHILD_BYTES = 3072,  /* of each row that a lone token may need next */
-    FIRST_BYTES = 256,   /* of the same where a few tokens walk side by side: half of it is fetched in vain */
+    FIRST_BYTES = 256,   /* of the same if a few tokens walk side by side; they use half of it */
     ROWS_AT_ONCE = 16,   /* visited nodes summed in one go: half a row each, they fit in the first cache */
     SHARING = 2,         /* least tokens a leaf for sums tree by tree, in float32 */
 };

@@ -1,4 +1,4 @@
-/* Fast feedforward layers (FFF): P binary trees of nodes, of which a token visits one path each.
+/* Fast feedforward layers (FFF): P binary trees of nodes; a token visits one path in each.
  *
  * All arithmetic on one token has one order, whatever stands beside it in a block, a batch or a thread: a token's
  * result is the same bits alone and among 16,384 others. Nothing here checks; `ufbert.cmm` does. */
@@ -67,7 +67,7 @@ typedef struct {
 
 enum {
     UFBERT_TILE_TOKENS = 8192,
-    UFBERT_TILE_VISITS = 1 << 18, /* of which scratch holds 8 bytes each */
+    UFBERT_TILE_VISITS = 1 << 18, /* scratch holds 8 bytes for each */
 };
 
 /* Bytes from a packed row to the next one: rows begin at cache lines. */

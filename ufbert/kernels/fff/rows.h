@@ -31,7 +31,7 @@ INLINE void load_row(const ufbert_dtype dtype, const char *row, ptrdiff_t block,
     }
 }
 
-/* The same in the last, incomplete block, of which `left` elements exist. Rows that are not float32 are filled up. */
+/* The same in the last, incomplete block, which has `left` elements. Rows that are not float32 are filled up. */
 INLINE void load_row_part(const ufbert_dtype dtype, const char *row, ptrdiff_t block, int at, ptrdiff_t left, vec *low,
                           vec *high) {
     if (dtype == UFBERT_F32) {

@@ -23,15 +23,15 @@ class Recipe:
         Train a control instead, in the same way: no feed-forward layers but a bias, an affine map, or a dense layer
         with as many neurons as the FFF visits.
     grow_tokens : int
-        Tokens on whose activations trees are grown, times trees; 0: random trees, and none revived.
+        Token budget for growing trees, divided by `num_trees` for each tree. 0: random initialisation, no revival.
     local_tokens : int
-        Tokens on which each layer is trained by itself, on the teacher's activations.
+        Tokens to train each layer on by itself, with the teacher's activations.
     local_passes : int
-        Times that cached activations are used.
+        How often cached activations are used.
     tokens : int
-        Tokens on which all layers are trained together, end to end.
+        Tokens to train all layers on together, end to end.
     chunks : int
-        Chunks of 4,096 texts that are gone through end to end, again and again; 0 for ever new ones.
+        Reuse only the first chunks of 4,096 texts, end to end. 0: go through the whole corpus.
     batch_tokens : int
         Tokens of one step.
     max_length : int
@@ -50,7 +50,7 @@ class Recipe:
         Let decisions learn from the paths that tokens do not take, see `ufbert.cmm.fff_backward`. Otherwise deciding
         nodes learn as the authors' do, from their activation alone.
     switch_cost : float
-        Standard deviations of the loss that a path not taken is charged.
+        Cost of a path not taken, in standard deviations of the loss.
     cosine_weight : float
         Of 1 - cosine between sentence embeddings, beside the error of the last hidden state.
     layer_weight : float
