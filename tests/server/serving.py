@@ -14,6 +14,7 @@ import pytest
 from conftest import BERT_CONFIG, GOLDEN, add_mean_pooling, bert_tensors, write_bert, write_fff
 from conftest import write_sentence_model as write_sentence
 
+from ufbert.server.models import load_models
 from ufbert.server.run import make_server
 from ufbert.server.settings import Settings
 
@@ -47,10 +48,10 @@ def folders(tmp_path_factory):
 
 
 @contextmanager
-def run_service(folders, names=None, **settings):
+def run_service(folders, names=None, dtype="float32", **settings):
     """A service that listens; gives its server, whose ``url`` says where."""
-    models = tuple(f"{name}={folders[name]}" for name in names or folders)
-    server = make_server(Settings(models=models, **settings), "127.0.0.1", 0)
+    models = load_models([f"{name}={folders[name]}" for name in names or folders], dtype)
+    server = make_server(Settings(**settings), models, "127.0.0.1", 0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 from ..errors import InputError
 from .options import add_precision, add_run, positive
@@ -71,13 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"serve: expected the package {missing[0]}, it is not installed; pip install 'ufbert[server]'")
-    from ..server.run import serve
+    from ..server.models import load_models
     from ..server.settings import Settings
 
     settings = Settings(
-        models=tuple(arguments.model or ()),
-        dtype=arguments.dtype,
-        pooling=arguments.pooling,
         workers=arguments.workers,
         max_batch_tokens=arguments.max_batch_tokens,
         max_queue_tokens=arguments.max_queue_tokens,
@@ -92,7 +90,10 @@ def run(arguments: argparse.Namespace) -> int:
         cors_allow_origin=tuple(arguments.cors_allow_origin or ()),
         log_requests=not arguments.quiet,
     )
-    return serve(settings, arguments.host, arguments.port)
+    with ThreadPoolExecutor(1) as pool:  # the other packages are imported meanwhile
+        models = pool.submit(load_models, arguments.model or (), arguments.dtype, arguments.pooling)
+        from ..server.run import serve
+    return serve(settings, models.result(), arguments.host, arguments.port)
 
 
 def _take_environment(parser: argparse.ArgumentParser) -> None:

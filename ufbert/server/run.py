@@ -17,7 +17,7 @@ from .. import threads
 from ..errors import InputError
 from .app import build_app
 from .endpoint import log
-from .models import load_models
+from .models import Served
 from .protocol import JsonHandler, protocol
 from .service import Service
 from .settings import Settings
@@ -62,17 +62,11 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().call_later(self.service.settings.shutdown_timeout, self.service.end)
 
 
-def make_server(settings: Settings, host: str, port: int) -> Server:
-    """Load the models and make what serves them.
-
-    Raises
-    ------
-    CheckpointError
-        If a model folder is not usable.
-    """
+def make_server(settings: Settings, models: dict[str, Served], host: str, port: int) -> Server:
+    """Make what serves models, and run a text through each of them."""
     share = max(1, threads.get_num_threads() // settings.workers)
     os.environ["UFBERT_NUM_THREADS"] = str(share)
-    service = Service(settings, load_models(settings.models, settings.dtype, settings.pooling))
+    service = Service(settings, models)
     service.start()
     for name in ("uvicorn.error", "asyncio"):
         logger = logging.getLogger(name)
@@ -85,24 +79,24 @@ def make_server(settings: Settings, host: str, port: int) -> Server:
     return Server(config, service)
 
 
-def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8080) -> int:
+def serve(settings: Settings, models: dict[str, Served], host: str, port: int) -> int:
     """Serve models until a signal ends that; return the exit code.
 
     Parameters
     ----------
     settings : Settings
+    models : dict of str to Served
+        What `ufbert.server.models.load_models` gave.
     host : str
     port : int
         0 for any that is free; the log's line "ready" names it.
 
     Raises
     ------
-    CheckpointError
-        If a model folder is not usable.
     InputError
         If the address cannot be used.
     """
-    server = make_server(settings, host, port)
+    server = make_server(settings, models, host, port)
     try:
         server.run()
     except SystemExit:  # uvicorn has logged why

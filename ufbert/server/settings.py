@@ -15,11 +15,6 @@ class Settings:
 
     Attributes
     ----------
-    models : tuple of str
-        ``NAME=FOLDER``, a folder, or a bundled model's name; none for the bundled default.
-    dtype : str
-    pooling : str, optional
-        For folders that do not say how to pool.
     workers : int
         Batches that run at the same time, each on ``threads / workers`` threads.
     max_batch_tokens, max_queue_tokens : int
@@ -44,9 +39,6 @@ class Settings:
         Log a line for each answered request, not only for those that failed.
     """
 
-    models: tuple[str, ...] = ()
-    dtype: str = "float32"
-    pooling: str | None = None
     workers: int = 1
     max_batch_tokens: int = 4_096
     max_queue_tokens: int = 262_144
