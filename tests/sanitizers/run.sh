@@ -32,10 +32,10 @@ for sanitizer in address,undefined thread; do
 done
 
 echo "== Python tests under AddressSanitizer and UndefinedBehaviorSanitizer"
-flags="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+flags="-g -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 cp -r "$root/ufbert" "$root/setup.py" "$root/pyproject.toml" "$root/README.md" "$root/LICENSE" "$folder"
 rm -f "$folder"/ufbert/*.so "$folder"/ufbert/_cmm.c "$folder"/ufbert/_dense.c
-(cd "$folder" && CFLAGS="$flags" LDFLAGS="$flags" "$python" setup.py -q build_ext --inplace)
+(cd "$folder" && CFLAGS="$flags" LDFLAGS="$flags" "$python" setup.py -q build_ext --inplace -j 2)
 # The interpreter is not built with ASan, so its library has to come first; Python itself leaks at exit by design.
 cd "$folder"
 LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libubsan.so)" \
