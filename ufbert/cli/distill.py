@@ -11,7 +11,7 @@ interruption the same command goes on from there, on the same device or on
 another.
 
   ufbert distill DENSE_FOLDER --corpus texts.txt.xz --out NEW_FOLDER
-  ufbert distill DENSE_FOLDER --corpus texts.txt.xz --out NEW_FOLDER --device cuda --seconds 600 --tokens 1000000000
+  ufbert distill TEACHER --corpus TEXT --out FOLDER --device cuda --seconds 600
 """
 
 from __future__ import annotations
@@ -96,10 +96,10 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--max-length", type=positive, metavar="N", help="longest text, in tokens (default: 128)")
     group.add_argument("--joined", type=float, metavar="SHARE", help="of texts that others follow (default: 0.03)")
     group.add_argument(
-        "--cropped", type=float, metavar="SHARE", help="on a GPU: of texts cut at the front (default: 0)"
+        "--cropped", type=float, metavar="SHARE", help="on a GPU: share of texts to cut at the front (default: 0)"
     )
     group.add_argument(
-        "--noisy", type=float, metavar="SHARE", help="on a GPU: of texts with some random tokens (default: 0)"
+        "--noisy", type=float, metavar="SHARE", help="on a GPU: share of texts to put random tokens into (default: 0)"
     )
     group.add_argument(
         "--chunks",

@@ -27,6 +27,7 @@ LISTS = ("model", "api_key", "cors_allow_origin")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
+    parser.usage = "%(prog)s [--model [NAME=]FOLDER ...] [OPTIONS]"
     parser.add_argument(
         "--model", action="append", metavar="[NAME=]FOLDER",
         help="model folder, or a bundled model's name; repeat it for several (default: the default encoder of "
