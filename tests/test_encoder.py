@@ -1,4 +1,7 @@
+import copy
+import dataclasses
 import os
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -144,3 +147,15 @@ def test_a_trace_is_the_run(name):
     last = traces[-1].output
     final = last if model.encoder.final_norm is None else model.encoder.final_norm(last)
     np.testing.assert_array_equal(model.encoder(batch), final)
+
+
+def test_a_model_is_pickled_by_its_folder(monkeypatch, tmp_path):
+    model = ufbert.load(os.path.relpath(MODELS["ultrafastbert"]), "bfloat16")
+    stored = pickle.dumps(model)
+    assert len(stored) < 1_000
+    monkeypatch.chdir(tmp_path)
+    ids = np.random.default_rng(0).integers(0, 100, (3, 11))
+    np.testing.assert_array_equal(pickle.loads(stored)(ids).logits, model(ids).logits)
+    assert copy.deepcopy(model) is copy.copy(model) is model
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(dataclasses.replace(model, reload=None))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -94,12 +94,27 @@ class ModelOutput:
 
 @dataclass(frozen=True)
 class Model:
-    """An encoder with its head; `ufbert.load` makes it. Several threads may call one model at once."""
+    """An encoder with its head; `ufbert.load` makes it. Several threads may call one model at once.
+
+    A pickled model names its folder, and is loaded from there again; a copy shares the weights, which never change.
+    """
 
     config: ModelConfig
     encoder: Encoder
     pooler: Pooler | None = None
     head: MaskedLMHead | SequenceClassifier | TokenClassifier | None = None
+    reload: Callable[[], Model] | None = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
+        if self.reload is None:
+            raise TypeError("model: expected one that ufbert.load made, got another, which cannot be pickled")
+        return self.reload, ()
+
+    def __copy__(self) -> Model:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Model:
+        return self
 
     def __call__(
         self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None, token_type_ids: ArrayLike | None = None

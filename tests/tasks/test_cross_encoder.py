@@ -1,6 +1,8 @@
 """Folders of cross-encoders give the scores that sentence-transformers computed (tolerance: 1e-5), and its ranking."""
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -151,3 +153,10 @@ def test_its_scores_are_the_classifiers(folder):
     pairs = [("a b", "the cat"), ("z", "")]
     logits = ufbert.TextClassifier(folder).logits(pairs)[:, 0]
     np.testing.assert_allclose(CrossEncoder(folder, activation_fn="identity").predict(pairs), logits, atol=1e-6)
+
+
+def test_it_goes_to_other_processes(folder):
+    model = CrossEncoder(folder, max_length=9, activation_fn="tanh", dtype="int8")
+    pairs = [("a b c d e f", "the cat"), ("z", "")]
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        np.testing.assert_array_equal(other.predict(pairs), model.predict(pairs))

@@ -1,5 +1,7 @@
 """Every task takes any iterable, gives the same one by one, and holds a batch of texts, whatever their number."""
 
+import copy
+import pickle
 import weakref
 
 import numpy as np
@@ -105,6 +107,13 @@ def test_options_are_checked_before_the_first_text(task):
     _, stream, _ = task
     with pytest.raises(InputError, match="batch_size"):
         stream(texts(1), batch_size=0)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda task: pickle.loads(pickle.dumps(task))])
+def test_a_copy_gives_the_same(task, copied):
+    _, stream, options = task
+    other = copied(stream.__self__)
+    assert all(same(a, b) for a, b in zip(stream(texts(9), **options), other.stream(texts(9), **options), strict=True))
 
 
 def test_nothing_in_nothing_out(task):

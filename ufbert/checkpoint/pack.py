@@ -65,7 +65,13 @@ def load_model(
     model = build_model(folder, encoder_only, task, partial(pack, dtype=dtype))
     encoder = replace(model.encoder, layers=tuple(map(fuse, model.encoder.layers)))
     pooler = model.pooler and replace(model.pooler, dense=model.pooler.dense.pack("float32"))
-    return replace(model, encoder=encoder, pooler=pooler, head=_pack_head(model.head, dtype))
+    again = partial(_load_again, os.path.abspath(folder.path), encoder_only, dtype, task)
+    return replace(model, encoder=encoder, pooler=pooler, head=_pack_head(model.head, dtype), reload=again)
+
+
+def _load_again(path: str, encoder_only: bool, dtype: str, task: str | None) -> Model:
+    """Load a model that was pickled."""
+    return load_model(ModelFolder(path), encoder_only, dtype, task)
 
 
 @overload

@@ -81,7 +81,7 @@ def recording(model: Model) -> tuple[Model, list[RecordedTrees]]:
             raise InputError("model: expected packed FFF layers, got others; load a folder that has them")
         recorded.append(RecordedTrees(part.trees))
         layers.append(replace(layer, feed_forward=replace(part, trees=recorded[-1]), fused=None))
-    return replace(model, encoder=replace(model.encoder, layers=tuple(layers))), recorded
+    return replace(model, encoder=replace(model.encoder, layers=tuple(layers)), reload=None), recorded
 
 
 def record_routes(folder: str | os.PathLike[str], texts: Iterable[str], dtype: str = "float32") -> Routes:

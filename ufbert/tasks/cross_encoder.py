@@ -85,7 +85,8 @@ class CrossEncoder:
         self._texts = texts.with_max_length(own_length if max_length is None else max_length)
         self.num_labels = config.num_labels
         own = _activation(root) or ("sigmoid" if self.num_labels == 1 else "identity")
-        self.activation_fn = _function(own if activation_fn is None else activation_fn)
+        self.activation_fn: ActivationFn = own if activation_fn is None else activation_fn
+        _function(self.activation_fn)  # refuses a name that is none
 
     @property
     def max_length(self) -> int:
@@ -214,7 +215,7 @@ class CrossEncoder:
         window: int,
     ) -> Iterator[NDArray[np.float32]]:
         """Check the arguments; return the scores (N,) or (N, C) of windows of at least `window` pairs."""
-        function = self.activation_fn if activation_fn is None else _function(activation_fn)
+        function = _function(self.activation_fn if activation_fn is None else activation_fn)
         pairs = _checked(each_text(sentences, "sentences"))
 
         def scored(logits: NDArray[np.float32]) -> NDArray[np.float32]:
