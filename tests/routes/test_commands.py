@@ -10,6 +10,7 @@ from conftest import some_texts, write_bert, write_fff
 from test_cli import run
 
 import ufbert
+from ufbert.isa import active_isa
 from ufbert.routes import record_routes
 from ufbert.routes.report import as_json, table
 
@@ -49,7 +50,7 @@ def test_prune(model, corpus, tmp_path):
     head, *rows, total, proof = out.splitlines()
     assert head.split()[:4] == ["layer", "nodes", "kept", "dropped"] and len(rows) == 2
     assert total.split()[1] == "60" and int(total.split()[2]) < 60
-    assert "on 40 texts" in proof and "bitwise those of the original (float32, int8)" in proof
+    assert "on 40 texts" in proof and f"bitwise those of the original (float32, int8; {active_isa()})" in proof
     ids = np.array([[2, 5, 6, 3]])
     assert ufbert.load(target)(ids).last_hidden_state.shape == ufbert.load(model)(ids).last_hidden_state.shape
     _, err = run("prune", model, "--corpus", corpus, "--out", target, code=1)

@@ -59,7 +59,7 @@ def _show(pruned: Pruned) -> None:
     print(line.format("all", *_figures(*totals)))
     print(
         f"{pruned.folder}: on {pruned.num_texts} texts, {pruned.num_tokens} tokens, all hidden states are bitwise "
-        f"those of the original ({', '.join(pruned.dtypes)})"
+        f"those of the original ({', '.join(pruned.dtypes)}; {pruned.instruction_set})"
     )
 
 

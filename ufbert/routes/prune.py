@@ -18,6 +18,7 @@ from ..checkpoint.writing import new_folder
 from ..config import ModelConfig
 from ..errors import CheckpointError, InputError
 from ..int8 import column_sizes
+from ..isa import active_isa
 from ..text_model import each_text
 from .record import load_text_model, run_recorded
 from .statistics import Routes
@@ -49,6 +50,8 @@ class Pruned:
         Of the corpus on which both models gave the same bits.
     dtypes : tuple of str
         Precisions in which they did.
+    instruction_set : str
+        On which they did.
     """
 
     folder: Path
@@ -56,6 +59,7 @@ class Pruned:
     num_texts: int
     num_tokens: int
     dtypes: tuple[str, ...]
+    instruction_set: str
 
 
 def prune(
@@ -111,7 +115,7 @@ def prune(
             again, found = run_recorded(load_text_model(complete, dtype), texts, dtype)
             _check_same(routes, digests, again, found)
     routes = before[0][0]
-    return Pruned(Path(target), layers, routes.num_texts, routes.num_tokens, tuple(dtypes))
+    return Pruned(Path(target), layers, routes.num_texts, routes.num_tokens, tuple(dtypes), active_isa())
 
 
 def _check_apart(source: Path, target: Path) -> None:
