@@ -290,9 +290,9 @@ async def _leave(port: int, request: bytes) -> None:
 async def overload(dtype: str, _: int) -> dict[str, object]:
     """A full queue: how many are refused, and how soon the service answers again."""
     texts, alone = texts_and_answers(dtype)
-    with service("--max-queue-tokens", 8_192, dtype=dtype) as running:
+    with service("--max-queue-tokens", 4_096, dtype=dtype) as running:
         load = Load()
-        await load.run(running.port, islice(requests_of(texts, alone, 64), 400), connections=64)
+        await load.run(running.port, islice(requests_of(texts, alone, 32), 500), connections=64)
         started = time.perf_counter()
         request, expected = next(requests_of(texts, alone, 4))
         connection = Connection(running.port)

@@ -56,9 +56,18 @@ def test_limits_name_their_flags(running):
             "/embed", content=(b"a" * 100 for _ in range(9)), headers={"content-type": "application/json"}
         )
         assert chunked.status_code == 413 and "--payload-limit" in chunked.json()["error"]
+        huge = client.post("/embed", json={"inputs": "a" * 3_000})  # its sender reads the answer, and no reset
+        assert huge.status_code == 413
         long = client.post("/v1/embeddings", json={"input": "a" * 60})
         assert long.status_code == 413 and "--max-text-chars" in long.json()["error"]["message"]
         assert client.post("/embed", json={"inputs": ["a"] * 3}).status_code == 200
+
+
+def test_the_sender_of_a_large_body_reads_the_refusal(running):
+    with running(["tiny"], payload_limit=4_000_000, log_requests=False) as server:
+        for content in (b"a" * 20_000_000, (b"a" * 100_000 for _ in range(200))):
+            refused = httpx.post(server.url + "/embed", content=content, headers={"content-type": "application/json"})
+            assert refused.status_code == 413 and "--payload-limit" in refused.json()["error"]
 
 
 def slow_down(server, seconds):

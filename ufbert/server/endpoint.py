@@ -7,6 +7,7 @@ import hmac
 import re
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from random import getrandbits
 from time import perf_counter, time
 from traceback import extract_tb
@@ -24,6 +25,7 @@ __all__ = ["Endpoint", "log", "respond"]
 ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 JSON = re.compile(rb"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 BODIES_IN_FLIGHT = 16  # largest bodies that may be held at the same time
+DISCARDED_BODIES, DISCARD_SECONDS = 8, 2.0  # what is read of a body that is too large, and for how long
 ERRORS = {401: "unauthorized", 413: "batch_size", 422: "validation", 400: "validation", 424: "model_type",
           429: "overloaded", 499: "dropped", 500: "inference"}  # fmt: skip
 Handler = Callable[[Call], Awaitable[object]]
@@ -42,8 +44,6 @@ class Endpoint:
         Refuse in OpenAI's form, not in TEI's.
     """
 
-    held = 0  # bytes of bodies, of all routes
-
     def __init__(self, service: Service, handle: Handler, openai: bool = False) -> None:
         self.service, self.handle = service, handle
         self.form = as_openai if openai else as_tei
@@ -55,16 +55,19 @@ class Endpoint:
         call.argument = scope.get("path_params", {}).get("name", "")
         status, fault = 200, ""
         try:
-            answer, extra = await self._answer(call, headers, receive), call.headers()
+            answer = orjson.dumps(await self._answer(call, headers, receive), option=orjson.OPT_SERIALIZE_NUMPY)
+            extra = call.headers()
         except Exception as error:
             refusal = _refused(error)
-            status, answer = self.form(refusal)
+            status, body = self.form(refusal)
+            answer = orjson.dumps(body)
             extra, fault = _retry(refusal), _where(error) if refusal.status == 500 else refusal.kind
-            if status in (408, 413):  # the rest of the body is not read
+            if status in (408, 413):
+                await _discard(receive, self.service.settings.payload_limit)
                 extra.append((b"connection", b"close"))
         extra.append((b"x-request-id", call.id.encode()))
         if not call.gone:
-            await respond(send, status, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), extra)
+            await respond(send, status, answer, extra)
         self._note(call, scope["method"], 499 if call.gone else status, fault)
 
     async def _answer(self, call: Call, headers: dict[bytes, bytes], receive: Receive) -> object:
@@ -76,7 +79,7 @@ class Endpoint:
         service.calls += 1
         try:
             body = await self._read(headers, receive)
-            Endpoint.held += len(body)
+            service.held += len(body)
             try:
                 call.body = parse(body)
                 watch = asyncio.ensure_future(_watch(call, receive))
@@ -85,7 +88,7 @@ class Endpoint:
                 finally:
                     watch.cancel()
             finally:
-                Endpoint.held -= len(body)
+                service.held -= len(body)
         finally:
             service.calls -= 1
 
@@ -106,7 +109,7 @@ class Endpoint:
             raise Refusal(408, "Validation", f"the body: expected within {settings.read_timeout:g} s") from None
 
     def _is_full(self) -> bool:
-        return Endpoint.held > BODIES_IN_FLIGHT * self.service.settings.payload_limit
+        return self.service.held > BODIES_IN_FLIGHT * self.service.settings.payload_limit
 
     def _note(self, call: Call, method: str, status: int, fault: str) -> None:
         """Count the request and log it; the log has figures and names, never a text."""
@@ -164,6 +167,22 @@ async def _body(receive: Receive, limit: int) -> bytes:
         parts.append(part)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _discard(receive: Receive, limit: int) -> None:
+    """Read the rest of a body that is refused, within limits, so that its sender reads the answer and no reset."""
+    left = DISCARDED_BODIES * limit
+
+    async def rest() -> None:
+        nonlocal left
+        while left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
+
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(rest(), DISCARD_SECONDS)
 
 
 async def _watch(call: Call, receive: Receive) -> None:

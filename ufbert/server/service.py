@@ -44,6 +44,7 @@ class Service:
         self.settings, self.models, self.metrics = settings, models, Metrics()
         self.ready = False
         self.calls = 0  # requests that are read or served
+        self.held = 0  # bytes of their bodies
         self.queue = Queue(settings.max_batch_tokens, settings.max_queue_tokens, settings.workers, self._observe)
         self.tokenizers = ThreadPoolExecutor(threads.available_cpus(), "ufbert-tokenize")
         self.tasks = ThreadPoolExecutor(TASK_THREADS, "ufbert-task")
