@@ -181,6 +181,17 @@ def test_attention_with_rotations(isa, lengths, num_heads, half, seed):
 
 
 @each_isa
+@pytest.mark.parametrize("activation", ["gelu", "relu", "silu", "tanh", "sigmoid"])
+@pytest.mark.parametrize(("rows", "width"), [(0, 3), (1, 1), (5, 16), (37, 45), (100, 7)])
+def test_gates(isa, activation, rows, width):
+    cmm.use_isa(isa)
+    x = np.random.default_rng(0).standard_normal((rows, 2 * width)).astype(np.float32) * 3
+    found = dense.gate(x, activation, num_threads=1)
+    np.testing.assert_allclose(found, TABLE[activation](x[:, width:].copy()) * x[:, :width], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(dense.gate(x, activation, num_threads=3), found)
+
+
+@each_isa
 @examples(30)
 @given(rows=st.integers(1, 40), width=SIZES, seed=st.integers(0, 99))
 def test_layer_norm(isa, rows, width, seed):
@@ -314,6 +325,8 @@ def test_many_threads_share_one_layer():
         (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, rotations=np.ones((4, 3))), "rotations: expected"),
         (lambda: dense.attention(np.ones((4, 18)), [0, 4], 2, 1.0, rotations=np.ones((4, 3))), "an even number"),
         (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, rotations=np.ones((3, 2))), "up to 3 tokens"),
+        (lambda: dense.gate(np.ones((4, 3)), "silu"), "values and then gates"),
+        (lambda: dense.gate(np.ones((4, 2)), "swish"), "activation: expected one of"),
         (lambda: dense.layer_norm(np.ones((4, 12)), np.ones(3), np.ones(12), 0.1), "weight: expected shape"),
     ],
 )

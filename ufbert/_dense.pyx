@@ -168,6 +168,14 @@ def layer_norm(
         )
 
 
+def gate(const float[:, ::1] x, int activation, int num_threads, float[:, ::1] y):
+    """Fill y (T, I) with activation(gate) * value of x (T, 2I). No axis may be empty."""
+    cdef const ufbert_dense_kernels *kernels = _cmm.active.dense
+    cdef ptrdiff_t rows = y.shape[0], width = y.shape[1], i
+    for i in prange((rows + NORM_ROWS - 1) // NORM_ROWS, nogil=True, schedule="static", num_threads=num_threads):
+        kernels.gate(activation, &x[i * NORM_ROWS, 0], min(NORM_ROWS, rows - i * NORM_ROWS), width, &y[i * NORM_ROWS, 0])
+
+
 cdef class CompiledLayer:
     """An encoder layer of packed parts, run in one parallel region. Keeps the parts alive."""
 
@@ -177,10 +185,11 @@ cdef class CompiledLayer:
     def __cinit__(
         self, PackedPanels query_key_value, PackedPanels output, feed_forward, norm1, norm2, ptrdiff_t num_heads,
         float scale, bint pre, const float[:, ::1] distance_bias, const float[:, ::1] rotations,
+        gate,
     ):
         """feed_forward: two PackedPanels, or a PackedLayer and a bias or None; norms: (weight, bias, eps).
 
-        distance_bias and rotations are as in `attention`, or None.
+        distance_bias and rotations are as in `attention`, or None; gate is the activation of a gated layer, or None.
         """
         cdef const float[::1] tree_bias
         cdef _cmm.PackedLayer trees
@@ -190,6 +199,8 @@ cdef class CompiledLayer:
         self.layer.distance_bias = distances(distance_bias)
         if rotations is not None:
             self.layer.rotations = &rotations[0, 0]
+        if gate is not None:
+            self.layer.gated, self.layer.gate_activation = True, gate
         self.layer.width, self.layer.num_heads = output.linear.width_out, num_heads
         self.layer.scale, self.layer.pre = scale, pre
         self.layer.query_key_value, self.layer.output = &query_key_value.linear, &output.linear

@@ -109,6 +109,7 @@ cdef extern from "kernels/dense/dense.h" nogil:
         const float *tree_bias
         ufbert_distance_bias distance_bias
         const float *rotations
+        int gated, gate_activation
 
     ctypedef struct ufbert_layer_pass:
         const float *x
@@ -125,6 +126,7 @@ cdef extern from "kernels/dense/dense.h" nogil:
         ) noexcept nogil
         void attention(const ufbert_attention *, ptrdiff_t, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void layer_norm(const ufbert_norm *, const float *, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
+        void gate(int, const float *, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
 
     enum: UFBERT_PANEL, UFBERT_BEHIND_DISTANCES
 

@@ -20,7 +20,7 @@ from .errors import InputError
 from .int8 import Int8Matrix
 from .threads import threads_for
 
-__all__ = ["DTYPES", "FusedLayer", "Linear", "attention", "is_available", "layer_norm"]
+__all__ = ["DTYPES", "FusedLayer", "Linear", "attention", "gate", "is_available", "layer_norm"]
 
 DTYPES = ("float32", "bfloat16", "int8")
 # How many dense multiply-adds cost as much as one in a tree walk, which `threads.SERIAL_BELOW` counts. Measured on one
@@ -167,6 +167,8 @@ class FusedLayer:
     norm_position : {"pre", "post"}
     distance_bias, rotations : array, optional
         See `ufbert.reference.attention`.
+    gate : str, optional
+        Activation of a gated layer's gates, one that the kernels have; see `ufbert.dense.gate`.
 
     Notes
     -----
@@ -186,6 +188,7 @@ class FusedLayer:
         norm_position: str,
         distance_bias: Floats | None = None,
         rotations: Floats | None = None,
+        gate: str | None = None,
     ) -> None:
         if output is None or norm1[1] is None or norm2[1] is None:
             raise InputError(
@@ -198,6 +201,10 @@ class FusedLayer:
                 raise InputError(f"FusedLayer: expected packed parts that the kernels can run whole, got {part}")
         self.width = output.shape[0]
         self.row_work = sum(part.row_work for part in parts)
+        if isinstance(first, Linear) and isinstance(second, Linear):
+            neurons = second.shape[1] * (1 if gate is None else 2)
+            if first.shape[0] != neurons:
+                raise InputError(f"FusedLayer: expected {neurons} outputs of the first linear layer, got {first}")
         tree_bias = None if second is None or isinstance(second, Linear) else checks.array(second, "bias", 1)
         packed = first.packed, second.packed if isinstance(second, Linear) else tree_bias
         norms = [(checks.array(w, "norm", 1), checks.array(b, "norm", 1), eps) for w, b, eps in (norm1, norm2)]
@@ -212,6 +219,7 @@ class FusedLayer:
             norm_position == "pre",
             None if bias is None else _behind(bias),
             rotations,
+            None if gate is None else IN_KERNELS[checks.choice(gate, "gate", IN_KERNELS)],
         )
 
     def __call__(self, x: ArrayLike, batch: Batch, *, num_threads: int | None = None) -> Floats:
@@ -299,6 +307,21 @@ def attention(
     count = threads_for(work, num_threads)
     isa.dense_kernels.attention(qkv, cu_seqlens, num_heads, scale, attended, bias, turns, count, context)
     return context
+
+
+def gate(x: ArrayLike, activation: str, *, num_threads: int | None = None) -> Floats:
+    """``activation(gate) * value``: (T, 2I), values and then gates -> (T, I)."""
+    x = checks.array(x, "x", 2)
+    checks.choice(activation, "activation", TABLE)
+    if x.shape[1] % 2:
+        raise InputError(f"x: expected (T, 2I), values and then gates, got shape {x.shape}")
+    if isa.dense_kernels is None or activation not in IN_KERNELS:
+        value, gates = np.split(x, 2, axis=-1)
+        return TABLE[activation](gates.copy()) * value
+    y = np.empty((len(x), x.shape[1] // 2), np.float32)
+    if y.size:
+        isa.dense_kernels.gate(x, IN_KERNELS[activation], threads_for(8 * x.size, num_threads), y)
+    return y
 
 
 def layer_norm(

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import dense, reference
-from .activations import TABLE
 from .batch import Batch
 from .dense import FusedLayer, Linear
 from .int8 import FactoredRows, Int8Matrix
@@ -125,8 +124,8 @@ class GatedFeedForward:
 
     def __call__(self, x: Floats, residual: Floats) -> Floats:
         """(T, H) -> (T, H), the residual added."""
-        value, gate = np.split(self.dense_in(x), 2, axis=-1)  # (T, H) -> (T, I)
-        return self.dense_out(TABLE[self.activation](gate) * value, residual)  # (T, I / 2) -> (T, H)
+        gated = dense.gate(self.dense_in(x), self.activation)  # (T, H) -> (T, I) -> (T, I / 2)
+        return self.dense_out(gated, residual)  # -> (T, H)
 
 
 class AnyTrees(Protocol):

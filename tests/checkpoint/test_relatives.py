@@ -10,10 +10,14 @@ from safetensors.numpy import load_file
 
 import ufbert
 from ufbert import CheckpointError, dense
+from ufbert.batch import Batch
 from ufbert.checkpoint.build import distance_buckets
 from ufbert.checkpoint.families import family_of, parse_config
 
-NAMES = ["bert", "camembert/base", "distilbert/base", "electra/base", "mpnet/base", "roberta/base", "xlm-roberta/base"]
+NAMES = [
+    "bert", "camembert/base", "crammedbert-glu", "distilbert/base", "electra/base", "mpnet/base", "nomic-bert/base",
+    "nomic-bert/holes", "roberta/base", "xlm-roberta/base",
+]  # fmt: skip
 HEADS = [
     path.parent
     for name in ("camembert", "electra", "mpnet", "nomic-bert", "roberta", "xlm-roberta")
@@ -38,6 +42,19 @@ def test_layers_are_fused_and_give_the_bits_of_their_parts(name, dtype):
     in_parts = replace(model, encoder=replace(model.encoder, layers=layers))
     ids, mask = arguments(GOLDEN / name)
     np.testing.assert_array_equal(in_parts(ids, mask).last_hidden_state, model(ids, mask).last_hidden_state)
+
+
+@compiled
+@pytest.mark.parametrize("dtype", dense.DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("texts", [2, 30])  # of ten tokens: threads share out columns, or texts
+def test_threads_change_no_bits(name, dtype, texts):
+    layer = ufbert.load(GOLDEN / name, dtype).encoder.layers[0]
+    x = np.random.default_rng(0).standard_normal((10 * texts, layer.norm1.weight.shape[0])).astype(np.float32)
+    batch = Batch.from_sequences([[5] * 10] * texts, [[0] * 10] * texts)
+    whole = layer.in_parts(x, batch)
+    for num_threads in (1, 2, 3):
+        np.testing.assert_array_equal(layer.fused(x, batch, num_threads=num_threads), whole)
 
 
 @compiled

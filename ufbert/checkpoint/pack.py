@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, overload
 
 from .. import checks, dense
+from ..activations import IN_KERNELS
 from ..cmm import PackedFFF
 from ..dense import FusedLayer, Linear
 from ..encoder import Model
@@ -130,6 +131,7 @@ def fuse(layer: EncoderLayer) -> EncoderLayer:
         norm_position=layer.norm_position,
         distance_bias=attention.distance_bias,
         rotations=attention.rotations,
+        gate=feed_forward.activation if isinstance(feed_forward, GatedFeedForward) else None,
     )
     return replace(layer, fused=fused, not_fused="")
 
@@ -142,8 +144,8 @@ def _obstacle(layer: EncoderLayer) -> str:
         return f"{layer.norm1.kind} has no kernel"
     if layer.attention.output is None:
         return "no output projection"
-    if isinstance(layer.feed_forward, GatedFeedForward):
-        return "the feed-forward layer is gated"
+    if isinstance(layer.feed_forward, GatedFeedForward) and layer.feed_forward.activation not in IN_KERNELS:
+        return f"{layer.feed_forward.activation} has no kernel"
     if isinstance(layer.feed_forward, FastFeedForward):
         packed = isinstance(layer.feed_forward.trees, PackedFFF) and layer.feed_forward.trees.packed is not None
         return "" if packed else "the trees are not packed"

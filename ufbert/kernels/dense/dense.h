@@ -61,6 +61,8 @@ typedef struct {
     const float *tree_bias; /* (H,) or NULL: is added to what the trees give */
     ufbert_distance_bias distance_bias;
     const float *rotations; /* as in ufbert_attention */
+    int gated;              /* dense_in gives values, then as many gates; dense_out takes activation(gate) * value */
+    int gate_activation;
 } ufbert_encoder_layer;
 
 /* One batch on its way through a layer. */
@@ -99,6 +101,8 @@ typedef struct {
     /* What one thread has to do of a layer; all threads of an OpenMP team must call it. */
     void (*encoder_layer)(const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
                           const ufbert_layer_buffers *buffers, int thread, int threads);
+    /* y (rows, width) = activation(gate) * value of x (rows, 2 * width), which has values, then gates. */
+    void (*gate)(int activation, const float *x, ptrdiff_t rows, ptrdiff_t width, float *y);
 } ufbert_dense_kernels;
 
 /* Bytes of the packed weights. */

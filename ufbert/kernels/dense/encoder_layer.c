@@ -27,7 +27,8 @@ static sizes buffer_sizes(const ufbert_encoder_layer *layer, const ufbert_layer_
         need.normed = max_size(need.normed, need.tree_sums);
         need.scratch = max_size(need.scratch, ufbert_fff_scratch(layer->trees, pass->tree_rows));
     } else {
-        need.hidden = whole_lines(in_chunk * (size_t)layer->dense_in->width_out * sizeof(float));
+        const ptrdiff_t behind = layer->gated ? layer->dense_out->width_in : 0;
+        need.hidden = whole_lines(in_chunk * (size_t)(layer->dense_in->width_out + behind) * sizeof(float));
         need.scratch = max_size(need.scratch, ufbert_linear_scratch(layer->dense_in));
         need.scratch = max_size(need.scratch, ufbert_linear_scratch(layer->dense_out));
     }

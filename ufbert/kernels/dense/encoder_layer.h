@@ -9,6 +9,7 @@
 
 #include "attention.h"
 #include "dense.h"
+#include "gate.h"
 #include "linear.h"
 #include "norm.h"
 
@@ -79,6 +80,19 @@ static void attend_texts(const ufbert_encoder_layer *layer, const ufbert_layer_p
         layer_norm(&layer->norm1, y, rows, width, y);
 }
 
+/* Where dense_out reads what dense_in has given for `rows` rows: gated, behind that. */
+INLINE float *gated_rows(const ufbert_encoder_layer *layer, ptrdiff_t rows, const ufbert_layer_buffers *buffers) {
+    return buffers->hidden + (layer->gated ? rows * layer->dense_in->width_out : 0);
+}
+
+/* Rows first to end - 1 of what dense_in has given, through the gates. */
+static void gate_rows(const ufbert_encoder_layer *layer, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t end,
+                      const ufbert_layer_buffers *buffers) {
+    const ptrdiff_t width = layer->dense_out->width_in;
+    gate(layer->gate_activation, buffers->hidden + first * 2 * width, end - first, width,
+         gated_rows(layer, rows, buffers) + first * width);
+}
+
 /* Rows of y in place: the dense feed-forward layer and its residual sum, with the norm that belongs to it. */
 static void feed_forward_rows(const ufbert_encoder_layer *layer, float *y, ptrdiff_t rows,
                               const ufbert_layer_buffers *buffers) {
@@ -90,7 +104,9 @@ static void feed_forward_rows(const ufbert_encoder_layer *layer, float *y, ptrdi
             layer_norm(&layer->norm2, y_now, now, width, buffers->normed);
         whole_linear(layer->dense_in, layer->pre ? buffers->normed : y_now, now, NULL, buffers->hidden,
                      buffers->scratch);
-        whole_linear(layer->dense_out, buffers->hidden, now, y_now, y_now, buffers->scratch);
+        if (layer->gated)
+            gate_rows(layer, now, 0, now, buffers);
+        whole_linear(layer->dense_out, gated_rows(layer, now, buffers), now, y_now, y_now, buffers->scratch);
         if (!layer->pre)
             layer_norm(&layer->norm2, y_now, now, width, y_now);
     }
@@ -143,8 +159,12 @@ static void layer_by_columns(const ufbert_encoder_layer *layer, const ufbert_lay
         layer_norm(layer->pre ? &layer->norm2 : &layer->norm1, pass->sums, rows, width, buffers->normed);
         shared_linear(layer->dense_in, buffers->normed, rows, NULL, buffers->hidden, thread, threads, buffers->scratch);
         wait_for_team();
-        shared_linear(layer->dense_out, buffers->hidden, rows, layer->pre ? pass->sums : buffers->normed, pass->y,
-                      thread, threads, buffers->scratch);
+        if (layer->gated) {
+            gate_rows(layer, rows, first, end, buffers);
+            wait_for_team();
+        }
+        shared_linear(layer->dense_out, gated_rows(layer, rows, buffers), rows,
+                      layer->pre ? pass->sums : buffers->normed, pass->y, thread, threads, buffers->scratch);
         wait_for_team();
         if (!layer->pre)
             layer_norm(&layer->norm2, pass->y + first * width, end - first, width, pass->y + first * width);

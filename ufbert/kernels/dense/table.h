@@ -4,9 +4,10 @@
 
 #include "attention.h"
 #include "encoder_layer.h"
+#include "gate.h"
 #include "linear.h"
 #include "norm.h"
 
-static const ufbert_dense_kernels dense_kernels = {linear, attention, layer_norm, encoder_layer};
+static const ufbert_dense_kernels dense_kernels = {linear, attention, layer_norm, encoder_layer, gate};
 
 #endif
