@@ -13,7 +13,7 @@ PACKAGE = Path(ufbert.__file__).parent
 RANKS = [
     {"errors", "_cmm", "_dense"},
     {"checks"},
-    {"activations", "isa", "int8"},
+    {"activations", "bfloat16", "isa", "int8"},
     {"reference"},
     {"config", "threads", "batch"},
     {"leaf", "paths"},

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .activations import IN_KERNELS, TABLE, Function
+from .bfloat16 import narrow_bfloat16, round_to_bfloat16, widen_bfloat16
 from .checks import keyword_only
 
 __all__ = [
@@ -275,23 +276,6 @@ def leaf_fff_forward(
         hidden = ACTIVATIONS[activation](x[token] @ w1s[leaf] + b1s[leaf])
         y[token] = hidden @ w2s[leaf] + (0 if b2s is None else b2s[leaf])
     return y
-
-
-def narrow_bfloat16(values: Array) -> NDArray[np.uint16]:
-    """Bits, as uint16, of the bfloat16 nearest to float32 values; ties go to even, NaN stays NaN."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
-
-
-def widen_bfloat16(bits: Array) -> NDArray[np.float32]:
-    """Float32 values of bfloat16 bits, given as uint16: bfloat16 is the upper half of float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def round_to_bfloat16(values: Array) -> NDArray[np.float32]:
-    """The nearest bfloat16 values, as float32; ties go to even, NaN stays NaN."""
-    return widen_bfloat16(narrow_bfloat16(values))
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from ..bfloat16 import narrow_bfloat16, widen_bfloat16
 from ..errors import CheckpointError, InputError, shown
 from ..int8 import Int8Matrix
-from ..reference import narrow_bfloat16, widen_bfloat16
 from .writing import check_regular
 
 __all__ = [
