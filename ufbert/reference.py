@@ -21,7 +21,7 @@ from .checks import keyword_only
 
 __all__ = [
     "ACTIVATIONS", "DERIVATIVES", "attention", "fff_backward", "fff_forward", "fff_walk", "layer_norm",
-    "leaf_fff_forward", "linear", "narrow_bfloat16", "rms_norm", "round_to_bfloat16", "scale_norm",
+    "leaf_fff_forward", "linear", "narrow_bfloat16", "rms_norm", "rotate", "round_to_bfloat16", "scale_norm",
     "widen_bfloat16",
 ]  # fmt: skip
 
