@@ -18,6 +18,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -45,6 +46,7 @@ class Service:
         assert self.process.stderr is not None
         ready = json.loads(self.process.stderr.readline())
         self.port = ready["port"]
+        threading.Thread(target=self.process.stderr.read, daemon=True).start()  # a full pipe would stop the service
 
     def memory(self) -> float:
         """Resident memory in MB."""
