@@ -1,5 +1,6 @@
 """Nearness to a teacher: the measures against their definitions, and the command."""
 
+import importlib
 import json
 
 import numpy as np
@@ -66,3 +67,11 @@ def test_the_command_prints_a_table_or_json(tmp_path, capsys):
 def test_too_few_texts_are_refused(tmp_path):
     with pytest.raises(InputError, match="at least 11"):
         compare(write_sentence_model(tmp_path / "teacher"), [], some_texts(10))
+
+
+def test_the_former_name_warns_and_gives_the_same():
+    with pytest.warns(DeprecationWarning, match=r"ufbert\.evaluate is now ufbert\.compare"):
+        module = importlib.reload(importlib.import_module("ufbert.evaluate"))
+    assert all(
+        getattr(module, name) is getattr(importlib.import_module("ufbert.compare"), name) for name in module.__all__
+    )

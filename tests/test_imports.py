@@ -27,7 +27,7 @@ RANKS = [
     {"testing", "routes"},
     {"glue"},
     {"compare", "train", "server"},
-    {"distill", "torch"},
+    {"distill", "evaluate", "torch"},
     {"cli", "__init__"},
     {"__main__"},
 ]
