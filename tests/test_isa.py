@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ def test_an_unknown_instruction_set_lists_the_known_ones():
     assert f"expected one of {', '.join(SUPPORTED)} on this machine, got 'sse9'" in result.stderr
     with pytest.raises(InputError, match="sse9"):
         cmm.use_isa("sse9")
+
+
+def test_the_command_refuses_an_unknown_instruction_set_in_one_line():
+    scripts = [[sys.executable, "-m", "ufbert"], [Path(sysconfig.get_path("scripts"), "ufbert")]]
+    for command in scripts:
+        result = subprocess.run(
+            [*command, "info"], env=os.environ | {"UFBERT_ISA": "sse9"}, capture_output=True, text=True
+        )
+        assert result.returncode == 1
+        assert result.stderr.startswith("ufbert: error: instruction set (UFBERT_ISA): expected one of")
+        assert result.stderr.count("\n") == 1
 
 
 def test_what_runs_here_is_part_of_what_is_compiled_in_its_order():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from typing import Any
 
 from . import checks
+from .errors import InputError
 
 __all__ = ["active_isa", "compiled_isas", "dense_kernels", "fff_kernels", "openmp_version", "supported_isas", "use_isa"]
 
@@ -65,4 +67,9 @@ def use_isa(name: str) -> None:
 
 
 if _name := os.environ.get("UFBERT_ISA"):
-    use_isa(_name)
+    try:
+        use_isa(_name)
+    except InputError as error:
+        if os.path.basename(sys.argv[0]) in ("ufbert", "ufbert.exe", "-m"):  # the command, which has not begun yet
+            raise SystemExit(f"ufbert: error: {error}") from None
+        raise
