@@ -230,6 +230,13 @@ def test_output_to_what_is_no_file(model, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "link", "pipe"]
 
 
+def test_output_that_cannot_be_written_is_named_as_it_was_given(model, tmp_path):
+    _, complaint = run("embed", "--model", model, "a", "--output", tmp_path / "none" / "x.npy", code=1)
+    place = repr(str(tmp_path / "none" / "x.npy"))
+    reason = "No such file or directory"
+    assert complaint == f"ufbert: error: --output: expected a file that can be written, got {place}: {reason}\n"
+
+
 def test_results_come_as_soon_as_a_batch_is_full(model):
     command = [*COMMAND, "embed", "--model", str(model), "--batch-size", "2"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

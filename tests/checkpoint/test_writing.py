@@ -21,6 +21,13 @@ def test_an_empty_folder_may_be_there(tmp_path):
     assert os.listdir(tmp_path / "a") == ["file"]
 
 
+def test_a_place_without_folders_is_refused_by_its_name(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for target in (tmp_path / "file" / "a" / "b", "/proc/model"):
+        with pytest.raises(InputError, match=f"{target}"), new_folder(target):
+            pass
+
+
 @pytest.mark.parametrize("replace", [False, True])
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failure_leaves_what_was_there(tmp_path, replace, error):

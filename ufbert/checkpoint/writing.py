@@ -57,8 +57,7 @@ def new_folder(target: str | os.PathLike[str], replace: bool = False) -> Iterato
         If `target` is something else.
     """
     place = checked_place(target, replace)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".ufbert-", dir=place.parent) as scratch:
+    with _scratch_beside(place) as scratch:
         complete, old = Path(scratch, "model"), Path(scratch, "old")
         complete.mkdir()
         yield complete
@@ -70,6 +69,16 @@ def new_folder(target: str | os.PathLike[str], replace: bool = False) -> Iterato
             if old.exists():
                 old.rename(place)
             raise
+
+
+def _scratch_beside(place: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=".ufbert-", dir=place.parent)
+    except OSError as error:
+        raise InputError(
+            f"{place}: expected a place where folders can be made, got {error.strerror or error}; choose another"
+        ) from None
 
 
 @contextmanager

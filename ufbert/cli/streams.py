@@ -150,7 +150,11 @@ class _Writer:
 
     def __enter__(self) -> Self:
         place = self.part or self.output
-        self.stream: IO[bytes] = open(place, "wb+" if self.part else "wb") if place else sys.stdout.buffer
+        try:
+            self.stream: IO[bytes] = open(place, "wb+" if self.part else "wb") if place else sys.stdout.buffer
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"--output: expected a file that can be written, got {self.output!r}: {reason}") from None
         self.finish()
         return self
 
