@@ -28,6 +28,12 @@ def test_a_place_without_folders_is_refused_by_its_name(tmp_path):
             pass
 
 
+def test_the_first_of_two_writers_wins_and_the_other_is_told(tmp_path):
+    with pytest.raises(InputError, match="target: expected a name that is free"), new_folder(tmp_path / "target"):
+        write_bert(tmp_path / "target")
+    assert os.listdir(tmp_path) == ["target"] and (tmp_path / "target" / "config.json").exists()
+
+
 @pytest.mark.parametrize("replace", [False, True])
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failure_leaves_what_was_there(tmp_path, replace, error):

@@ -65,7 +65,9 @@ def new_folder(target: str | os.PathLike[str], replace: bool = False) -> Iterato
             place.rename(old)
         try:
             complete.rename(place)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError) and place.exists():  # another process was faster
+                raise _taken(place) from None
             if old.exists():
                 old.rename(place)
             raise
@@ -106,5 +108,8 @@ def checked_place(target: str | os.PathLike[str], replace: bool = False) -> Path
     is_folder = path.is_dir() and not path.is_symlink()
     if is_folder and (not os.listdir(path) or (replace and (path / "config.json").exists())):
         return path
-    wanted = "a model folder to replace" if replace else "a name that is free"
-    raise InputError(f"{path}: expected {wanted}, found something there; remove it or choose another")
+    raise _taken(path, "a model folder to replace" if replace else "a name that is free")
+
+
+def _taken(path: Path, wanted: str = "a name that is free") -> InputError:
+    return InputError(f"{path}: expected {wanted}, found something there; remove it or choose another")
