@@ -248,6 +248,11 @@ def test_results_come_as_soon_as_a_batch_is_full(model):
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("port", ["-1", "65536", "99999", "http"])
+def test_a_port_that_does_not_exist_is_wrong_usage(port):
+    assert "argument --port: " in run("serve", f"--port={port}", code=2)[1]
+
+
 def test_no_text_at_a_terminal_is_wrong_usage(model):
     controller, terminal = os.openpty()
     result = subprocess.run([*COMMAND, "embed", "--model", str(model)], stdin=terminal, capture_output=True, timeout=60)

@@ -23,6 +23,7 @@ __all__ = ["add_arguments", "run"]
 
 NEEDED = ("starlette", "uvicorn", "orjson")
 LISTS = ("model", "api_key", "cors_allow_origin")
+MAX_PORT = 65_535
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, "log no line for each answered request")
     where = parser.add_argument_group("where it listens, and who may ask")
     where.add_argument("--host", default="127.0.0.1", help="(default: 127.0.0.1, this machine only)")
-    where.add_argument("--port", type=int, default=8080, help="0 for any that is free (default: 8080)")
+    where.add_argument("--port", type=_port, default=8080, help="0 for any that is free (default: 8080)")
     where.add_argument("--api-key", action="append", metavar="KEY", help="ask for this key; repeat it for several")
     where.add_argument(
         "--cors-allow-origin", action="append", metavar="ORIGIN", help="pages of this origin may call (default: none)"
@@ -66,6 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cut texts that are too long for the model, where a request does not say (default: true)",
     )  # fmt: skip
     _take_environment(parser)
+
+
+def _port(text: str) -> int:
+    """Read the number of a port, or 0."""
+    value = int(text)
+    if not 0 <= value <= MAX_PORT:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {MAX_PORT}")
+    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
