@@ -63,6 +63,15 @@ def test_refusals(glue, arguments, message):
     assert message in run("--data", glue, *arguments, code=1)[1]
 
 
+@pytest.mark.parametrize("more", [[], ["--finetune", "--out", "results"]])
+def test_a_folder_without_tasks_is_refused(tmp_path, more):
+    model = write_sentence_model(tmp_path / "encoder")
+    assert (
+        f"expected folders of tasks (CoLA, SST-2, ...) in {tmp_path}, found none"
+        in run("--model", model, "--data", tmp_path, *more, code=1)[1]
+    )
+
+
 def test_an_encoder_whose_transformer_is_in_a_subfolder_is_probed(tmp_path):
     (tmp_path / "data" / "Mood").mkdir(parents=True)
     for split in ("train", "dev"):

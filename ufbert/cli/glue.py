@@ -77,20 +77,31 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score a model on GLUE's dev sets; with --out also write results and predictions for the test sets."""
-    from ..glue import find_classifiers, find_task, tasks_in
+    from ..glue import find_classifiers, find_task
 
     if arguments.finetune and arguments.out is None:
         raise InputError("--finetune: expected --out FOLDER for the classifiers; add it")
     names = [find_task(name).name for name in arguments.tasks or []]
     if arguments.finetune:
-        return _finetune(arguments, names or tasks_in(arguments.data))
+        return _finetune(arguments, names or _all_tasks(arguments.data))
     classifiers = find_classifiers(arguments.model, names or None)
     if classifiers:
         results = {"model": str(arguments.model), **_evaluate(arguments, classifiers, arguments.out)}
     else:
-        results = {"model": str(arguments.model), **_probe(arguments, names or tasks_in(arguments.data))}
+        results = {"model": str(arguments.model), **_probe(arguments, names or _all_tasks(arguments.data))}
     _write(arguments.out, results)
     return 0
+
+
+def _all_tasks(data: str) -> list[str]:
+    from ..glue import tasks_in
+
+    names = tasks_in(data)
+    if not names:
+        raise InputError(
+            f"--data: expected folders of tasks (CoLA, SST-2, ...) in {data}, found none; name their parent"
+        )
+    return names
 
 
 def _evaluate(arguments: argparse.Namespace, classifiers: dict[str, Path], out: str | None) -> dict[str, Any]:
