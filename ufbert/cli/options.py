@@ -91,11 +91,11 @@ def add_texts(
 ) -> None:
     """Add what all verbs on texts have: the model, where texts come from, where results go."""
     parser.usage = f"%(prog)s {'' if default_model else '--model FOLDER '}[OPTIONS] [TEXT ...]"
-    default = f" (default: {default_model})" if default_model else ""
+    named = f", or a bundled model's name (default: {default_model})" if default_model else ""
     parser.add_argument(
         "texts", nargs="*", metavar="TEXT", help="texts; without any, --input or standard input is read"
     )
-    parser.add_argument("--model", required=not default_model, metavar="FOLDER", help="model folder" + default)
+    parser.add_argument("--model", required=not default_model, metavar="FOLDER", help="model folder" + named)
     streams = parser.add_argument_group("input and output")
     streams.add_argument(
         "--input", metavar="FILE", help="read texts from FILE, one a line, UTF-8; - for standard input"
