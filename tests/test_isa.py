@@ -13,7 +13,8 @@ import ufbert
 from ufbert import InputError, checks, cmm, isa
 
 SUPPORTED = isa.supported_isas()
-KERNELS = Path(ufbert.__file__).parent / "kernels"
+SOURCES = Path(__file__).parents[1] / "ufbert" / "kernels" / "isa"
+STUBS = Path(ufbert.__file__).parent
 
 
 def run_python(code, **environment):
@@ -62,7 +63,7 @@ def test_what_runs_here_is_part_of_what_is_compiled_in_its_order():
 
 
 def test_each_file_of_an_instruction_set_is_in_the_table():
-    assert {file.stem for file in (KERNELS / "isa").glob("*.c")} == set(isa.compiled_isas())
+    assert {file.stem for file in SOURCES.glob("*.c")} == set(isa.compiled_isas())
 
 
 def test_the_limit_of_depth_is_the_kernels():
@@ -71,7 +72,7 @@ def test_the_limit_of_depth_is_the_kernels():
 
 @pytest.mark.parametrize("module", [isa.fff_kernels, isa.dense_kernels])
 def test_stubs_name_what_the_extensions_offer(module):
-    stub = ast.parse((KERNELS.parent / f"{module.__name__.rpartition('.')[2]}.pyi").read_text())
+    stub = ast.parse((STUBS / f"{module.__name__.rpartition('.')[2]}.pyi").read_text())
     declared = {node.name for node in stub.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     declared |= {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
     own = {name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
