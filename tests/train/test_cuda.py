@@ -169,6 +169,12 @@ def test_batches_depend_on_seed_and_number_alone(texts):
     assert not np.array_equal(third, dataclasses.replace(packing, seed=6).batch(texts, 3))
 
 
+def test_texts_stand_between_the_special_tokens(folder, texts):
+    tokenizer = Teacher(os.fspath(folder)).tokenizer
+    assert (texts.first, texts.last) == (tokenizer.token_id("cls_token"), tokenizer.token_id("sep_token"))
+    assert texts.first != texts.last
+
+
 def test_rows_are_full_and_hold_whole_texts(texts):
     packing = Packing(4_096, seed=0, max_length=20)
     ids, positions, segments = packing.batch(texts, 0)
@@ -286,4 +292,6 @@ def test_only_a_gpu_with_a_student_that_fits_takes_the_fast_step(folder, student
     assert not can(changes={"max_length": 129})
     assert not can(changes={"chunks": 3})
     assert not can(hidden_act="tanh")
+    assert not can(first_position=2)
+    assert not can(type_vocab_size=0)
     assert not can(hidden_size=12)  # heads of 4

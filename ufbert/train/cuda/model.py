@@ -114,7 +114,6 @@ class PackedLayer(nn.Module):
         self.norm1 = nn.ParameterList(_copied(p) for p in layer.norm1.parameters())
         self.norm2 = nn.ParameterList(_copied(p) for p in layer.norm2.parameters())
         self.trees: TreeShape | None = None
-        self.leaf: Tensor | None = None
         self.activation = layer.activation
         if layer.ffn is not None:
             trees = layer.ffn
@@ -137,7 +136,7 @@ class PackedLayer(nn.Module):
     def feed_forward(self, x: Tensor, lower: Tensor) -> Tensor:
         """The feed-forward layer alone: (T, H) -> (T, H)."""
         if self.trees is not None:
-            y, self.leaf = Trees.apply(x, lower, *self.ffn, self.trees)
+            y, _ = Trees.apply(x, lower, *self.ffn, self.trees)
             return y
         inner = Linear.apply(lower, self.ffn[0], self.ffn[1])
         if self.activation != "identity":

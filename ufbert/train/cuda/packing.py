@@ -54,7 +54,7 @@ class TokenisedTexts:
                 if len(encoding) > 1:
                     parts.append(np.array(encoding.ids, kind))
                     lengths.append(len(encoding))
-        whole = raw.encode("a").ids
+        whole = tokenizer.encode(["a"])[0][0].ids  # the backend alone adds no special tokens
         special = {token_id for token_id, token in raw.get_added_tokens_decoder().items() if token.special}
         vocabulary = raw.get_vocab()
         words = sorted(i for token, i in vocabulary.items() if i not in special and not token.startswith("[unused"))

@@ -43,6 +43,8 @@ def can_pack(state: State, student: Bert, outputs: Outputs) -> bool:
         and state.recipe.max_length <= LONGEST
         and outputs.folder is None
         and not state.recipe.chunks
+        and student.config.first_position == 0
+        and student.config.type_vocab_size > 0
         and (student.config.feed_forward != "fff" or student.config.output_bias)
     )
 
@@ -52,9 +54,9 @@ def train_packed(state: State, student: Bert, teacher: Teacher, texts: Chunks) -
     from ..cuda.packing import TokenisedTexts, batches
 
     recipe, largest = state.recipe, _rates(state)
-    packing = _packing(state)
+    packing = _packing(state, texts.max_length)
     optimizer = optimizer_of(state, student)
-    stepper = _stepper(state, student, teacher, optimizer)
+    stepper = _stepper(state, student, teacher, optimizer, packing)
     tokenised = TokenisedTexts.of(texts.lines, texts.tokenizer)
     workers = min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 1)) if state.device.type == "cuda" else 0
     waiting = 0
@@ -86,22 +88,24 @@ def _rates(state: State) -> tuple[float, ...]:
     return (recipe.rate, recipe.other_rate, recipe.embedding_rate)
 
 
-def _packing(state: State) -> Packing:
+def _packing(state: State, max_length: int) -> Packing:
     from ..cuda.packing import Packing
 
     recipe = state.recipe
     shares = recipe.joined, recipe.cropped, recipe.noisy
     rows = max(1, recipe.batch_tokens // LONGEST)
-    return Packing(rows * LONGEST, recipe.seed, recipe.max_length, *shares)
+    return Packing(rows * LONGEST, recipe.seed, max_length, *shares)
 
 
-def _stepper(state: State, student: Bert, teacher: Teacher, optimizer: torch.optim.Optimizer) -> Stepper:
+def _stepper(
+    state: State, student: Bert, teacher: Teacher, optimizer: torch.optim.Optimizer, packing: Packing
+) -> Stepper:
     """The student and its teacher on the device, with the moments that a checkpoint kept; a graph on a GPU."""
     from ..cuda import functions
     from ..cuda.model import PackedBert
     from ..cuda.step import Goal, Stepper
 
-    recipe, packing = state.recipe, _packing(state)
+    recipe = state.recipe
     packed = PackedBert(student, state.device, functions.HALF, recipe.decision_gradient, recipe.switch_cost)
     for parameter in packed.parameter_groups()[2]:
         parameter.requires_grad_(recipe.embedding_rate > 0)
