@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -133,7 +134,7 @@ def write_results(
     return 0
 
 
-class _Writer:
+class _Writer(ABC):
     """A file that gets its name when it is closed, complete or interrupted: always with whole records.
 
     What a link names is replaced, not the link. Standard output, pipes and devices are written as they are.
@@ -182,9 +183,9 @@ class _Writer:
         finally:
             part.unlink(missing_ok=True)
 
+    @abstractmethod
     def write(self, text: str, result: object) -> None:
         """Write one result."""
-        raise NotImplementedError
 
     def finish(self) -> None:
         """Complete the records that are counted, and cut off one begun."""
