@@ -187,6 +187,7 @@ class _Writer(ABC):
     def write(self, text: str, result: object) -> None:
         """Write one result."""
 
+    @abstractmethod
     def finish(self) -> None:
         """Complete the records that are counted, and cut off one begun."""
 
