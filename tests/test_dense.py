@@ -181,6 +181,46 @@ def test_attention_with_rotations(isa, lengths, num_heads, half, seed):
 
 
 @each_isa
+@examples(40)
+@given(
+    lengths=st.lists(st.integers(0, 150), min_size=1, max_size=4),
+    num_heads=st.integers(1, 3),
+    size=st.integers(1, 40),
+    window=st.integers(0, 70),
+    masked=st.booleans(),
+    biased=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_attention_within_a_window(isa, lengths, num_heads, size, window, masked, biased, seed):
+    cmm.use_isa(isa)
+    rng = np.random.default_rng(seed)
+    cu_seqlens = np.concatenate(([0], np.cumsum(lengths)))
+    qkv = rng.standard_normal((cu_seqlens[-1], 3 * num_heads * size)).astype(np.float32) * 2
+    attended = rng.random(cu_seqlens[-1]) < 0.7 if masked else None
+    bias = rng.standard_normal((num_heads, 2 * max(lengths) + 1)).astype(np.float32) if biased else None
+    arguments = (qkv, cu_seqlens, num_heads, size**-0.5, attended, bias, None, window)
+    found = dense.attention(*arguments, num_threads=1)
+    sees = np.ones(len(qkv), bool)  # a key that it may attend to; float32 keeps few digits beside -10,000
+    if masked:
+        for start, end in itertools.pairwise(cu_seqlens):
+            for token in range(start, end):
+                sees[token] = attended[max(start, token - window) : min(end, token + window + 1)].any()
+    np.testing.assert_allclose(found[sees], reference.attention(*arguments)[sees], atol=3e-5)
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(dense.attention(*arguments, num_threads=3), found)
+    wide = dense.attention(*arguments[:-1], max(lengths))
+    np.testing.assert_array_equal(wide, dense.attention(*arguments[:-1]))
+
+
+@each_isa
+def test_a_window_of_no_tokens_gives_each_its_own_value(isa):
+    cmm.use_isa(isa)
+    qkv = np.random.default_rng(0).standard_normal((100, 3 * 20)).astype(np.float32)
+    found = dense.attention(qkv, np.array([0, 37, 100]), 2, 0.3, window=0)
+    np.testing.assert_allclose(found, qkv[:, 40:], rtol=1e-6)
+
+
+@each_isa
 @pytest.mark.parametrize("activation", ["gelu", "relu", "silu", "tanh", "sigmoid"])
 @pytest.mark.parametrize(("rows", "width"), [(0, 3), (1, 1), (5, 16), (37, 45), (100, 7)])
 def test_gates(isa, activation, rows, width):
@@ -325,6 +365,7 @@ def test_many_threads_share_one_layer():
         (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, rotations=np.ones((4, 3))), "rotations: expected"),
         (lambda: dense.attention(np.ones((4, 18)), [0, 4], 2, 1.0, rotations=np.ones((4, 3))), "an even number"),
         (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, rotations=np.ones((3, 2))), "up to 3 tokens"),
+        (lambda: dense.attention(np.ones((4, 12)), [0, 4], 2, 1.0, window=-1), "window: expected an integer from 0"),
         (lambda: dense.gate(np.ones((4, 3)), "silu"), "values and then gates"),
         (lambda: dense.gate(np.ones((4, 2)), "swish"), "activation: expected one of"),
         (lambda: dense.layer_norm(np.ones((4, 12)), np.ones(3), np.ones(12), 0.1), "weight: expected shape"),

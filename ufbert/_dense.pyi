@@ -32,13 +32,14 @@ class CompiledLayer:
         query_key_value: PackedPanels,
         output: PackedPanels,
         feed_forward: tuple[PackedPanels, PackedPanels] | tuple[PackedLayer, _Floats | None],
-        norm1: _Norm,
+        norm1: _Norm | None,
         norm2: _Norm,
         num_heads: int,
         scale: float,
         pre: bool,
         distance_bias: _Floats | None,
         rotations: _Floats | None,
+        window: int,
         gate: int | None,
     ) -> None: ...
     def forward(
@@ -62,6 +63,7 @@ def attention(
     attended: _Bytes | None,
     distance_bias: _Floats | None,
     rotations: _Floats | None,
+    window: int,
     num_threads: int,
     context: _Floats,
 ) -> None: ...

@@ -113,18 +113,20 @@ cdef ufbert_distance_bias distances(const float[:, ::1] bias):
 
 def attention(
     float[:, ::1] qkv, const int64_t[::1] cu_seqlens, ptrdiff_t num_heads, float scale, const uint8_t[::1] attended,
-    const float[:, ::1] bias, const float[:, ::1] rotations, int num_threads, float[:, ::1] context,
+    const float[:, ::1] bias, const float[:, ::1] rotations, ptrdiff_t window, int num_threads, float[:, ::1] context,
 ):
     """Fill context (T, H); attended, bias and rotations may be None. No axis may be empty.
 
     With rotations, queries and keys are overwritten. No text is longer than the bias's reach + 1, or the rotations.
+    Keys that stand `window` tokens from their query or further are left out; 0 for none.
     """
     cdef const ufbert_dense_kernels *kernels = _cmm.active.dense
     cdef const uint8_t *first_attended = &attended[0] if attended is not None else NULL
     cdef const float *first_rotation = &rotations[0, 0] if rotations is not None else NULL
     cdef ptrdiff_t head_size = qkv.shape[1] // 3 // num_heads, texts = cu_seqlens.shape[0] - 1, longest = 0, i, text
     cdef ufbert_attention work = ufbert_attention(
-        num_heads, head_size, scale, &qkv[0, 0], first_attended, &context[0, 0], distances(bias), first_rotation
+        num_heads, head_size, scale, &qkv[0, 0], first_attended, &context[0, 0], distances(bias), first_rotation,
+        window,
     )
     for i in range(texts):
         longest = max(longest, cu_seqlens[i + 1] - cu_seqlens[i])
@@ -184,27 +186,31 @@ cdef class CompiledLayer:
 
     def __cinit__(
         self, PackedPanels query_key_value, PackedPanels output, feed_forward, norm1, norm2, ptrdiff_t num_heads,
-        float scale, bint pre, const float[:, ::1] distance_bias, const float[:, ::1] rotations,
+        float scale, bint pre, const float[:, ::1] distance_bias, const float[:, ::1] rotations, ptrdiff_t window,
         gate,
     ):
         """feed_forward: two PackedPanels, or a PackedLayer and a bias or None; norms: (weight, bias, eps).
 
-        distance_bias and rotations are as in `attention`, or None; gate is the activation of a gated layer, or None.
+        norm1 may be None in a layer whose norms come before. distance_bias, rotations and window are as in `attention`;
+        gate is the activation of a gated layer, or None.
         """
         cdef const float[::1] tree_bias
         cdef _cmm.PackedLayer trees
         cdef PackedPanels dense_in, dense_out
-        cdef const float[::1] weight1 = norm1[0], bias1 = norm1[1], weight2 = norm2[0], bias2 = norm2[1]
+        cdef const float[::1] weight1, bias1, weight2 = norm2[0], bias2 = norm2[1]
         self.parts = query_key_value, output, feed_forward, norm1, norm2, distance_bias, rotations
         self.layer.distance_bias = distances(distance_bias)
         if rotations is not None:
             self.layer.rotations = &rotations[0, 0]
+        self.layer.window = window
         if gate is not None:
             self.layer.gated, self.layer.gate_activation = True, gate
         self.layer.width, self.layer.num_heads = output.linear.width_out, num_heads
         self.layer.scale, self.layer.pre = scale, pre
         self.layer.query_key_value, self.layer.output = &query_key_value.linear, &output.linear
-        self.layer.norm1 = ufbert_norm(&weight1[0], &bias1[0], norm1[2])
+        if norm1 is not None:
+            weight1, bias1 = norm1[0], norm1[1]
+            self.layer.norm1 = ufbert_norm(&weight1[0], &bias1[0], norm1[2])
         self.layer.norm2 = ufbert_norm(&weight2[0], &bias2[0], norm2[2])
         if isinstance(feed_forward[0], _cmm.PackedLayer):
             trees, tree_bias = feed_forward

@@ -90,6 +90,7 @@ cdef extern from "kernels/dense/dense.h" nogil:
         float *context
         ufbert_distance_bias bias
         const float *rotations
+        ptrdiff_t window
 
     ctypedef struct ufbert_norm:
         const float *weight
@@ -109,6 +110,7 @@ cdef extern from "kernels/dense/dense.h" nogil:
         const float *tree_bias
         ufbert_distance_bias distance_bias
         const float *rotations
+        ptrdiff_t window
         int gated, gate_activation
 
     ctypedef struct ufbert_layer_pass:

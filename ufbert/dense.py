@@ -160,12 +160,13 @@ class FusedLayer:
         Packed, as all linear layers here.
     feed_forward : (Linear, Linear) or (PackedFFF, (H,) array or None)
     norm1, norm2 : (weight, bias, eps)
-        Layer norms.
+        Layer norms; the first may be None where they come before attention and feed-forward.
     num_heads : int
     scale : float
         Factor of the attention scores.
     norm_position : {"pre", "post"}
     distance_bias, rotations : array, optional
+    window : int, optional
         See `ufbert.reference.attention`.
     gate : str, optional
         Activation of a gated layer's gates, one that the kernels have; see `ufbert.dense.gate`.
@@ -181,19 +182,22 @@ class FusedLayer:
         output: Linear | None,
         feed_forward: tuple[Linear, Linear] | tuple[PackedFFF, Floats | None],
         *,
-        norm1: NormWeights,
+        norm1: NormWeights | None,
         norm2: NormWeights,
         num_heads: int,
         scale: float,
         norm_position: str,
         distance_bias: Floats | None = None,
         rotations: Floats | None = None,
+        window: int | None = None,
         gate: str | None = None,
     ) -> None:
-        if output is None or norm1[1] is None or norm2[1] is None:
+        if output is None or any(norm is not None and norm[1] is None for norm in (norm1, norm2)):
             raise InputError(
                 "FusedLayer: expected an output projection and layer norms with a bias, found them missing"
             )
+        if norm1 is None and norm_position != "pre":
+            raise InputError(f"norm1: expected a layer norm in a layer with norm_position {norm_position}, got None")
         first, second = feed_forward
         parts = [query_key_value, output, first, *([second] if isinstance(second, Linear) else [])]
         for part in parts:
@@ -207,7 +211,10 @@ class FusedLayer:
                 raise InputError(f"FusedLayer: expected {neurons} outputs of the first linear layer, got {first}")
         tree_bias = None if second is None or isinstance(second, Linear) else checks.array(second, "bias", 1)
         packed = first.packed, second.packed if isinstance(second, Linear) else tree_bias
-        norms = [(checks.array(w, "norm", 1), checks.array(b, "norm", 1), eps) for w, b, eps in (norm1, norm2)]
+        norms = [
+            norm and (checks.array(norm[0], "norm", 1), checks.array(norm[1], "norm", 1), norm[2])
+            for norm in (norm1, norm2)
+        ]
         bias, rotations, self.max_length = _positions(distance_bias, rotations, num_heads, self.width // num_heads)
         self._kernel = isa.dense_kernels.CompiledLayer(
             query_key_value.packed,
@@ -219,6 +226,7 @@ class FusedLayer:
             norm_position == "pre",
             None if bias is None else _behind(bias),
             rotations,
+            _window(window),
             None if gate is None else IN_KERNELS[checks.choice(gate, "gate", IN_KERNELS)],
         )
 
@@ -267,6 +275,11 @@ def _positions(
     return distance_bias, rotations, min(limits, default=None)
 
 
+def _window(window: int | None) -> int:
+    """The distance from which on the kernels leave keys out; 0 for none."""
+    return 0 if window is None else checks.integer(window, "window", 0, 2**31) + 1
+
+
 def _check_lengths(longest: int, max_length: int | None) -> None:
     if max_length is not None and longest > max_length:
         raise InputError(f"positions: expected texts of up to {max_length} tokens, got one of {longest}")
@@ -285,6 +298,7 @@ def attention(
     attended: NDArray[Any] | None = None,
     distance_bias: ArrayLike | None = None,
     rotations: ArrayLike | None = None,
+    window: int | None = None,
     *,
     num_threads: int | None = None,
 ) -> Floats:
@@ -299,13 +313,15 @@ def attention(
     lengths = np.diff(cu_seqlens)
     bias, turns, max_length = _positions(distance_bias, rotations, num_heads, context.shape[1] // num_heads)
     _check_lengths(int(lengths.max()), max_length)
+    beyond = _window(window)
     if isa.dense_kernels is None:
-        return reference.attention(qkv, cu_seqlens, num_heads, scale, attended, bias, turns)
+        return reference.attention(qkv, cu_seqlens, num_heads, scale, attended, bias, turns, window)
     qkv = qkv if turns is None else qkv.copy()  # the kernel turns queries and keys in place
-    work = int(2 * lengths @ lengths) * context.shape[1] // CHEAPER["float32"]
+    near = np.minimum(lengths, 2 * beyond - 1) if beyond else lengths
+    work = int(2 * lengths @ near) * context.shape[1] // CHEAPER["float32"]
     bias = None if bias is None else _behind(bias)
     count = threads_for(work, num_threads)
-    isa.dense_kernels.attention(qkv, cu_seqlens, num_heads, scale, attended, bias, turns, count, context)
+    isa.dense_kernels.attention(qkv, cu_seqlens, num_heads, scale, attended, bias, turns, beyond, count, context)
     return context
 
 

@@ -82,8 +82,8 @@ class Embeddings:
 class SelfAttention:
     """Multi-head self-attention within each text; `output` is None where the output projection is skipped.
 
-    Where they are there, `distance_bias` is added to the scores and `rotations` turn queries and keys; see
-    `ufbert.reference.attention`.
+    Where they are there, `distance_bias` is added to the scores, `rotations` turn queries and keys, and no key stands
+    further than `window` from its query; see `ufbert.reference.attention`.
     """
 
     query_key_value: Linear
@@ -92,12 +92,14 @@ class SelfAttention:
     scale: float
     distance_bias: Floats | None = field(default=None, repr=False)
     rotations: Floats | None = field(default=None, repr=False)
+    window: int | None = None
 
     def __call__(self, x: Floats, batch: Batch, residual: Floats) -> Floats:
         """(T, H) -> (T, H), the residual added."""
         qkv = self.query_key_value(x)  # (T, H) -> (T, 3H)
+        positions = self.distance_bias, self.rotations, self.window
         context = dense.attention(  # (T, 3H) -> (T, H)
-            qkv, batch.cu_seqlens, self.num_heads, self.scale, batch.attended, self.distance_bias, self.rotations
+            qkv, batch.cu_seqlens, self.num_heads, self.scale, batch.attended, *positions
         )
         return context + residual if self.output is None else self.output(context, residual)  # (T, H)
 
@@ -180,13 +182,14 @@ class FastFeedForward:
 class EncoderLayer:
     """Attention and feed-forward, each with a residual sum and a norm after ("post") or before ("pre") it.
 
+    A layer with norms before may have no first one, as ModernBERT's first layer, which reads the embeddings' norm.
     `fused` does the same in one call: the same bits, without Python in between. Where it is None, the parts run one by
     one, and `not_fused` says why.
     """
 
     attention: SelfAttention
     feed_forward: FeedForward | GatedFeedForward | FastFeedForward
-    norm1: Norm
+    norm1: Norm | None
     norm2: Norm
     norm_position: str
     fused: FusedLayer | None = None
@@ -205,10 +208,11 @@ class EncoderLayer:
     def traced(self, x: Floats, batch: Batch) -> tuple[Floats, Floats]:
         """Run the parts one after another; return what the feed-forward layer reads, and what the layer gives."""
         if self.norm_position == "pre":
-            x = self.attention(self.norm1(x), batch, residual=x)
+            x = self.attention(x if self.norm1 is None else self.norm1(x), batch, residual=x)
             read = self.norm2(x)
             return read, self.feed_forward(read, residual=x)
-        read = self.norm1(self.attention(x, batch, residual=x))
+        read = self.attention(x, batch, residual=x)
+        read = read if self.norm1 is None else self.norm1(read)
         return read, self.norm2(self.feed_forward(read, residual=read))
 
     def __repr__(self) -> str:

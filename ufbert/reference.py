@@ -318,6 +318,7 @@ def attention(
     attended: Array | None = None,
     distance_bias: Array | None = None,
     rotations: Array | None = None,
+    window: int | None = None,
 ) -> Array:
     """Softmax attention of each text on itself. arXiv 1706.03762, section 3.2.1.
 
@@ -338,6 +339,8 @@ def attention(
     rotations : (positions, H / heads) array, optional
         By which angle each pair of columns (j, half + j) of a query or key is turned at a position of the text: half
         the columns are cosines, then as many sines. arXiv 2104.09864.
+    window : int, optional
+        How far a key may stand from its query; None for any distance. arXiv 2004.05150.
 
     Returns
     -------
@@ -357,9 +360,11 @@ def attention(
             q, k = rotate(q, rotations[:length]), rotate(k, rotations[:length])
         scores = q @ k.swapaxes(-1, -2)  # (texts, heads, S, head_size) x (.., head_size, S) -> (texts, heads, S, S)
         scores *= np.float32(scale)
+        distances = np.arange(length) - np.arange(length)[:, None]  # (S, S)
         if distance_bias is not None:
-            distances = np.arange(length) - np.arange(length)[:, None] + distance_bias.shape[1] // 2  # (S, S)
-            scores += distance_bias[:, distances]
+            scores += distance_bias[:, distances + distance_bias.shape[1] // 2]
+        if window is not None:
+            scores[..., np.abs(distances) > window] = -np.inf
         if attended is not None:
             scores += np.where(attended[rows].reshape(texts, 1, 1, length), np.float32(0), MASKED)
         scores -= scores.max(axis=-1, keepdims=True)

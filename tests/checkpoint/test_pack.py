@@ -81,6 +81,8 @@ def test_a_layer_that_is_not_packed_cannot_be_fused():
         dense.FusedLayer(packed, packed, (unknown, packed), **options)
     with pytest.raises(InputError, match="expected an output projection"):
         dense.FusedLayer(packed, None, (packed, packed), **options)
+    with pytest.raises(InputError, match="norm1: expected a layer norm in a layer with norm_position post, got None"):
+        dense.FusedLayer(packed, packed, (packed, packed), **options | {"norm1": None})
 
 
 TEXTS = ["The train to London leaves at nine.", "water", "", "Snow, snow, snow!", "What is it? " * 9] * 7

@@ -189,6 +189,7 @@ static int compare_layers(const ufbert_isa *isa, ufbert_dtype dtype, int pre, co
                                         .dense_out = trees ? NULL : &dense_out,
                                         .trees = trees,
                                         .tree_bias = norms,
+                                        .window = pre ? 20 : 0,
                                         .norm1 = {norms, norms + HIDDEN, 1e-5f},
                                         .norm2 = {norms + 2 * HIDDEN, norms + 3 * HIDDEN, 1e-5f}};
     ufbert_layer_pass pass = {.x = in,

@@ -119,18 +119,19 @@ def fuse(layer: EncoderLayer) -> EncoderLayer:
         if isinstance(feed_forward, FastFeedForward)
         else (feed_forward.dense_in, feed_forward.dense_out)
     )
-    norm1, norm2 = ((norm.weight, norm.bias, norm.eps) for norm in (layer.norm1, layer.norm2))
+    first, second = layer.norm1, layer.norm2
     fused = FusedLayer(
         attention.query_key_value,
         attention.output,
         parts,
-        norm1=norm1,
-        norm2=norm2,
+        norm1=None if first is None else (first.weight, first.bias, first.eps),
+        norm2=(second.weight, second.bias, second.eps),
         num_heads=attention.num_heads,
         scale=attention.scale,
         norm_position=layer.norm_position,
         distance_bias=attention.distance_bias,
         rotations=attention.rotations,
+        window=attention.window,
         gate=feed_forward.activation if isinstance(feed_forward, GatedFeedForward) else None,
     )
     return replace(layer, fused=fused, not_fused="")
@@ -140,8 +141,8 @@ def _obstacle(layer: EncoderLayer) -> str:
     """What the kernel of a whole layer cannot do; empty if it can do all."""
     if not dense.is_available():
         return "no compiled kernels"
-    if layer.norm1.bias is None or layer.norm2.bias is None:
-        return f"{layer.norm1.kind} has no kernel"
+    if layer.norm2.bias is None:
+        return f"{layer.norm2.kind} has no kernel"
     if layer.attention.output is None:
         return "no output projection"
     if isinstance(layer.feed_forward, GatedFeedForward) and layer.feed_forward.activation not in IN_KERNELS:

@@ -88,6 +88,15 @@ static void rotate(float *x, ptrdiff_t row, ptrdiff_t length, ptrdiff_t size, co
         }
 }
 
+/* Penalties of the keys low to low + count - 1 for one query: those of its text, and no key beyond the window. */
+static void penalties_near(const float *penalties, ptrdiff_t query, ptrdiff_t window, ptrdiff_t low, ptrdiff_t count,
+                           float *near) {
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const ptrdiff_t distance = low + i - query;
+        near[i] = distance <= -window || distance >= window ? -INFINITY : penalties[low + i];
+    }
+}
+
 static void attention(const ufbert_attention *attention, ptrdiff_t start, ptrdiff_t length, ptrdiff_t head,
                       void *scratch) {
     const ptrdiff_t size = attention->head_size, width = attention->num_heads * size, row = 3 * width;
@@ -95,7 +104,8 @@ static void attention(const ufbert_attention *attention, ptrdiff_t start, ptrdif
     float *q = attention->qkv + start * row + head * size, *k = q + width;
     const float *v = k + width;
     float *turned = scratch, *values = turned + ldk * size, *penalties = values + length * columns;
-    float *scores = penalties + keys, *mixed = scores + TILE_ROWS * keys;
+    float *near = penalties + keys, *scores = near + keys, *mixed = scores + TILE_ROWS * keys;
+    const ptrdiff_t window = attention->window;
     const ufbert_distance_bias *bias = &attention->bias;
     const float *biases = bias->values ? bias->values + head * bias->stride + bias->reach : NULL; /* of query 0 */
 
@@ -115,12 +125,21 @@ static void attention(const ufbert_attention *attention, ptrdiff_t start, ptrdif
 
     for (ptrdiff_t first = 0; first < length; first += TILE_ROWS) {
         const int now = length - first < TILE_ROWS ? (int)(length - first) : TILE_ROWS;
+        /* The keys that these queries see, in whole vectors: low to end - 1. */
+        const ptrdiff_t low = window && first >= window ? (first - window + 1) / LANES * LANES : 0;
+        const ptrdiff_t end = window && length - first - now >= window ? first + now + window - 1 : length;
+        const ptrdiff_t seen = whole_vectors(end - low);
+        const float *allowed = window ? near : penalties;
         float sums[TILE_ROWS];
-        multiply_some(now, q + first * row, row, turned, ldk, size, keys, scores, keys);
-        for (int i = 0; i < now; i++)
-            sums[i] = biases ? exponentiate(scores + i * keys, penalties, biases - first - i, attention->scale, keys)
-                             : exponentiate(scores + i * keys, penalties, NULL, attention->scale, keys);
-        multiply_some(now, scores, keys, values, columns, length, columns, mixed, columns);
+        multiply_some(now, q + first * row, row, turned + low, ldk, size, seen, scores, seen);
+        for (int i = 0; i < now; i++) {
+            if (window)
+                penalties_near(penalties, first + i, window, low, seen, near);
+            sums[i] = biases
+                          ? exponentiate(scores + i * seen, allowed, biases + low - first - i, attention->scale, seen)
+                          : exponentiate(scores + i * seen, allowed, NULL, attention->scale, seen);
+        }
+        multiply_some(now, scores, seen, values + low * columns, columns, end - low, columns, mixed, columns);
         for (int i = 0; i < now; i++) {
             float *context = attention->context + (start + first + i) * width + head * size;
             const vec factor = v_set(1.0f / sums[i]);

@@ -43,6 +43,7 @@ typedef struct {
     /* (positions, head_size) or NULL: by which angle each pair of columns (j, head_size / 2 + j) of a query or key is
      * turned at a position, head_size / 2 cosines and as many sines. No text is longer than the positions. */
     const float *rotations;
+    ptrdiff_t window; /* keys that stand this far from their query or further are left out; 0 for none */
 } ufbert_attention;
 
 typedef struct {
@@ -56,11 +57,12 @@ typedef struct {
     float scale;
     int pre; /* norms come before attention and feed-forward, else after their residual sums */
     const ufbert_linear *query_key_value, *output, *dense_in, *dense_out;
-    ufbert_norm norm1, norm2;
+    ufbert_norm norm1, norm2; /* norm1.weight may be NULL where norms come before: none */
     const ufbert_fff *trees;
     const float *tree_bias; /* (H,) or NULL: is added to what the trees give */
     ufbert_distance_bias distance_bias;
     const float *rotations; /* as in ufbert_attention */
+    ptrdiff_t window;       /* as in ufbert_attention */
     int gated;              /* dense_in gives values, then as many gates; dense_out takes activation(gate) * value */
     int gate_activation;
 } ufbert_encoder_layer;

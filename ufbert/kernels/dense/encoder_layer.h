@@ -53,15 +53,23 @@ INLINE void share_rows(const ufbert_layer_pass *pass, int thread, int threads, p
     *end = rows - *first < share ? rows : *first + share;
 }
 
+/* What attention reads of `rows` rows: x, through the norm before it if there is one. */
+INLINE const float *attention_input(const ufbert_encoder_layer *layer, const float *x, ptrdiff_t rows,
+                                    const ufbert_layer_buffers *buffers) {
+    if (!layer->pre || !layer->norm1.weight)
+        return x;
+    layer_norm(&layer->norm1, x, rows, layer->width, buffers->normed);
+    return buffers->normed;
+}
+
 /* Texts first to last - 1: attention and its residual sum, with the norm that belongs to it. */
 static void attend_texts(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, ptrdiff_t first,
                          ptrdiff_t last, const ufbert_layer_buffers *buffers) {
     const ptrdiff_t width = layer->width, token = pass->cu_seqlens[first], rows = pass->cu_seqlens[last] - token;
     const float *x = pass->x + token * width;
     float *y = pass->y + token * width;
-    if (layer->pre)
-        layer_norm(&layer->norm1, x, rows, width, buffers->normed);
-    whole_linear(layer->query_key_value, layer->pre ? buffers->normed : x, rows, NULL, buffers->qkv, buffers->scratch);
+    whole_linear(layer->query_key_value, attention_input(layer, x, rows, buffers), rows, NULL, buffers->qkv,
+                 buffers->scratch);
     const ufbert_attention heads = {layer->num_heads,
                                     width / layer->num_heads,
                                     layer->scale,
@@ -69,7 +77,8 @@ static void attend_texts(const ufbert_encoder_layer *layer, const ufbert_layer_p
                                     pass->attended ? pass->attended + token : NULL,
                                     buffers->context,
                                     layer->distance_bias,
-                                    layer->rotations};
+                                    layer->rotations,
+                                    layer->window};
     for (ptrdiff_t text = first; text < last; text++) {
         const ptrdiff_t start = pass->cu_seqlens[text], length = pass->cu_seqlens[text + 1] - start;
         for (ptrdiff_t head = 0; head < layer->num_heads && length > 0; head++)
@@ -126,13 +135,12 @@ static void layer_by_groups(const ufbert_encoder_layer *layer, ufbert_layer_pass
 static void attention_by_columns(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int thread,
                                  int threads, const ufbert_layer_buffers *buffers) {
     const ptrdiff_t width = layer->width, num_heads = layer->num_heads, rows = pass->cu_seqlens[pass->num_texts];
-    if (layer->pre)
-        layer_norm(&layer->norm1, pass->x, rows, width, buffers->normed);
-    shared_linear(layer->query_key_value, layer->pre ? buffers->normed : pass->x, rows, NULL, buffers->qkv, thread,
-                  threads, buffers->scratch);
+    shared_linear(layer->query_key_value, attention_input(layer, pass->x, rows, buffers), rows, NULL, buffers->qkv,
+                  thread, threads, buffers->scratch);
     wait_for_team();
     const ufbert_attention heads = {num_heads,      width / num_heads, layer->scale,         buffers->qkv,
-                                    pass->attended, buffers->context,  layer->distance_bias, layer->rotations};
+                                    pass->attended, buffers->context,  layer->distance_bias, layer->rotations,
+                                    layer->window};
     const ptrdiff_t first = num_heads * thread / threads, end = num_heads * (thread + 1) / threads;
     for (ptrdiff_t text = 0; text < pass->num_texts; text++) {
         const ptrdiff_t start = pass->cu_seqlens[text], length = pass->cu_seqlens[text + 1] - start;

@@ -27,7 +27,8 @@ size_t ufbert_linear_scratch(const ufbert_linear *linear) {
 
 size_t ufbert_attention_scratch(ptrdiff_t length, ptrdiff_t head_size) {
     const ptrdiff_t keys = columns_of(length), columns = columns_of(head_size), rows = UFBERT_MOST_TILE_ROWS;
-    return (size_t)((keys + 16) * head_size + length * columns + keys + rows * keys + rows * columns) * sizeof(float);
+    return (size_t)((keys + 16) * head_size + length * columns + 2 * keys + rows * keys + rows * columns) *
+           sizeof(float);
 }
 
 static void pack_f32(const float *weight, ptrdiff_t k, ptrdiff_t n, float *panels, int threads) {
