@@ -133,3 +133,14 @@ def test_rows_of_another_batch_are_refused():
     layer = random_layer(np.random.default_rng(0), 2, 8, 10, "float32", "post")
     with pytest.raises(InputError, match="a row for each of the batch's 7 tokens, got 4"):
         layer.fused(np.zeros((4, 16), np.float32), random_batch(None, [3, 4]))
+
+
+@pytest.mark.skipif(len(cmm.supported_isas()) < 2, reason="one instruction set alone")
+def test_parts_for_several_instruction_sets_are_refused():
+    first, second = cmm.supported_isas()[:2]
+    cmm.use_isa(first)
+    layer = random_layer(np.random.default_rng(0), 2, 8, 10, "float32", "post")
+    cmm.use_isa(second)
+    other = random_layer(np.random.default_rng(0), 2, 8, 10, "float32", "post")
+    with pytest.raises(InputError, match="expected all for one instruction set"):
+        fuse(layers.EncoderLayer(layer.attention, other.feed_forward, layer.norm1, layer.norm2, "post"))

@@ -322,11 +322,25 @@ def test_attention_with_scores_that_overflow(isa):
 def test_int8_is_the_same_bits_with_and_without_dot_product_instructions():
     supported = cmm.supported_isas()
     x, weight, bias, residual = layer_arrays(np.random.default_rng(0), 37, 150, 70)
-    layer = dense.Linear(weight, bias, "gelu", "int8")
     for pair in (("avx2", "avx2vnni"), ("avx512", "avx512vnni"), ("avx512vnni", "avx512bf16")):
         if set(pair) <= set(supported):
-            first, second = (cmm.use_isa(name) or layer(x, residual) for name in pair)
-            np.testing.assert_array_equal(first, second)
+            found = []
+            for name in pair:
+                cmm.use_isa(name)
+                found.append(dense.Linear(weight, bias, "gelu", "int8")(x, residual))
+            np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("dtype", dense.DTYPES)
+def test_a_packed_layer_stays_on_its_instruction_set(dtype):
+    """Its layout of the weights is that of the instruction set that it was packed for."""
+    x, weight, bias, residual = layer_arrays(np.random.default_rng(0), 37, 150, 70)
+    for packed, other in itertools.permutations(cmm.supported_isas(), 2):
+        cmm.use_isa(packed)
+        layer = dense.Linear(weight, bias, "gelu", dtype)
+        before = layer(x, residual)
+        cmm.use_isa(other)
+        np.testing.assert_array_equal(layer(x, residual), before)
 
 
 def test_no_rows():

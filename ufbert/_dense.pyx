@@ -1,7 +1,7 @@
 """The dense kernels: linear layers on packed weights, attention, layer norm, whole encoder layers.
 
 Typed, unchecked, without the GIL. `ufbert.dense` checks before it calls them. They run on the instruction set that
-`ufbert._cmm` has chosen.
+`ufbert._cmm` has chosen; packed weights on the one that they were packed for, whose layout they have.
 """
 
 from cython.parallel cimport prange, threadid
@@ -11,13 +11,14 @@ from libc.string cimport memcpy
 
 from ufbert cimport _cmm
 from ufbert._kernels cimport (
-    UFBERT_BEHIND_DISTANCES, UFBERT_CACHE_LINE, UFBERT_INT8, UFBERT_NO_ACTIVATION, UFBERT_PANEL, ufbert_allocate_pages,
+    UFBERT_BEHIND_DISTANCES, UFBERT_CACHE_LINE, UFBERT_INT8, UFBERT_NO_ACTIVATION, ufbert_allocate_pages,
     ufbert_attention, ufbert_attention_scratch, ufbert_dense_kernels, ufbert_distance_bias, ufbert_dtype,
-    ufbert_encoder_layer, ufbert_layer_pass, ufbert_linear, ufbert_linear_bytes, ufbert_linear_scratch, ufbert_norm,
-    ufbert_pack_linear, ufbert_pack_linear_int8, ufbert_round_up, ufbert_run_layer,
+    ufbert_encoder_layer, ufbert_layer_pass, ufbert_layout, ufbert_linear, ufbert_linear_bytes, ufbert_linear_scratch,
+    ufbert_norm, ufbert_pack_linear, ufbert_pack_linear_int8, ufbert_round_up, ufbert_run_layer,
 )
 
 from ufbert._cmm import DTYPES as dtype_codes
+from ufbert.errors import InputError
 
 
 NO_ACTIVATION = UFBERT_NO_ACTIVATION
@@ -31,6 +32,7 @@ cdef class PackedPanels:
     """Weights and bias of a linear layer in the kernels' layout. Holds its memory; freed with the object."""
 
     cdef ufbert_linear linear
+    cdef const ufbert_dense_kernels *kernels
     cdef char *memory
     cdef readonly size_t nbytes
 
@@ -45,8 +47,10 @@ cdef class PackedPanels:
             floats = weight
         else:
             wholes = weight
-        cdef ptrdiff_t n = weight.shape[0], k = weight.shape[1], columns = ufbert_round_up(n, UFBERT_PANEL)
-        cdef size_t weights = ufbert_linear_bytes(k, n, kind)
+        self.kernels = _cmm.active.dense
+        cdef const ufbert_layout *layout = &self.kernels.layout
+        cdef ptrdiff_t n = weight.shape[0], k = weight.shape[1], columns = ufbert_round_up(n, layout.panel)
+        cdef size_t weights = ufbert_linear_bytes(layout, k, n, kind)
         self.nbytes = weights + columns * (3 if kind == UFBERT_INT8 else 1) * sizeof(float)
         self.memory = <char *> ufbert_allocate_pages(self.nbytes)
         if self.memory == NULL:
@@ -59,20 +63,20 @@ cdef class PackedPanels:
             memcpy(biases, &bias[0], n * sizeof(float))
         with nogil:
             if scale is None:
-                ufbert_pack_linear(kind, &floats[0, 0], k, n, self.memory, scales, sums, num_threads)
+                ufbert_pack_linear(layout, kind, &floats[0, 0], k, n, self.memory, scales, sums, num_threads)
             else:
                 memcpy(scales, &scale[0], n * sizeof(float))
-                ufbert_pack_linear_int8(&wholes[0, 0], k, n, <int8_t *> self.memory, sums, num_threads)
+                ufbert_pack_linear_int8(layout, &wholes[0, 0], k, n, <int8_t *> self.memory, sums, num_threads)
 
     def __dealloc__(self):
         free(self.memory)
 
     def forward(self, const float[:, ::1] x, const float[:, ::1] residual, int num_threads, float[:, ::1] y):
         """Fill y (rows, width_out); residual may be None. No axis may be empty."""
-        cdef const ufbert_dense_kernels *kernels = _cmm.active.dense
+        cdef const ufbert_dense_kernels *kernels = self.kernels
         cdef const ufbert_linear *linear = &self.linear
         cdef ptrdiff_t rows = x.shape[0], k = linear.width_in, n = linear.width_out
-        cdef ptrdiff_t panels = ufbert_round_up(n, UFBERT_PANEL) // UFBERT_PANEL
+        cdef ptrdiff_t panels = (n + kernels.layout.panel - 1) // kernels.layout.panel
         cdef const float *first_x = &x[0, 0]
         cdef const float *more = &residual[0, 0] if residual is not None else NULL
         cdef float *first_y = &y[0, 0]
@@ -178,10 +182,17 @@ def gate(const float[:, ::1] x, int activation, int num_threads, float[:, ::1] y
         kernels.gate(activation, &x[i * NORM_ROWS, 0], min(NORM_ROWS, rows - i * NORM_ROWS), width, &y[i * NORM_ROWS, 0])
 
 
+cdef int check_isa(PackedPanels part, const ufbert_dense_kernels *kernels) except -1:
+    if part.kernels != kernels:
+        raise InputError("packed parts: expected all for one instruction set, found several; pack them again")
+    return 0
+
+
 cdef class CompiledLayer:
     """An encoder layer of packed parts, run in one parallel region. Keeps the parts alive."""
 
     cdef ufbert_encoder_layer layer
+    cdef const ufbert_dense_kernels *kernels
     cdef tuple parts
 
     def __cinit__(
@@ -198,6 +209,8 @@ cdef class CompiledLayer:
         cdef _cmm.PackedLayer trees
         cdef PackedPanels dense_in, dense_out
         cdef const float[::1] weight1, bias1, weight2 = norm2[0], bias2 = norm2[1]
+        self.kernels = query_key_value.kernels
+        check_isa(output, self.kernels)
         self.parts = query_key_value, output, feed_forward, norm1, norm2, distance_bias, rotations
         self.layer.distance_bias = distances(distance_bias)
         if rotations is not None:
@@ -219,6 +232,8 @@ cdef class CompiledLayer:
                 self.layer.tree_bias = &tree_bias[0]
         else:
             dense_in, dense_out = feed_forward
+            check_isa(dense_in, self.kernels)
+            check_isa(dense_out, self.kernels)
             self.layer.dense_in, self.layer.dense_out = &dense_in.linear, &dense_out.linear
 
     def forward(
@@ -233,6 +248,6 @@ cdef class CompiledLayer:
         work.num_texts, work.num_groups = cu_seqlens.shape[0] - 1, groups.shape[0] - 1
         work.longest, work.largest, work.by_columns = longest, largest, by_columns
         with nogil:
-            failed = ufbert_run_layer(_cmm.active.dense, _cmm.active.fff, &self.layer, &work, num_threads)
+            failed = ufbert_run_layer(self.kernels, _cmm.active.fff, &self.layer, &work, num_threads)
         if failed:
             raise MemoryError(f"scratch of a layer: could not allocate it for {x.shape[0]} tokens; split the batch")

@@ -122,7 +122,11 @@ cdef extern from "kernels/dense/dense.h" nogil:
         ptrdiff_t num_texts, num_groups, longest, largest
         int by_columns
 
+    ctypedef struct ufbert_layout:
+        int panel
+
     ctypedef struct ufbert_dense_kernels:
+        ufbert_layout layout
         void linear(
             const ufbert_linear *, const float *, ptrdiff_t, const float *, float *, ptrdiff_t, ptrdiff_t, void *
         ) noexcept nogil
@@ -130,13 +134,15 @@ cdef extern from "kernels/dense/dense.h" nogil:
         void layer_norm(const ufbert_norm *, const float *, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
         void gate(int, const float *, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
 
-    enum: UFBERT_PANEL, UFBERT_BEHIND_DISTANCES
+    enum: UFBERT_BEHIND_DISTANCES
 
-    size_t ufbert_linear_bytes(ptrdiff_t, ptrdiff_t, ufbert_dtype)
+    size_t ufbert_linear_bytes(const ufbert_layout *, ptrdiff_t, ptrdiff_t, ufbert_dtype)
     size_t ufbert_linear_scratch(const ufbert_linear *)
     size_t ufbert_attention_scratch(ptrdiff_t, ptrdiff_t)
-    void ufbert_pack_linear(ufbert_dtype, const float *, ptrdiff_t, ptrdiff_t, void *, float *, float *, int)
-    void ufbert_pack_linear_int8(const int8_t *, ptrdiff_t, ptrdiff_t, int8_t *, float *, int)
+    void ufbert_pack_linear(
+        const ufbert_layout *, ufbert_dtype, const float *, ptrdiff_t, ptrdiff_t, void *, float *, float *, int
+    )
+    void ufbert_pack_linear_int8(const ufbert_layout *, const int8_t *, ptrdiff_t, ptrdiff_t, int8_t *, float *, int)
     int ufbert_run_layer(
         const ufbert_dense_kernels *, const ufbert_fff_kernels *, const ufbert_encoder_layer *, ufbert_layer_pass *, int
     )

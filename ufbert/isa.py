@@ -51,7 +51,8 @@ def openmp_version() -> int | None:
 def use_isa(name: str) -> None:
     """Choose the instruction set by name, as ``UFBERT_ISA`` does at import.
 
-    Do not call it while another thread runs a kernel.
+    Do not call it while another thread runs a kernel. Linear layers that are packed already stay on the instruction
+    set that they were packed for: each has its own layout of the weights.
 
     Raises
     ------

@@ -146,17 +146,17 @@ typedef struct {
     float *columns, *weight;
 } linear_memory;
 
-static ufbert_linear packed_linear(ptrdiff_t in, ptrdiff_t out, int activation, ufbert_dtype dtype,
-                                   linear_memory *memory) {
-    const ptrdiff_t columns = ufbert_round_up(out, UFBERT_PANEL);
+static ufbert_linear packed_linear(const ufbert_layout *layout, ptrdiff_t in, ptrdiff_t out, int activation,
+                                   ufbert_dtype dtype, linear_memory *memory) {
+    const ptrdiff_t columns = ufbert_round_up(out, layout->panel);
     memory->weight = malloc((size_t)(in * out) * sizeof(float));
     memory->columns = calloc((size_t)columns * 3, sizeof(float));
-    memory->weights = calloc(1, ufbert_linear_bytes(in, out, dtype));
+    memory->weights = calloc(1, ufbert_linear_bytes(layout, in, out, dtype));
     float *scales = dtype == UFBERT_INT8 ? memory->columns + columns : NULL;
     float *sums = dtype == UFBERT_INT8 ? memory->columns + 2 * columns : NULL;
     fill(memory->weight, (size_t)(in * out), 0.3f);
     fill(memory->columns, (size_t)out, 0.1f);
-    ufbert_pack_linear(dtype, memory->weight, in, out, memory->weights, scales, sums, 1);
+    ufbert_pack_linear(layout, dtype, memory->weight, in, out, memory->weights, scales, sums, 1);
     return (ufbert_linear){in, out, activation, dtype, memory->weights, memory->columns, scales, sums};
 }
 
@@ -171,11 +171,12 @@ static int compare_layers(const ufbert_isa *isa, ufbert_dtype dtype, int pre, co
     static const int64_t cu_seqlens[TEXTS + 1] = {0, 40, 41, 41, 110, 130, 170, 177, 250, ROWS};
     static const int64_t groups[] = {0, 3, 4, 6, 9};
     static float in[ROWS * HIDDEN], one[ROWS * HIDDEN], many[ROWS * HIDDEN], norms[4 * HIDDEN];
+    const ufbert_layout *layout = &isa->dense->layout;
     linear_memory memory[4];
-    const ufbert_linear qkv = packed_linear(HIDDEN, 3 * HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[0]);
-    const ufbert_linear output = packed_linear(HIDDEN, HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[1]);
-    const ufbert_linear dense_in = packed_linear(HIDDEN, INNER, UFBERT_GELU, dtype, &memory[2]);
-    const ufbert_linear dense_out = packed_linear(INNER, HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[3]);
+    const ufbert_linear qkv = packed_linear(layout, HIDDEN, 3 * HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[0]);
+    const ufbert_linear output = packed_linear(layout, HIDDEN, HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[1]);
+    const ufbert_linear dense_in = packed_linear(layout, HIDDEN, INNER, UFBERT_GELU, dtype, &memory[2]);
+    const ufbert_linear dense_out = packed_linear(layout, INNER, HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[3]);
     int failures = 0;
     fill(in, ROWS * HIDDEN, 1.0f);
     fill(norms, 4 * HIDDEN, 1.0f);

@@ -7,7 +7,7 @@
  *     ISA             its name
  *     LANES           float32 values of a vector: 4, 8 or 16
  *     TOKENS_AT_ONCE  tokens that share the loads of a row of a tree, each with two vectors of sums: 4 or 8
- *     TILE_ROWS       rows of a tile of a linear layer, each of two vectors of sums: 4 or 8
+ *     TILE_ROWS       rows of a tile of a linear layer, each of two vectors of sums: 4, 6 or 8
  *     PANEL_BLOCKS    blocks of 32 columns summed in registers when rows of a tree are added
  *
  * VECTORS_OF_FLOATS: a type `vec` and
@@ -25,6 +25,8 @@
  *     int8_dot(sums, x, w): exact int32 sums of four products a column
  *
  * Optional, each with a plain version below or in the kernel that uses it
+ *     PANEL:             columns that lie together in packed weights, a multiple of 2 * LANES; else 32
+ *     FETCH_ROWS:        up to how many rows a panel is prefetched while they meet the one before it; else 0
  *     VECTORS_TRANSPOSE: v_transpose (rows of LANES vectors become columns), v_highest (the largest lane)
  *     VECTORS_DOT_BF16:  bf16_weights, bf16_pair, bf16_load, bf16_set_pair, bf16_dot, v_store_bf16
  *     VECTORS_TABLES:    vec_index, v_floor, v_index, v_look_up, of tables of TABLE_ENTRIES floats */
@@ -44,8 +46,17 @@
 #if TOKENS_AT_ONCE != 4 && TOKENS_AT_ONCE != 8
 #error "an instruction set must define TOKENS_AT_ONCE as 4 or 8; see kernels/vectors.h"
 #endif
-#if TILE_ROWS != 4 && TILE_ROWS != 8
-#error "an instruction set must define TILE_ROWS as 4 or 8; see kernels/vectors.h"
+#if TILE_ROWS != 4 && TILE_ROWS != 6 && TILE_ROWS != 8
+#error "an instruction set must define TILE_ROWS as 4, 6 or 8; see kernels/vectors.h"
+#endif
+#ifndef PANEL
+#define PANEL 32
+#endif
+#ifndef FETCH_ROWS
+#define FETCH_ROWS 0
+#endif
+#if PANEL % (2 * LANES) || PANEL > 32
+#error "an instruction set must define PANEL as a multiple of 2 * LANES up to 32; see kernels/vectors.h"
 #endif
 #if !defined(PANEL_BLOCKS) || PANEL_BLOCKS < 1
 #error "an instruction set must define PANEL_BLOCKS as 1 or more; see kernels/vectors.h"
@@ -122,10 +133,12 @@ INLINE void v_store_bf16(uint16_t *p, vec a) {
     case 2: CALL(2); break; \
     case 3: CALL(3); break; \
     case 4: CALL(4); break;
-#define CASES_TO_8(CALL)    \
+#define CASES_TO_6(CALL)    \
     CASES_TO_4(CALL)        \
     case 5: CALL(5); break; \
-    case 6: CALL(6); break; \
+    case 6: CALL(6); break;
+#define CASES_TO_8(CALL)    \
+    CASES_TO_6(CALL)        \
     case 7: CALL(7); break; \
     case 8: CALL(8); break;
 #if TOKENS_AT_ONCE == 8
@@ -138,6 +151,9 @@ INLINE void v_store_bf16(uint16_t *p, vec a) {
 #if TILE_ROWS == 8
 #define SWITCH_ROWS(count, CALL) \
     switch (count) { CASES_TO_8(CALL) }
+#elif TILE_ROWS == 6
+#define SWITCH_ROWS(count, CALL) \
+    switch (count) { CASES_TO_6(CALL) }
 #else
 #define SWITCH_ROWS(count, CALL) \
     switch (count) { CASES_TO_4(CALL) }

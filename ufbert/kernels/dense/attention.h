@@ -16,9 +16,9 @@ INLINE void multiply_rows(const int rows, const float *a, ptrdiff_t lda, const f
         for (int i = 0; i < rows; i++)
             sums[i][0] = sums[i][1] = v_set(0.0f);
         if (vectors == 2)
-            multiply(rows, 2, a, lda, b + column, ldb, k, sums);
+            multiply(rows, 2, a, lda, b + column, ldb, k, NULL, sums);
         else
-            multiply(rows, 1, a, lda, b + column, ldb, k, sums);
+            multiply(rows, 1, a, lda, b + column, ldb, k, NULL, sums);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
             v_store(out + i * ldo + column, sums[i][0]);
@@ -123,15 +123,15 @@ static void attention(const ufbert_attention *attention, ptrdiff_t start, ptrdif
             v_store(values + i * columns + j,
                     size - j >= LANES ? v_load(v + i * row + j) : v_load_part(v + i * row + j, size - j));
 
-    for (ptrdiff_t first = 0; first < length; first += TILE_ROWS) {
-        const int now = length - first < TILE_ROWS ? (int)(length - first) : TILE_ROWS;
+    for (ptrdiff_t first = 0, now; first < length; first += now) {
+        now = tile_height(length - first);
         /* The keys that these queries see, in whole vectors: low to end - 1. */
         const ptrdiff_t low = window && first >= window ? (first - window + 1) / LANES * LANES : 0;
         const ptrdiff_t end = window && length - first - now >= window ? first + now + window - 1 : length;
         const ptrdiff_t seen = whole_vectors(end - low);
         const float *allowed = window ? near : penalties;
         float sums[TILE_ROWS];
-        multiply_some(now, q + first * row, row, turned + low, ldk, size, seen, scores, seen);
+        multiply_some((int)now, q + first * row, row, turned + low, ldk, size, seen, scores, seen);
         for (int i = 0; i < now; i++) {
             if (window)
                 penalties_near(penalties, first + i, window, low, seen, near);
@@ -139,7 +139,7 @@ static void attention(const ufbert_attention *attention, ptrdiff_t start, ptrdif
                           ? exponentiate(scores + i * seen, allowed, biases + low - first - i, attention->scale, seen)
                           : exponentiate(scores + i * seen, allowed, NULL, attention->scale, seen);
         }
-        multiply_some(now, scores, seen, values + low * columns, columns, end - low, columns, mixed, columns);
+        multiply_some((int)now, scores, seen, values + low * columns, columns, end - low, columns, mixed, columns);
         for (int i = 0; i < now; i++) {
             float *context = attention->context + (start + first + i) * width + head * size;
             const vec factor = v_set(1.0f / sums[i]);

@@ -8,22 +8,27 @@
 #include "../fff/fff.h"
 
 enum {
-    UFBERT_PANEL = 32,            /* columns that lie together in packed weights */
+    UFBERT_WIDEST_PANEL = 32,     /* of any instruction set */
     UFBERT_ROWS_IN_CHUNK = 96,    /* rows that a panel meets before the next one is read */
     UFBERT_BEHIND_DISTANCES = 16, /* a vector at least: values that must be readable behind a distance bias */
 };
+
+/* How an instruction set lays out packed weights. A layer runs on kernels of the layout that it was packed for. */
+typedef struct {
+    int panel; /* columns that lie together */
+} ufbert_layout;
 
 /* y = activation(x W' + b) + residual. Panels are filled up with zeros to whole ones. */
 typedef struct {
     ptrdiff_t width_in, width_out;
     int activation;
     ufbert_dtype dtype;
-    /* float32: (panels, width_in, 32); bfloat16: (panels, width_in / 2 rounded up, 32, 2) uint16;
-     * int8: (panels, width_in / 4 rounded up, 32, 4). */
+    /* float32: (panels, width_in, panel); bfloat16: (panels, width_in / 2 rounded up, panel, 2) uint16;
+     * int8: (panels, width_in / 4 rounded up, panel, 4). */
     const void *weights;
-    const float *bias;   /* (panels, 32) */
-    const float *scales; /* of int8 columns: (panels, 32); else NULL */
-    const float *sums;   /* of the int8 weights of each column: (panels, 32); else NULL */
+    const float *bias;   /* (panels, panel) */
+    const float *scales; /* of int8 columns: (panels, panel); else NULL */
+    const float *sums;   /* of the int8 weights of each column: (panels, panel); else NULL */
 } ufbert_linear;
 
 /* What is added to a score by how far behind its query a key stands: distance d of a head is values[head * stride +
@@ -92,6 +97,7 @@ typedef struct {
 } ufbert_layer_buffers;
 
 typedef struct {
+    ufbert_layout layout;
     /* Rows of x (rows, width_in), panels first to last - 1 of y (rows, width_out). residual is like y, or NULL.
      * scratch: ufbert_linear_scratch() bytes. */
     void (*linear)(const ufbert_linear *linear, const float *x, ptrdiff_t rows, const float *residual, float *y,
@@ -108,7 +114,7 @@ typedef struct {
 } ufbert_dense_kernels;
 
 /* Bytes of the packed weights. */
-size_t ufbert_linear_bytes(ptrdiff_t width_in, ptrdiff_t width_out, ufbert_dtype dtype);
+size_t ufbert_linear_bytes(const ufbert_layout *layout, ptrdiff_t width_in, ptrdiff_t width_out, ufbert_dtype dtype);
 
 /* Scratch of linear: its rows as int8 with their scales, or as bfloat16. */
 size_t ufbert_linear_scratch(const ufbert_linear *linear);
@@ -118,11 +124,11 @@ size_t ufbert_attention_scratch(ptrdiff_t length, ptrdiff_t head_size);
 
 /* weight (width_out, width_in) into zeroed panels of that dtype: rounded to the nearest bfloat16, or to int8 with a scale
  * for each column. scales and sums: for int8, else NULL. */
-void ufbert_pack_linear(ufbert_dtype dtype, const float *weight, ptrdiff_t width_in, ptrdiff_t width_out, void *panels,
-                        float *scales, float *sums, int threads);
+void ufbert_pack_linear(const ufbert_layout *layout, ufbert_dtype dtype, const float *weight, ptrdiff_t width_in,
+                        ptrdiff_t width_out, void *panels, float *scales, float *sums, int threads);
 /* The same for rows that are int8 already; their scales are the caller's to copy. */
-void ufbert_pack_linear_int8(const int8_t *weight, ptrdiff_t width_in, ptrdiff_t width_out, int8_t *panels, float *sums,
-                             int threads);
+void ufbert_pack_linear_int8(const ufbert_layout *layout, const int8_t *weight, ptrdiff_t width_in, ptrdiff_t width_out,
+                             int8_t *panels, float *sums, int threads);
 
 /* Allocates the scratch of a pass, which free() frees; NULL if there is none. */
 void *ufbert_begin_layer(const ufbert_fff_kernels *fff, const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,

@@ -28,9 +28,7 @@ static void wait_for_team(void) {
 
 static ptrdiff_t next_group(ufbert_layer_pass *pass) { return __atomic_fetch_add(&pass->next, 1, __ATOMIC_RELAXED); }
 
-INLINE ptrdiff_t panels_of(const ufbert_linear *linear) {
-    return (linear->width_out + UFBERT_PANEL - 1) / UFBERT_PANEL;
-}
+INLINE ptrdiff_t panels_of(const ufbert_linear *linear) { return (linear->width_out + PANEL - 1) / PANEL; }
 
 /* All columns of a linear layer. */
 INLINE void whole_linear(const ufbert_linear *layer, const float *x, ptrdiff_t rows, const float *residual, float *y,

@@ -53,11 +53,11 @@ INLINE void start_at_bias(const int rows, const float *bias, vec sums[][VECTORS_
 INLINE void int8_tile_sums(const int rows, const uint8_t *x, const int8_t *weights, ptrdiff_t groups, ptrdiff_t first,
                            ptrdiff_t last, vec dots[][VECTORS_AT_ONCE]) {
     int8_sums sums[TILE_ROWS][VECTORS_AT_ONCE];
-    weights += first * UFBERT_PANEL * 4;
+    weights += first * PANEL * 4;
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
         sums[i][0] = sums[i][1] = int8_zero();
-    for (ptrdiff_t p = first; p < last; p++, weights += UFBERT_PANEL * 4) {
+    for (ptrdiff_t p = first; p < last; p++, weights += PANEL * 4) {
         const int8_weights w0 = int8_load(weights), w1 = int8_load(weights + LANES * 4);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
@@ -111,7 +111,7 @@ INLINE void bf16_tile(const int rows, const ufbert_linear *linear, const tile_in
     const ptrdiff_t pairs = (linear->width_in + 1) / 2;
     const uint16_t *x = in->bf16 + row * pairs * 2;
     start_at_bias(rows, linear->bias + column, sums);
-    for (ptrdiff_t p = 0; p < pairs; p++, weights += UFBERT_PANEL * 2) {
+    for (ptrdiff_t p = 0; p < pairs; p++, weights += PANEL * 2) {
         const bf16_weights w0 = bf16_load(weights), w1 = bf16_load(weights + LANES * 2);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
@@ -123,37 +123,37 @@ INLINE void bf16_tile(const int rows, const ufbert_linear *linear, const tile_in
 }
 
 INLINE void f32_tile(const int rows, const ufbert_linear *linear, const tile_inputs *in, ptrdiff_t row,
-                     ptrdiff_t column, const float *weights, vec sums[][VECTORS_AT_ONCE]) {
+                     ptrdiff_t column, const float *weights, fetching *fetch, vec sums[][VECTORS_AT_ONCE]) {
     const ptrdiff_t k = linear->width_in;
     start_at_bias(rows, linear->bias + column, sums);
-    multiply(rows, 2, in->f32 + row * k, k, weights, UFBERT_PANEL, k, sums);
+    multiply(rows, 2, in->f32 + row * k, k, weights, PANEL, k, fetch, sums);
 }
 
 /* Rows of y from `row` on, in the columns of one panel. */
 INLINE void tile(const int rows, const ufbert_dtype dtype, const ufbert_linear *linear, const tile_inputs *in,
-                 ptrdiff_t row, const float *residual, float *y, ptrdiff_t panel) {
+                 ptrdiff_t row, const float *residual, float *y, ptrdiff_t panel, fetching *fetch) {
     const ptrdiff_t k = linear->width_in, n = linear->width_out;
-    for (int part = 0; part < UFBERT_PANEL; part += COLUMNS_AT_ONCE) {
-        const ptrdiff_t column = panel * UFBERT_PANEL + part;
+    for (int part = 0; part < PANEL; part += COLUMNS_AT_ONCE) {
+        const ptrdiff_t column = panel * PANEL + part;
         vec sums[TILE_ROWS][VECTORS_AT_ONCE];
         if (dtype == UFBERT_INT8)
             int8_tile(rows, linear, in, row, column,
-                      (const int8_t *)linear->weights + (panel * ((k + 3) / 4) * UFBERT_PANEL + part) * 4, sums);
+                      (const int8_t *)linear->weights + (panel * ((k + 3) / 4) * PANEL + part) * 4, sums);
         else if (dtype == UFBERT_BF16)
             bf16_tile(rows, linear, in, row, column,
-                      (const uint16_t *)linear->weights + (panel * ((k + 1) / 2) * UFBERT_PANEL + part) * 2, sums);
+                      (const uint16_t *)linear->weights + (panel * ((k + 1) / 2) * PANEL + part) * 2, sums);
         else
-            f32_tile(rows, linear, in, row, column, (const float *)linear->weights + panel * k * UFBERT_PANEL + part,
+            f32_tile(rows, linear, in, row, column, (const float *)linear->weights + panel * k * PANEL + part, fetch,
                      sums);
         finish_tile(linear, sums, rows, residual ? residual + row * n : NULL, y + row * n, column);
     }
 }
 
 INLINE void chunk(const ufbert_dtype dtype, const ufbert_linear *linear, const tile_inputs *in, ptrdiff_t rows,
-                  const float *residual, float *y, ptrdiff_t panel) {
-    for (ptrdiff_t row = 0; row < rows; row += TILE_ROWS) {
-        const ptrdiff_t now = rows - row < TILE_ROWS ? rows - row : TILE_ROWS;
-#define CALL(count) tile(count, dtype, linear, in, row, residual, y, panel)
+                  const float *residual, float *y, ptrdiff_t panel, fetching fetch) {
+    for (ptrdiff_t row = 0, now; row < rows; row += now) {
+        now = tile_height(rows - row);
+#define CALL(count) tile(count, dtype, linear, in, row, residual, y, panel, &fetch)
         SWITCH_ROWS(now, CALL)
 #undef CALL
     }
@@ -161,16 +161,16 @@ INLINE void chunk(const ufbert_dtype dtype, const ufbert_linear *linear, const t
 
 /* Functions of their own, so that the registers of each dtype's loops are allotted apart. */
 static __attribute__((noinline)) void f32_chunk(const ufbert_linear *linear, const tile_inputs *in, ptrdiff_t rows,
-                                                const float *residual, float *y, ptrdiff_t panel) {
-    chunk(UFBERT_F32, linear, in, rows, residual, y, panel);
+                                                const float *residual, float *y, ptrdiff_t panel, fetching fetch) {
+    chunk(UFBERT_F32, linear, in, rows, residual, y, panel, fetch);
 }
 static __attribute__((noinline)) void bf16_chunk(const ufbert_linear *linear, const tile_inputs *in, ptrdiff_t rows,
-                                                 const float *residual, float *y, ptrdiff_t panel) {
-    chunk(UFBERT_BF16, linear, in, rows, residual, y, panel);
+                                                 const float *residual, float *y, ptrdiff_t panel, fetching fetch) {
+    chunk(UFBERT_BF16, linear, in, rows, residual, y, panel, fetch);
 }
 static __attribute__((noinline)) void int8_chunk(const ufbert_linear *linear, const tile_inputs *in, ptrdiff_t rows,
-                                                 const float *residual, float *y, ptrdiff_t panel) {
-    chunk(UFBERT_INT8, linear, in, rows, residual, y, panel);
+                                                 const float *residual, float *y, ptrdiff_t panel, fetching fetch) {
+    chunk(UFBERT_INT8, linear, in, rows, residual, y, panel, fetch);
 }
 
 static void round_row(const float *x, ptrdiff_t n, uint16_t *bf16, ptrdiff_t padded) {
@@ -232,6 +232,14 @@ static void quantize_row(const float *x, ptrdiff_t n, uint8_t *bytes, ptrdiff_t 
         bytes[i] = 0;
 }
 
+/* The lines of a panel, shared out evenly over the tiles of the rows. */
+INLINE fetching fetch_panel(const ufbert_linear *linear, ptrdiff_t rows, ptrdiff_t panel) {
+    const ptrdiff_t bytes = PANEL * linear->width_in * (ptrdiff_t)sizeof(float),
+                    tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    return (fetching){(const char *)linear->weights + panel * bytes,
+                      rows <= FETCH_ROWS ? UFBERT_CACHE_LINE / tiles : 0};
+}
+
 static void linear(const ufbert_linear *linear, const float *x, ptrdiff_t rows, const float *residual, float *y,
                    ptrdiff_t first, ptrdiff_t last, void *scratch) {
     const ptrdiff_t k = linear->width_in, n = linear->width_out, groups = (k + 3) / 4, pairs = (k + 1) / 2;
@@ -248,13 +256,15 @@ static void linear(const ufbert_linear *linear, const float *x, ptrdiff_t rows, 
         if (linear->dtype == UFBERT_BF16)
             for (ptrdiff_t i = 0; i < now; i++)
                 round_row(in.f32 + i * k, k, bf16 + i * pairs * 2, pairs * 2);
-        for (ptrdiff_t panel = first; panel < last; panel++)
+        for (ptrdiff_t panel = first; panel < last; panel++) {
+            const fetching fetch = fetch_panel(linear, rows, panel + 1 < last ? panel + 1 : panel);
             if (linear->dtype == UFBERT_INT8)
-                int8_chunk(linear, &in, now, residual_now, y + done * n, panel);
+                int8_chunk(linear, &in, now, residual_now, y + done * n, panel, fetch);
             else if (linear->dtype == UFBERT_BF16)
-                bf16_chunk(linear, &in, now, residual_now, y + done * n, panel);
+                bf16_chunk(linear, &in, now, residual_now, y + done * n, panel, fetch);
             else
-                f32_chunk(linear, &in, now, residual_now, y + done * n, panel);
+                f32_chunk(linear, &in, now, residual_now, y + done * n, panel, fetch);
+        }
     }
 }
 

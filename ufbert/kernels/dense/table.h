@@ -8,6 +8,6 @@
 #include "linear.h"
 #include "norm.h"
 
-static const ufbert_dense_kernels dense_kernels = {linear, attention, layer_norm, encoder_layer, gate};
+static const ufbert_dense_kernels dense_kernels = {{PANEL}, linear, attention, layer_norm, encoder_layer, gate};
 
 #endif

@@ -6,10 +6,34 @@
 
 enum { VECTORS_AT_ONCE = 2, COLUMNS_AT_ONCE = VECTORS_AT_ONCE * LANES };
 
+/* What comes to the second cache while a tile is computed: a line for each step of its loop, `step` bytes apart, which
+ * is 0 for none. */
+typedef struct {
+    const char *lines;
+    ptrdiff_t step;
+} fetching;
+
+INLINE void fetch_line(fetching *fetch) {
+    if (FETCH_ROWS) {
+        __builtin_prefetch(fetch->lines, 0, 2);
+        fetch->lines += fetch->step;
+    }
+}
+
+/* The rows of the next tile of `left` rows. With 6 at most they are shared out evenly: 4 rows and less leave the
+ * multipliers idle. */
+INLINE ptrdiff_t tile_height(ptrdiff_t left) {
+    if (TILE_ROWS == 6)
+        return (left + (left + TILE_ROWS - 1) / TILE_ROWS - 1) / ((left + TILE_ROWS - 1) / TILE_ROWS);
+    return left < TILE_ROWS ? left : TILE_ROWS;
+}
+
 /* sums[i][j] += a[i][:k] . b[:k][j], where b's rows are `ldb` floats apart; one vector of columns or two. */
 INLINE void multiply(const int rows, const int vectors, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb,
-                     ptrdiff_t k, vec sums[][VECTORS_AT_ONCE]) {
+                     ptrdiff_t k, fetching *fetch, vec sums[][VECTORS_AT_ONCE]) {
     for (ptrdiff_t p = 0; p < k; p++, b += ldb) {
+        if (fetch)
+            fetch_line(fetch);
         const vec b0 = v_load(b), b1 = vectors == 2 ? v_load(b + LANES) : b0;
 #pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {

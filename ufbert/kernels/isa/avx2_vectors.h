@@ -11,7 +11,9 @@
 
 #define LANES 8
 #define TOKENS_AT_ONCE 4
-#define TILE_ROWS 4 /* 8 sums, two vectors of weights, one input */
+#define TILE_ROWS 6 /* 12 sums, two vectors of weights, one input */
+#define PANEL 16    /* its lines follow each other; of 32 columns, every other one would be skipped */
+#define FETCH_ROWS 48
 #define PANEL_BLOCKS 3
 
 #define VECTORS_OF_FLOATS
