@@ -37,7 +37,7 @@ What to do:
 """
 
 
-ISAS = ("generic", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16")
+ISAS = ("generic", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16", "neon", "neondot", "neonbf16")
 KERNELS = {
     "_cmm": ("dispatch", "memory", "fff/pack", *(f"isa/{name}" for name in ISAS)),
     "_dense": ("memory", "dense/pack", "dense/encoder_layer"),

@@ -23,6 +23,7 @@
  *     v_load_int8 (LANES int8 as float32), v_store_uint8 (values from 0 to 255, rounded to nearest, ties to even),
  *     int8_zero, int8_float, int8_load (LANES columns of four weights), int8_set_four (four uint8 for all columns),
  *     int8_dot(sums, x, w): exact int32 sums of four products a column
+ *     INT8_SIGNED, if the four inputs that it takes are int8 and not uint8: 128 less
  *
  * Optional, each with a plain version below or in the kernel that uses it
  *     PANEL:             columns that lie together in packed weights, a multiple of 2 * LANES; else 32

@@ -212,7 +212,7 @@ INLINE void range_of(const float *x, ptrdiff_t n, float *least, float *largest) 
 }
 
 /* A row as bytes: x is about low + step * byte, with the row's own low and step. Where a value is not finite, step and
- * so all outputs are NaN. */
+ * so all outputs are NaN. INT8_SIGNED: bytes from -128 on, so that `low` is what 0 stands for. */
 static void quantize_row(const float *x, ptrdiff_t n, uint8_t *bytes, ptrdiff_t padded, float *low, float *step) {
     float least, largest;
     range_of(x, n, &least, &largest);
@@ -230,6 +230,11 @@ static void quantize_row(const float *x, ptrdiff_t n, uint8_t *bytes, ptrdiff_t 
         bytes[i] = (uint8_t)((x[i] - least) * factor + 0.5f);
     for (; i < padded; i++)
         bytes[i] = 0;
+#ifdef INT8_SIGNED
+    *low += 128.0f * *step;
+    for (i = 0; i < padded; i++)
+        bytes[i] ^= 0x80;
+#endif
 }
 
 /* The lines of a panel, shared out evenly over the tiles of the rows. */
