@@ -33,12 +33,17 @@ MAX_POSITION_TABLE = 2**26  # entries of a sinusoidal table: 256 MB
 
 @dataclass(frozen=True)
 class ClassificationHeadConfig:
-    """The sequence classifier of a crammed model: a pooler over all positions, dense, activation, linear."""
+    """A text classifier: a pooler, dense, activation, norm, linear.
+
+    The pooler "zero_index" takes the first token, "mean" the average of a text; a crammed model's take all positions.
+    With `norm`, dense and norm are those of the masked LM's head.
+    """
 
     pooler: str
     include_ff_layer: bool
     head_dim: int
     activation: str
+    norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,20 @@ class ModelConfig:
     task : {"base", "masked-lm", "sequence-classification", "token-classification", "question-answering"}
         Which head the checkpoint has.
     position_embedding : {"learned", "sinusoidal", "scaled-sinusoidal", "rotary", "none"}
-    rotary_base : float
-        Of the wavelengths of rotary positions.
+    rotary_base, window_rotary_base : float
+        Of the wavelengths of rotary positions, in most layers and in windowed ones.
+    window : int
+        How far a token sees to each side in windowed layers.
+    windowed_layers : tuple of bool
+        Which layers have that window; empty for none.
     first_position : int
         Position of a text's first token: 0, or as in RoBERTa the padding index + 1; see `ufbert.batch.from_padded`.
     distance_buckets : int
         Of the attention scores' bias by distance, as MPNet has it; 0 for none.
+    norm_bias : bool
+        Whether layer norms have one.
+    first_norm : bool
+        Whether the first layer has a norm before its attention.
     norm_position : {"post", "pre"}
         Layer norm after each residual sum (BERT), or before each sublayer (crammed).
     norm : {"layer_norm", "rms_norm", "scale_norm"}
@@ -77,6 +90,8 @@ class ModelConfig:
         Activation of the masked-LM head; empty for `hidden_act`.
     lm_bias : bool
         Whether that head's dense layer has one.
+    token_transform : bool
+        Whether a classifier of tokens stands on a transform of its own, as a masked LM's decoder does.
     """
 
     family: str
@@ -91,11 +106,16 @@ class ModelConfig:
     type_vocab_size: int = 0
     position_embedding: str = "learned"
     rotary_base: float = 10_000.0
+    window_rotary_base: float = 10_000.0
+    window: int = 0
+    windowed_layers: tuple[bool, ...] = ()
     distance_buckets: int = 0
     first_position: int = 0
     embedding_norm: bool = True
     norm: str = "layer_norm"
     norm_position: str = "post"
+    norm_bias: bool = True
+    first_norm: bool = True
     final_norm: bool = False
     qkv_bias: bool = True
     linear_bias: bool = True
@@ -110,6 +130,7 @@ class ModelConfig:
     lm_transform: bool = True
     lm_act: str = ""
     lm_bias: bool = True
+    token_transform: bool = False
     decoder_bias: bool = True
     tie_word_embeddings: bool = True
     pad_token_id: int = 0

@@ -23,6 +23,7 @@ __all__ = [
     "Pooling",
     "SequenceClassifier",
     "TokenClassifier",
+    "Transform",
     "first_tokens",
     "normalize",
 ]
@@ -91,25 +92,39 @@ class MaskedLMHead:
 
 
 @dataclass(frozen=True)
+class Transform:
+    """Dense, activation and norm: what a classifier may stand on."""
+
+    dense: Linear
+    activation: str
+    norm: Norm
+
+    def __call__(self, hidden: np.ndarray) -> np.ndarray:
+        """(M, H) -> (M, H)."""
+        return self.norm(TABLE[self.activation](self.dense(hidden)))
+
+
+@dataclass(frozen=True)
 class TokenClassifier:
-    """A linear layer on every token: entities, or the start and end of an answer."""
+    """A linear layer on every token: entities, or the start and end of an answer. ModernBERT's has a transform."""
 
     keep: ClassVar[str] = "attended"
     per_token: ClassVar[bool] = True
 
     classifier: Linear
+    transform: Transform | None = None
 
     def __call__(self, hidden: np.ndarray, batch: Batch | None = None) -> np.ndarray:
         """(T, H) -> (T, C)."""
-        return self.classifier(hidden)
+        return self.classifier(hidden if self.transform is None else self.transform(hidden))
 
 
 @dataclass(frozen=True)
 class SequenceClassifier:
-    """A text classifier: pooler, dense (or None), activation, linear.
+    """A text classifier: pooler, dense (or None), activation, norm (or None), linear.
 
-    The pooler "zero_index" takes the first token. "avg", "max" and "lse" run over all positions of a padded row,
-    padding included, as crammedBERT does.
+    The pooler "zero_index" takes the first token, "mean" the average of a text. "avg", "max" and "lse" run over all
+    positions of a padded row, padding included, as crammedBERT does.
     """
 
     per_token: ClassVar[bool] = False
@@ -118,18 +133,20 @@ class SequenceClassifier:
     dense: Linear | None
     activation: str
     classifier: Linear
+    norm: Norm | None = None
 
     @property
     def keep(self) -> str:
         """Masked tokens that the pooler reads."""
-        return "first" if self.pooler == "zero_index" else "all"
+        return {"zero_index": "first", "mean": "attended"}.get(self.pooler, "all")
 
     def __call__(self, hidden: np.ndarray, batch: Batch) -> np.ndarray:
         """(T, H) -> (N, C)."""
         pooled = self._pool(hidden, batch)  # (N, H)
         if self.dense is not None:
             pooled = self.dense(pooled)
-        return self.classifier(TABLE[self.activation](pooled))  # -> (N, C)
+        pooled = TABLE[self.activation](pooled)
+        return self.classifier(pooled if self.norm is None else self.norm(pooled))  # -> (N, C)
 
     def _pool(self, hidden: np.ndarray, batch: Batch) -> np.ndarray:
         if self.pooler == "zero_index":
@@ -138,7 +155,11 @@ class SequenceClassifier:
             return _reduce(np.maximum, hidden, batch)
         if self.pooler == "lse":
             return _reduce(np.logaddexp, hidden, batch)
-        mean: np.ndarray = _reduce(np.add, hidden, batch) / np.maximum(batch.lengths, 1)[:, None].astype(np.float32)
+        counted = np.ones(batch.num_tokens, np.float32)
+        if self.pooler == "mean" and batch.attended is not None:  # masked tokens may stand between others
+            counted = batch.attended.astype(np.float32)
+        total, sums = (_reduce(np.add, values, batch) for values in (counted[:, None], hidden * counted[:, None]))
+        mean: np.ndarray = sums / np.maximum(total, np.float32(1))
         return mean
 
 

@@ -15,12 +15,12 @@ from ufbert.checkpoint.build import distance_buckets
 from ufbert.checkpoint.families import family_of, parse_config
 
 NAMES = [
-    "bert", "camembert/base", "crammedbert-glu", "distilbert/base", "electra/base", "mpnet/base", "nomic-bert/base",
-    "nomic-bert/holes", "roberta/base", "xlm-roberta/base",
+    "bert", "camembert/base", "crammedbert-glu", "distilbert/base", "electra/base", "modernbert/holes",
+    "modernbert/long", "mpnet/base", "nomic-bert/base", "nomic-bert/holes", "roberta/base", "xlm-roberta/base",
 ]  # fmt: skip
 HEADS = [
     path.parent
-    for name in ("camembert", "electra", "mpnet", "nomic-bert", "roberta", "xlm-roberta")
+    for name in ("camembert", "electra", "modernbert", "mpnet", "nomic-bert", "roberta", "xlm-roberta")
     for path in sorted((GOLDEN / name).glob("*/config.json"))
 ]
 compiled = pytest.mark.skipif(not dense.is_available(), reason="needs the compiled kernels")
@@ -50,7 +50,7 @@ def test_layers_are_fused_and_give_the_bits_of_their_parts(name, dtype):
 @pytest.mark.parametrize("texts", [2, 30])  # of ten tokens: threads share out columns, or texts
 def test_threads_change_no_bits(name, dtype, texts):
     layer = ufbert.load(GOLDEN / name, dtype).encoder.layers[0]
-    x = np.random.default_rng(0).standard_normal((10 * texts, layer.norm1.weight.shape[0])).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((10 * texts, layer.norm2.weight.shape[0])).astype(np.float32)
     batch = Batch.from_sequences([[5] * 10] * texts, [[0] * 10] * texts)
     whole = layer.in_parts(x, batch)
     for num_threads in (1, 2, 3):
@@ -64,7 +64,7 @@ def test_a_text_has_the_same_bits_in_any_batch(name, dtype):
     model = ufbert.load(GOLDEN / name, dtype)
     ids, mask = arguments(GOLDEN / name)
     mask[1, 5:] = 0
-    mask[2, 2:] = 0
+    mask[-1, 2:] = 0
     whole = model(ids, mask).last_hidden_state
     for row in range(len(ids)):
         length = mask[row].sum()
@@ -88,7 +88,7 @@ def test_other_precisions_come_near(folder, dtype, cosine):
 def test_what_is_written_is_read_again(folder):
     config = parse_config(json.loads((folder / "config.json").read_text()))
     write = family_of(config.family).write
-    if write is not None:  # a NomicBERT is only read
+    if write is not None:  # NomicBERT and ModernBERT are only read
         assert parse_config(json.loads(json.dumps(write(config)))) == config
 
 
@@ -159,6 +159,64 @@ def test_other_nomic_berts_are_refused(key, value):
 def test_faulty_sizes_of_nomic_bert_are_refused(key, value):
     with pytest.raises(CheckpointError, match=r"config\.json"):
         parse_config(NOMIC | {key: value})
+
+
+MODERN = {
+    # as ModernBERT-base has it, but smaller
+    "model_type": "modernbert",
+    "architectures": ["ModernBertForMaskedLM"],
+    "deterministic_flash_attn": False,
+    "global_attn_every_n_layers": 3,
+    "global_rope_theta": 160000.0,
+    "hidden_size": 24,
+    "intermediate_size": 28,
+    "layer_norm_eps": 1e-05,
+    "local_attention": 128,
+    "local_rope_theta": 10000.0,
+    "num_attention_heads": 3,
+    "num_hidden_layers": 7,
+    "pad_token_id": 3,
+    "position_embedding_type": "absolute",
+    "reference_compile": None,
+    "repad_logits_with_grad": False,
+    "vocab_size": 40,
+}
+FULL, NEAR = "full_attention", "sliding_attention"
+
+
+def test_modernbert_in_words_of_transformers_4_and_5():
+    config = parse_config(MODERN)
+    assert config.windowed_layers == (False, True, True, False, True, True, False) and config.window == 64
+    rotations = {kind: {"rope_type": "default", "rope_theta": base} for kind, base in ((FULL, 160000.0), (NEAR, 1e4))}
+    old = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
+    new = {key: value for key, value in MODERN.items() if key not in old}
+    kinds = [FULL, NEAR, NEAR, FULL, NEAR, NEAR, FULL]
+    assert parse_config(new | {"layer_types": kinds, "rope_parameters": rotations}) == config
+    assert parse_config(new) == config  # their defaults
+    assert parse_config(MODERN | {"local_rope_theta": None}).window_rotary_base == 160000.0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("layer_types", [FULL]), ("layer_types", ["chunked"] * 7), ("layer_types", 3), ("rope_scaling", {"factor": 2}),
+        ("rope_parameters", {FULL: {"rope_type": "yarn"}}), ("mlp_bias", True), ("local_attention", 0),
+        ("classifier_pooling", "max"), ("hidden_activation", "swiglu"), ("sparse_prediction", 1), ("norm_bias", "no"),
+        ("global_attn_every_n_layers", 0), ("local_rope_theta", 1), ("global_rope_theta", "x"),
+    ],
+)  # fmt: skip
+def test_other_modernberts_are_refused(key, value):
+    with pytest.raises(CheckpointError, match=r"expected"):
+        parse_config(MODERN | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("hidden_size", "x"), ("num_hidden_layers", 2.5), ("num_hidden_layers", 10**9), ("pad_token_id", 40)],
+)
+def test_faulty_sizes_of_modernbert_are_refused(key, value):
+    with pytest.raises(CheckpointError, match=rf"config\.json: {key}"):
+        parse_config(MODERN | {key: value})
 
 
 def test_a_bucket_table_of_another_size_is_refused():

@@ -12,7 +12,7 @@ import numpy as np
 from ..config import ModelConfig
 from ..encoder import Encoder, Model
 from ..errors import CheckpointError
-from ..heads import MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
+from ..heads import MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier, Transform
 from ..int8 import FactoredRows, Int8Matrix, stacked
 from ..layers import (
     Embeddings,
@@ -125,8 +125,8 @@ class Source:
     def layer(self, index: int) -> EncoderLayer:
         attention = self.attention(index)
         feed_forward = self.fast_feed_forward(index) if self.config.feed_forward == "fff" else self.feed_forward(index)
-        norm1, norm2 = self.norm("norm1", index), self.norm("norm2", index)
-        return EncoderLayer(attention, feed_forward, norm1, norm2, self.config.norm_position)
+        norm1 = self.norm("norm1", index) if index > 0 or self.config.first_norm else None
+        return EncoderLayer(attention, feed_forward, norm1, self.norm("norm2", index), self.config.norm_position)
 
     def attention(self, index: int) -> SelfAttention:
         config, hidden = self.config, self.config.hidden_size
@@ -142,7 +142,9 @@ class Source:
         output = None
         if config.output_projection:
             output = self.finish(self.linear("attention_output", hidden, hidden, config.linear_bias, index))
-        positions = self.distance_bias, self.rotations
+        windowed = any(config.windowed_layers[index : index + 1])
+        rotations, window = (self.window_rotations, config.window) if windowed else (self.rotations, None)
+        positions = self.distance_bias, rotations, window
         return SelfAttention(self.finish(qkv), output, config.num_attention_heads, scale, *positions)
 
     def together(self, keys: tuple[str, ...], width: int, bias: bool, layer: int) -> Linear:
@@ -153,12 +155,21 @@ class Source:
 
     @cached_property
     def rotations(self) -> np.ndarray | None:
-        """Of all layers: (positions, head size), cosines and sines of the angles. arXiv 2104.09864."""
+        """Of all layers, or all but windowed ones: (positions, head size); see `rotary_table`."""
+        return self.rotary_table(self.config.rotary_base)
+
+    @cached_property
+    def window_rotations(self) -> np.ndarray | None:
+        """Of windowed layers."""
+        return self.rotary_table(self.config.window_rotary_base)
+
+    def rotary_table(self, base: float) -> np.ndarray | None:
+        """Cosines and sines of the angles, (positions, head size). arXiv 2104.09864."""
         config = self.config
         if config.position_embedding != "rotary":
             return None
         steps = np.arange(0, config.head_size, 2, dtype=np.float32) / np.float32(config.head_size)
-        frequencies = np.float32(1) / np.float32(config.rotary_base) ** steps
+        frequencies = np.float32(1) / np.float32(base) ** steps
         angles = np.arange(config.max_length, dtype=np.float32)[:, None] * frequencies
         return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
@@ -178,8 +189,7 @@ class Source:
         shape = 3 * config.hidden_size, config.hidden_size
         weight, bias = self.weights("query_key_value", *shape, config.qkv_bias, index)
         rows = np.arange(shape[0]).reshape(config.num_attention_heads, 3, config.head_size)
-        order = rows.swapaxes(0, 1).reshape(-1)
-        return Linear(weight[order], None if bias is None else bias[order])
+        return reordered(weight, bias, rows.swapaxes(0, 1).reshape(-1))
 
     def feed_forward(self, index: int) -> FeedForward | GatedFeedForward:
         config, width = self.config, self.config.intermediate_size
@@ -188,6 +198,10 @@ class Source:
         if "feed_forward_gate" in self.spelling:
             keys = "feed_forward_value", "feed_forward_gate"
             dense_in = self.finish(self.together(keys, width // 2, config.linear_bias, index))
+        elif "feed_forward_gates_values" in self.spelling:
+            key, sizes = "feed_forward_gates_values", (width, config.hidden_size)
+            order = np.roll(np.arange(width), width // 2)  # values first
+            dense_in = self.finish(reordered(*self.weights(key, *sizes, config.linear_bias, index), order))
         else:
             sizes = width, config.hidden_size
             dense_in = self.finish(self.linear("feed_forward_in", *sizes, config.linear_bias, index, act))
@@ -222,12 +236,20 @@ class Source:
             return self.masked_lm_head(encoder)
         if config.task == "token-classification":
             key = "token_classifier" if "token_classifier" in self.spelling else "classifier"
-            return TokenClassifier(self.linear(key, config.num_labels, hidden))
+            return TokenClassifier(self.linear(key, config.num_labels, hidden), self.token_transform())
         if config.task == "question-answering":
-            return TokenClassifier(self.linear("question_answering", 2, hidden))
+            key = "question_answering" if "question_answering" in self.spelling else "classifier"
+            return TokenClassifier(self.linear(key, 2, hidden), self.token_transform())
         if config.task == "sequence-classification":
             return self.sequence_classifier(pooler)
         return None
+
+    def token_transform(self) -> Transform | None:
+        return self.transform() if self.config.token_transform else None
+
+    def transform(self) -> Transform:
+        config, hidden = self.config, self.config.hidden_size
+        return Transform(self.linear("lm_dense", hidden, hidden, config.lm_bias), config.lm_act, self.norm("lm_norm"))
 
     def masked_lm_head(self, encoder: Encoder) -> MaskedLMHead:
         config, width = self.config, self.table_width
@@ -252,10 +274,14 @@ class Source:
         if head is None:
             raise CheckpointError("config.json: arch: classification_head: expected its settings, they are missing")
         dense = None if pooler is None else pooler.dense  # BERT's classifier stands on its pooler
-        if dense is None and head.include_ff_layer:
+        norm = None
+        if head.norm:
+            transform = self.transform()
+            dense, norm = transform.dense, transform.norm
+        elif dense is None and head.include_ff_layer:
             dense = self.linear(self.family.dense_key, head.head_dim, config.hidden_size)
         classifier = self.linear("classifier", config.num_labels, head.head_dim)
-        return SequenceClassifier(head.pooler, dense, head.activation, classifier)
+        return SequenceClassifier(head.pooler, dense, head.activation, classifier, norm)
 
     def check_tied(self, first: str, second: str) -> None:
         """Refuse a file in which two tensors differ that are one in the model."""
@@ -305,7 +331,9 @@ class Source:
         # Checkpoints converted from TensorFlow in 2018 and 2019 still say gamma and beta.
         old = self.has(key + ".gamma", layer)
         weight = self.tensor(key + (".gamma" if old else ".weight"), shape, layer)
-        bias = self.tensor(key + (".beta" if old else ".bias"), shape, layer)
+        bias = np.zeros(shape, np.float32)
+        if config.norm_bias:
+            bias = self.tensor(key + (".beta" if old else ".bias"), shape, layer)
         return Norm(config.norm, weight, bias, config.layer_norm_eps)
 
     def check_layer_count(self) -> None:
@@ -337,6 +365,12 @@ class Source:
                 f"{self.tensors.where}: tensor {unexpected[0]}: found {len(unexpected)} tensor(s) that config.json "
                 "does not account for, expected none; are config.json and weights of the same model?"
             )
+
+
+def reordered(weight: np.ndarray | Int8Matrix, bias: np.ndarray | None, order: np.ndarray) -> Linear:
+    """Give a linear layer with its outputs in another order; in 8 bits where it was."""
+    rows = Int8Matrix(weight.values[order], weight.scale[order]) if isinstance(weight, Int8Matrix) else weight[order]
+    return Linear(rows, None if bias is None else bias[order])
 
 
 def _heaps(rows: np.ndarray, kept: np.ndarray | None, trees: int, nodes: int) -> np.ndarray:

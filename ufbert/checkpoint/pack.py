@@ -95,7 +95,8 @@ def _pack_head(head: Head, dtype: str) -> Head:
         inner = None if head.dense is None else head.dense.pack("float32")
         return replace(head, dense=inner, classifier=head.classifier.pack("float32"))
     if isinstance(head, TokenClassifier):
-        return replace(head, classifier=head.classifier.pack("float32"))
+        transform = head.transform and replace(head.transform, dense=head.transform.dense.pack("float32"))
+        return replace(head, classifier=head.classifier.pack("float32"), transform=transform)
     # In float32 a copy for the kernels gains nothing: one row reads the whole table anyway. It must be float32, though.
     if head is not None and (dtype != "float32" or isinstance(head.decoder.weight, Int8Matrix)):
         return replace(head, decoder=pack(head.decoder, dtype))

@@ -1,6 +1,6 @@
-"""Goldens of texts with a byte-level tokenizer (RoBERTa) and a Unigram one (XLM-RoBERTa): what pipelines answer.
+"""Goldens of texts with byte-level tokenizers (RoBERTa, ModernBERT) and a Unigram one (XLM-RoBERTa): what pipelines answer.
 
-    python make_byte_and_unigram.py GOLDEN
+    python make_byte_and_unigram.py GOLDEN [NAME]
 
 GOLDEN is the folder of all goldens. Run it twice, in two environments (Python 3.11, torch 2.13.0 on a CPU):
 - transformers 5.24.0, tokenizers 0.23.3, sentence-transformers 6.2.0: everything but question-answering's pipelines
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from make_families import PADDED_BY_ONE, randomize
+from make_families import PADDED_BY_ONE, in_words_of_4, randomize
 from make_pipelines import (
     FILL_MASK,
     QUESTION_ANSWERING,
@@ -25,7 +25,7 @@ from make_pipelines import (
     TOKEN_CLASSIFICATION,
     run,
 )
-from tokenizers import AddedToken, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 MASK = AddedToken("<mask>", lstrip=True, special=True)
@@ -90,6 +90,27 @@ def unigram_tokenizer(**options):
     return transformers.XLMRobertaTokenizer(vocab=unigram(), mask_token=MASK, **options)
 
 
+def modern_tokenizer(**options):
+    """Build ModernBERT's tokenizer: byte-level pieces between BERT's special tokens."""
+    names = {"<s>": "[CLS]", "<pad>": "[PAD]", "</s>": "[SEP]", "<unk>": "[UNK]", "<mask>": "[MASK]"}
+    vocabulary, merges = byte_level()
+    backend = Tokenizer(models.BPE({names.get(token, token): index for token, index in vocabulary.items()}, merges))
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = [("[CLS]", 0), ("[SEP]", 2)]
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=special
+    )
+    backend.add_special_tokens([AddedToken("[MASK]", lstrip=True, special=True)])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_input_names=["input_ids", "attention_mask"],
+        **{f"{name[1:-1].lower()}_token": name for name in names.values()},
+        **options,
+    )
+
+
 def model(kind, seed, vocab_size, labels=(), head_bias=None, **options):
     """Build a tiny model of one class."""
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
@@ -98,6 +119,8 @@ def model(kind, seed, vocab_size, labels=(), head_bias=None, **options):
     config = cls.config_class(
         vocab_size=vocab_size,
         **(sizes | PADDED_BY_ONE | {"max_position_embeddings": 130} | options | (names if labels else {})),
+        **(dict.fromkeys(("bos_token_id", "cls_token_id"), 0) if kind.startswith("Modern") else {}),
+        **(dict.fromkeys(("eos_token_id", "sep_token_id"), 2) if kind.startswith("Modern") else {}),
     )
     made = randomize(cls(config), seed)
     if head_bias:
@@ -105,17 +128,24 @@ def model(kind, seed, vocab_size, labels=(), head_bias=None, **options):
     return made
 
 
-def masked(calls):
+def masked(calls, mask="<mask>"):
     """Write the calls with the mask token of these tokenizers."""
     return [
-        call | {"inputs": [text.replace("[MASK]", "<mask>") for text in call["inputs"]]}
+        call | {"inputs": [text.replace("[MASK]", mask) for text in call["inputs"]]}
         if isinstance(call["inputs"], list)
-        else call | {"inputs": call["inputs"].replace("[MASK]", "<mask>")}
+        else call | {"inputs": call["inputs"].replace("[MASK]", mask)}
         for call in calls
     ]
 
 
-def make_pipelines(out):
+KINDS = {
+    "roberta": ("Roberta", byte_level_tokenizer),
+    "xlm-roberta": ("XLMRoberta", unigram_tokenizer),
+    "modernbert": ("ModernBert", modern_tokenizer),
+}
+
+
+def make_pipelines(out, only=None):
     """Write folders with a tokenizer and what the pipelines answer."""
     bias = [2.0, 0.0, 1.0, 0.0, 1.0]
     # What a word is differs on purpose: transformers goes by spaces, or by the length of a piece.
@@ -124,13 +154,20 @@ def make_pipelines(out):
         for call in TOKEN_CLASSIFICATION
         if call.get("aggregation_strategy", "none") in ("none", "simple") and call["inputs"] != " ".join(SENTENCES[:8])
     ]
-    kinds = {"roberta": ("Roberta", byte_level_tokenizer), "xlm-roberta": ("XLMRoberta", unigram_tokenizer)}
-    for seed, (name, (classes, tokenizer_of)) in enumerate(kinds.items()):
+    for seed, (name, (classes, tokenizer_of)) in enumerate(KINDS.items()):
+        if only not in (None, name):
+            continue
         tokenizer = tokenizer_of(model_max_length=128)
         size = len(tokenizer)
         folder = out / f"fill-mask-{name}"
         tokenizer.save_pretrained(folder)
-        run("fill-mask", folder, model(f"{classes}ForMaskedLM", seed, size), tokenizer, masked(FILL_MASK))
+        run(
+            "fill-mask",
+            folder,
+            model(f"{classes}ForMaskedLM", seed, size),
+            tokenizer,
+            masked(FILL_MASK, str(tokenizer.mask_token)),
+        )
         folder = out / f"text-classification-{name}"
         tokenizer.save_pretrained(folder)
         made = model(f"{classes}ForSequenceClassification", 10 + seed, size, LABELS)
@@ -142,11 +179,13 @@ def make_pipelines(out):
         folder = out / f"question-answering-{name}"
         tokenizer_of(model_max_length=128).save_pretrained(folder)
         model(f"{classes}ForQuestionAnswering", 30 + seed, size).save_pretrained(folder)
+        if name == "modernbert":
+            in_words_of_4(folder)
 
 
-def answer(out):
+def answer(out, only=None):
     """Let version 4 answer questions."""
-    for name in ("roberta", "xlm-roberta"):
+    for name in KINDS if only is None else [only]:
         folder = out / f"question-answering-{name}"
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         made = transformers.AutoModelForQuestionAnswering.from_pretrained(folder)
@@ -156,13 +195,15 @@ def answer(out):
         run("question-answering", folder, made, tokenizer, calls)
 
 
-def make_sentence_transformers(out):
+def make_sentence_transformers(out, only=None):
     """Write folders as all-distilroberta-v1 and multilingual-e5 have them."""
     from make_sentence_transformers import Normalize, Pooling, Transformer, make
 
     for seed, (name, classes, tokenizer) in enumerate(
         (("roberta", "RobertaModel", byte_level_tokenizer), ("xlm-roberta", "XLMRobertaModel", unigram_tokenizer))
     ):
+        if only not in (None, name):
+            continue
         with tempfile.TemporaryDirectory() as folder:
             made = tokenizer(model_max_length=24)
             made.save_pretrained(folder)
@@ -171,15 +212,15 @@ def make_sentence_transformers(out):
         make(out / name, body, Pooling(24), Normalize())
 
 
-def main(out):
+def main(out, only=None):
     """Write what this environment can."""
     torch.set_num_threads(1)
     if VERSION < 5:
-        answer(out / "pipelines")
+        answer(out / "pipelines", only)
     else:
-        make_pipelines(out / "pipelines")
-        make_sentence_transformers(out / "sentence-transformers")
+        make_pipelines(out / "pipelines", only)
+        make_sentence_transformers(out / "sentence-transformers", only)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

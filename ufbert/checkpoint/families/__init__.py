@@ -23,6 +23,7 @@ MODULES = {
     "crammedBERT": "crammed",
     "distilbert": "distilbert",
     "electra": "electra",
+    "modernbert": "modernbert",
     "mpnet": "mpnet",
     "nomic_bert": "nomic_bert",
     "roberta": "roberta",

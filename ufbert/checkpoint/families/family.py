@@ -11,7 +11,7 @@ from ...activations import HUGGING_FACE
 from ...config import ModelConfig
 from ..options import Options
 
-__all__ = ["Family", "Spelling", "labels", "read_keys", "written"]
+__all__ = ["Family", "Spelling", "base_of_rotations", "labels", "read_keys", "twice", "written"]
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 LEFTOVERS = r"(loss|loss_fct|loss_fn|loss_function|criterion)\..*|class_weights"
@@ -100,6 +100,19 @@ class Family:
 def read_keys(top: Options, keys: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
     """Read sizes and the like: fields of `ModelConfig`, each from its key in the file and with its default."""
     return {field: top.get(key, default) for field, (key, default) in keys.items()}
+
+
+def twice(width: object) -> object:
+    """Width of values and gates together; anything but a number is refused by its own name."""
+    return 2 * width if isinstance(width, int) else width
+
+
+def base_of_rotations(options: Options, key: str, default: float) -> float:
+    """Read the base of the wavelengths of rotary positions."""
+    value = options.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 < value < 1e12:
+        raise options.error(key, "a number above 1", value)
+    return float(value)
 
 
 def labels(top: Options) -> dict[str, Any]:

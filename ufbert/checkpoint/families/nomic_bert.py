@@ -11,7 +11,7 @@ from ...activations import HUGGING_FACE
 from ...config import ClassificationHeadConfig, ModelConfig
 from ..options import Options
 from . import bert
-from .family import Family, labels
+from .family import Family, base_of_rotations, labels, twice
 
 __all__ = ["FAMILY"]
 
@@ -65,11 +65,11 @@ def _authors(top: Options) -> dict[str, Any]:
         "hidden_size": top.get("n_embd", 768),
         "num_hidden_layers": top.get("n_layer", 12),
         "num_attention_heads": top.get("n_head", 12),
-        "intermediate_size": _twice(inner),
+        "intermediate_size": twice(inner),
         "hidden_act": GATED[top.choice("activation_function", GATED, "swiglu")],
         "layer_norm_eps": top.number("layer_norm_epsilon", 1e-12),
         "max_position_embeddings": positions,
-        "rotary_base": _base(top, "rotary_emb_base"),
+        "rotary_base": base_of_rotations(top, "rotary_emb_base", 1000.0),
     }
 
 
@@ -83,24 +83,12 @@ def _transformers(top: Options) -> dict[str, Any]:
         "hidden_size": hidden,
         "num_hidden_layers": top.get("num_hidden_layers", 12),
         "num_attention_heads": heads,
-        "intermediate_size": _twice(top.get("intermediate_size", 3072)),
+        "intermediate_size": twice(top.get("intermediate_size", 3072)),
         "hidden_act": HUGGING_FACE[top.choice("hidden_act", HUGGING_FACE, "silu")],
         "layer_norm_eps": top.number("layer_norm_eps", 1e-12),
         "max_position_embeddings": top.get("max_position_embeddings", 2048),
-        "rotary_base": _base(rotary, "rope_theta"),
+        "rotary_base": base_of_rotations(rotary, "rope_theta", 1000.0),
     }
-
-
-def _twice(width: object) -> object:
-    """Value and gate together; anything but a number is refused by its own name."""
-    return 2 * width if isinstance(width, int) else width
-
-
-def _base(options: Options, key: str) -> float:
-    value = options.get(key, 1000.0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 < value < 1e12:
-        raise options.error(key, "a number above 1", value)
-    return float(value)
 
 
 FAMILY = Family(
