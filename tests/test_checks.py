@@ -102,3 +102,9 @@ def test_options_that_come_twice_or_that_nobody_knows_are_refused():
         described(0, 1, first=2)
     with pytest.raises(TypeError, match="expected at most 2 arguments after the tensors, got 3"):
         described(0, 1, 2, 3)
+
+
+def test_messages_stay_short():
+    """Libraries quote what they do not understand, and a file may hold a name of a megabyte."""
+    message = str(InputError("file: " + "x" * 100_000 + "; correct it"))
+    assert message.startswith("file: x") and message.endswith("x; correct it") and len(message) < 2_100

@@ -83,8 +83,3 @@ def test_stubs_name_what_the_extensions_offer(module):
     own = {name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
     constants = {name for name in vars(module) if name.isupper()}
     assert declared == {name for name in own | constants if not name.startswith("_")}
-
-
-def test_big_endian_machines_are_refused():
-    result = run_python("import sys; sys.byteorder = 'big'; import ufbert")
-    assert "ImportError: ufbert: expected a little-endian machine" in result.stderr

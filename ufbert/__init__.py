@@ -6,14 +6,10 @@
 >>> model = ufbert.load("path/to/ultrafastbert")  # padded integer arrays in, hidden states and logits out
 """
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if sys.byteorder != "little":
-    raise ImportError("ufbert: expected a little-endian machine, for weights are read as they lie in their files")
-
-from . import cmm, reference
+from . import _host, cmm, reference  # noqa: F401 - _host refuses what cannot run
 from .checkpoint import load
 from .convert import convert
 from .encoder import Model, ModelOutput

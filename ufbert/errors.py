@@ -8,8 +8,18 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
+LONGEST = 2_000  # characters of a message: a hostile file may be quoted in it, by a library too
+
+
 class UfbertError(Exception):
-    """Base class of every error that the package raises on purpose."""
+    """Base class of every error that the package raises on purpose.
+
+    The middle of a message that is too long is left out: what is wrong stands at its beginning, what helps at its end.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        half = LONGEST // 2
+        super().__init__(message if len(message) <= LONGEST else f"{message[:half]} ... {message[-half:]}")
 
 
 class InputError(UfbertError, ValueError):

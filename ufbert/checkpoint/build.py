@@ -25,7 +25,7 @@ from ..layers import (
     SelfAttention,
     Trees,
 )
-from .families import family_of, parse_config
+from .families import family_of
 from .families.ufbert import expand, kept_nodes
 from .folder import ModelFolder
 from .tensors import Tensors
@@ -62,7 +62,7 @@ def build_model(
     CheckpointError
         If a file, a tensor or an option is missing, faulty or unknown.
     """
-    config = parse_config(folder.read_json("config.json"), encoder_only, task)
+    config = folder.config(encoder_only, task)
     source = Source(config, folder.tensors(), finish)
     model = source.model(with_pooler=not encoder_only)
     source.check_unused(encoder_only)

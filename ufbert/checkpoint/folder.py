@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..config import ModelConfig
 from ..errors import CheckpointError, shown
-from .families import find_family
+from .families import Family, find_family, parse_config
 from .pickled import read_pickled
 from .tensors import Stored, Tensor, Tensors, read_safetensors, write_tensors
 from .writing import check_regular, unreadable
@@ -93,7 +95,7 @@ class ModelFolder:
         size = check_regular(file)
         try:
             with open(file, encoding="utf-8") as stream:
-                text = stream.read(MAX_TEXT_FILE + 1)
+                text = stream.read(min(size, MAX_TEXT_FILE) + 1)  # it allocates what is asked for
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{file}: expected UTF-8 text, found other bytes ({error}); copy it anew") from None
         except OSError as error:
@@ -112,6 +114,26 @@ class ModelFolder:
     def read_optional_json(self, name: str) -> dict[str, Any]:
         """Return the object of a JSON file, empty if there is no such file."""
         return self.read_json(name) if self.has(name) else {}
+
+    def config(self, encoder_only: bool = False, task: str | None = None) -> ModelConfig:
+        """Read ``config.json``; see `ufbert.checkpoint.families.parse_config`. Its complaints name this folder."""
+        with self._named():
+            return parse_config(self.read_json("config.json"), encoder_only, task)
+
+    def family(self) -> Family:
+        """Return the family that ``config.json`` names."""
+        with self._named():
+            return find_family(self.read_json("config.json"))
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Put this folder before complaints of ``config.json``."""
+        try:
+            yield
+        except CheckpointError as error:
+            if not str(error).startswith("config.json"):
+                raise
+            raise CheckpointError(f"{self.path}{os.sep}{error}") from None
 
     def subfolder(self, name: str) -> ModelFolder:
         """Return a folder inside this one."""
@@ -287,7 +309,7 @@ class ModelFolder:
                 f"{base.path / 'config.json'}: expected all weights in the base model of {self.path}, "
                 "found one that has a base model itself; name that one"
             )
-        family, found = find_family(base.read_json("config.json")), base.own_tensors()
+        family, found = base.family(), base.own_tensors()
         prefix = family.prefix
         if family.encoder["word_embeddings"] + ".weight" in found:  # an encoder without a head has bare names
             tensors.fill_from(found, {name: prefix + name for name in found.names()})

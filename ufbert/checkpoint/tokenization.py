@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import CheckpointError, shown
 from ..tokenizer import Tokenizer
-from .families import find_family
 from .folder import ModelFolder
 from .options import Options
 
@@ -147,7 +146,7 @@ def _class(folder: ModelFolder, settings: Options) -> str:
     name = settings.get("tokenizer_class", None) or config.get("tokenizer_class")
     known: tuple[str, ...] = BERT_CLASSES
     if name is None:
-        name = find_family(config).tokenizer if config else "BertTokenizer"
+        name = folder.family().tokenizer if config else "BertTokenizer"
         known += GENERIC_CLASSES  # crammedBERT's folders with a vocabulary alone are BERT's
     if not isinstance(name, str):
         raise settings.error("tokenizer_class", "the name of a class", name)

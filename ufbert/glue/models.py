@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..checkpoint.families import parse_config
 from ..checkpoint.folder import ModelFolder
 from ..errors import InputError
 from .tasks import find_task
@@ -68,4 +67,4 @@ def _one(root: ModelFolder, tasks: Sequence[str] | None) -> dict[str, Path]:
 
 
 def _is_classifier(folder: ModelFolder) -> bool:
-    return parse_config(folder.read_json("config.json")).task == "sequence-classification"
+    return folder.config().task == "sequence-classification"

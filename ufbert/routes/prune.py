@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint.families import family_of, parse_config
+from ..checkpoint.families import family_of
 from ..checkpoint.families.ufbert import expand, kept_nodes
 from ..checkpoint.folder import ModelFolder
 from ..checkpoint.tensors import SCALE, Tensors
@@ -149,7 +149,7 @@ def _write(folder: ModelFolder, target: Path, visited: list[np.ndarray]) -> tupl
     """Write the pruned model with all that is around it."""
     root = folder.transformer()
     settings = root.read_json("config.json")
-    config, tensors = parse_config(settings, encoder_only=True), root.tensors()
+    config, tensors = root.config(encoder_only=True), root.tensors()
     stored = tensors.stored()
     spelling = family_of(config.family).spelling(tensors)
     layers = []

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..batch import Batch
-from ..checkpoint.families import parse_config
 from ..checkpoint.folder import ModelFolder
 from ..checkpoint.sentence import SentenceModel, load_sentence_model
 from ..errors import CheckpointError, InputError
@@ -207,7 +206,7 @@ def _load(name: str, path: Path, dtype: str, pooling: str | None) -> Served:
     root = ModelFolder(path)
     task = "base"
     if not root.has("modules.json") and root.pooling() is None:
-        task = parse_config(root.read_json("config.json")).task
+        task = root.config().task
     if task == "base":
         return _load_embedder(name, root, dtype, pooling)
     if task == "sequence-classification":

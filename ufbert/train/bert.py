@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import activations
-from ..checkpoint.families import family_of, parse_config
+from ..checkpoint.families import family_of
 from ..checkpoint.folder import ModelFolder
 from ..config import ModelConfig
 from ..errors import CheckpointError
@@ -73,7 +73,7 @@ class Bert(nn.Module):
             If the folder is not usable.
         """
         files = ModelFolder(folder).transformer()
-        model = cls(parse_config(files.read_json("config.json"), encoder_only=True))
+        model = cls(files.config(encoder_only=True))
         tensors = files.tensors()
         spelling = family_of(model.config.family).spelling(tensors)
         with torch.no_grad():
