@@ -1,11 +1,15 @@
 """The page at `/` in a headless Chromium."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from browser import Browser
-from matplotlib.image import imread
+from matplotlib.image import imread, imsave
 
 pytest_plugins = "serving"
+SCREENS = Path(__file__).parent / "screens"
 PANELS = ["similarity", "rerank", "classify", "fill", "entities", "answer", "paths"]
 
 
@@ -33,10 +37,26 @@ def test_each_panel_shows_its_answer(browser, url, panel, tmp_path):
     submit(browser, panel)
     assert browser.run(f"document.querySelector('#{panel} .error')?.textContent ?? ''") == ""
     assert browser.run("[...document.querySelectorAll('main > section')].filter((s) => !s.hidden).length") == 1
-    browser.screenshot(tmp_path / "panel.png")
-    pixels = imread(tmp_path / "panel.png")
-    assert pixels.shape[:2] == (800, 1000) and len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 30
     assert not browser.problems
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("panel", PANELS)
+def test_each_panel_looks_as_it_did(browser, url, panel, dark, tmp_path):
+    """In squares of 20 pixels, so that another version of a font changes little; `UFBERT_SCREENS=1` writes anew."""
+    browser.open(url, dark=dark)
+    submit(browser, panel)
+    browser.run("document.activeElement.blur()")
+    browser.screenshot(tmp_path / "panel.png")
+    pixels = imread(tmp_path / "panel.png")[..., :3]
+    assert pixels.shape == (800, 1000, 3)
+    squares = pixels.reshape(40, 20, 50, 20, 3).mean(axis=(1, 3))
+    file = SCREENS / f"{panel}-{'dark' if dark else 'light'}.png"
+    if os.environ.get("UFBERT_SCREENS"):
+        imsave(file, squares)
+    difference = np.abs(squares - imread(file)[..., :3])
+    assert difference.mean() < 0.01, f"{file.name}: mean difference {difference.mean():.3f}"
+    assert (difference.max(axis=2) > 0.2).mean() < 0.012, f"{file.name}: {difference.max():.2f}"
 
 
 def test_similarity_names_the_nearest(browser, url):
