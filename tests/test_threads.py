@@ -1,8 +1,13 @@
 import os
+import subprocess
+import sys
+import time
 
+import numpy as np
 import pytest
 
-from ufbert import threads
+import ufbert
+from ufbert import isa, threads
 from ufbert.errors import InputError
 
 
@@ -74,30 +79,66 @@ def test_without_control_groups(monkeypatch, tmp_path):
     ("work", "asked", "expected"),
     [
         (threads.SERIAL_BELOW - 1, 8, 1),
-        (threads.SERIAL_BELOW, 8, 8),
+        (threads.SERIAL_BELOW, 8, 2),
+        (3 * threads.SERIAL_BELOW, 8, 4),
+        (10 * threads.SERIAL_BELOW, 8, 8),
         (threads.SERIAL_BELOW, 1, 1),
-        (threads.SERIAL_BELOW, None, 5),
-        (10 * threads.SERIAL_BELOW, 10**9, threads.MAX_THREADS),
+        (10 * threads.SERIAL_BELOW, None, 5),
+        (10**9 * threads.SERIAL_BELOW, 10**9, threads.MAX_THREADS),
     ],
 )
-def test_a_kernel_call_has_more_threads_from_where_they_pay(monkeypatch, work, asked, expected):
-    monkeypatch.setattr(threads, "_has_openmp", True)
-    monkeypatch.setattr(threads, "_openmp_used", False)
-    monkeypatch.setattr(threads, "_serial_only", False)
+def test_each_thread_of_a_call_has_what_waking_it_costs(monkeypatch, work, asked, expected):
     monkeypatch.setenv("UFBERT_NUM_THREADS", "5")
     assert threads.threads_for(work, asked) == expected
-    assert threads._openmp_used == (expected > 1)
-    threads._serial_after_fork()
-    assert threads._serial_only == (expected > 1)
 
 
-def test_a_call_is_serial_after_a_fork_and_without_openmp(monkeypatch):
-    monkeypatch.setattr(threads, "_has_openmp", True)
-    monkeypatch.setattr(threads, "_serial_only", True)
-    assert threads.threads_for(10**9, 4) == 1
-    monkeypatch.setattr(threads, "_serial_only", False)
-    monkeypatch.setattr(threads, "_has_openmp", False)
-    assert threads.threads_for(10**9, 4) == 1
+TASKS = """
+import os, sys, numpy as np
+from ufbert import dense
+before = len(os.listdir("/proc/self/task"))
+layer = dense.Linear(np.ones((512, 512), "f4"), dtype="float32")
+x = np.ones((400, 512), "f4")
+def started():
+    layer(x, num_threads=3)
+    return len(os.listdir("/proc/self/task")) - before
+parent = started()
+child = os.fork()
+if child == 0:
+    os._exit(started())
+print(parent, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), started())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts the threads in Linux's /proc")
+def test_threads_are_started_once_and_again_in_a_forked_child():
+    if isa.dense_kernels is None:
+        pytest.skip("no compiled kernels")
+    command = [sys.executable, "-W", "ignore", "-c", TASKS]
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "UFBERT_NUM_THREADS": "2"}
+    run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert run.stdout.split() == ["2", "2", "2"]
+
+
+@pytest.mark.timing
+def test_on_a_busy_machine_several_threads_are_no_slower_than_one(monkeypatch):
+    """Three other processes want each CPU. Threads that spin at a barrier took ten times as long as one."""
+    if threads.available_cpus() < 2:
+        pytest.skip("needs two CPUs")
+    encoder = ufbert.SentenceEncoder("all-MiniLM-L6-v2")
+    command = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(command) for _ in range(3 * threads.available_cpus())]
+    times = {"1": [], "2": []}
+    try:
+        for _ in range(40):
+            for count, taken in times.items():
+                monkeypatch.setenv("UFBERT_NUM_THREADS", count)
+                start = time.perf_counter()
+                encoder.encode("How do I run a BERT encoder on a CPU without PyTorch?")
+                taken.append(time.perf_counter() - start)
+    finally:
+        for other in others:
+            other.kill()
+    assert np.median(times["2"]) < 1.5 * np.median(times["1"])
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "many"])

@@ -1,6 +1,7 @@
-from ufbert._kernels cimport ufbert_fff, ufbert_isa
+from ufbert._kernels cimport ufbert_fff, ufbert_isa, ufbert_team
 
 cdef const ufbert_isa *active
+cdef ufbert_team *run_team  # of the process: there is one pool of threads, in this module
 
 
 cdef class PackedLayer:

@@ -1,16 +1,16 @@
 """The FFF kernels: typed, unchecked, without the GIL. `ufbert.cmm` checks before it calls them."""
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cython.parallel cimport prange, threadid
 from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strcmp
 
 from ufbert._kernels cimport (
     UFBERT_BF16, UFBERT_CACHE_LINE, UFBERT_F32, UFBERT_GELU, UFBERT_INT8, UFBERT_MAX_DEPTH, UFBERT_RELU, UFBERT_SILU,
-    UFBERT_TANH, ufbert_allocate_pages, ufbert_backward, ufbert_dtype, ufbert_fff, ufbert_fff_kernels,
-    ufbert_fff_scratch, ufbert_floats_above, ufbert_isa, ufbert_isa_at, ufbert_leaf_fff, ufbert_openmp_version,
-    ufbert_pack_bf16_row, ufbert_pack_int8_row, ufbert_round_up, ufbert_row_stride,
+    UFBERT_TANH, ufbert_add_above, ufbert_allocate_pages, ufbert_backward, ufbert_dtype, ufbert_fff, ufbert_fff_kernels,
+    ufbert_fff_scratch, ufbert_floats_above, ufbert_isa, ufbert_isa_at, ufbert_leaf_fff, ufbert_pack_bf16_row,
+    ufbert_pack_int8_row, ufbert_round_up, ufbert_row_stride, ufbert_run_team, ufbert_set_spinning,
+    ufbert_share, ufbert_sort_tokens,
 )
 
 from numpy import empty, float32, ndarray
@@ -26,7 +26,7 @@ cdef enum: TOP_LEVELS = 3
 ACTIVATIONS = {"gelu": UFBERT_GELU, "relu": UFBERT_RELU, "silu": UFBERT_SILU, "tanh": UFBERT_TANH}
 DTYPES = {"float32": UFBERT_F32, "bfloat16": UFBERT_BF16, "int8": UFBERT_INT8}
 MAX_DEPTH = UFBERT_MAX_DEPTH
-OPENMP_VERSION = ufbert_openmp_version()
+run_team = ufbert_run_team
 
 
 cdef list isas(bint supported):
@@ -64,17 +64,43 @@ def use_isa(str name):
 active = ufbert_isa_at(max(isas(True)))
 
 
+def set_spinning(long within, long between):
+    """Set how many nanoseconds threads spin before they sleep: for each other in a call, and for the next call."""
+    ufbert_set_spinning(within, between)
+
+
+ctypedef struct forward_work:
+    const ufbert_fff *fff
+    const float *x
+    ptrdiff_t num_tokens, share
+    float *y
+    int32_t *path
+    float *scores
+    int stream
+    char *scratch
+    size_t bytes
+
+
+cdef void forward_share(void *argument, ptrdiff_t i, int member) noexcept nogil:
+    cdef forward_work *work = <forward_work *> argument
+    cdef const ufbert_fff *fff = work.fff
+    cdef ptrdiff_t first = i * work.share, visits = fff.num_trees * (fff.depth + 1)
+    active.fff.forward(
+        fff, work.x + first * fff.width_in, min(work.share, work.num_tokens - first), work.y + first * fff.width_out,
+        work.path + first * visits if work.path != NULL else NULL,
+        work.scores + first * visits if work.scores != NULL else NULL, work.stream, work.scratch + i * work.bytes,
+    )
+
+
 cdef int run_forward(
     const ufbert_fff *fff, const float *x, ptrdiff_t num_tokens, float *y, int32_t *path, float *scores,
     int num_threads,
 ) except -1 nogil:
-    """Tokens in equal shares, one for each thread; no thread waits for another before the end."""
-    cdef const ufbert_fff_kernels *kernels = active.fff
-    cdef ptrdiff_t visits = fff.num_trees * (fff.depth + 1)
+    """Tokens in equal shares, one for each thread."""
     cdef ptrdiff_t share = (num_tokens + num_threads - 1) // num_threads
     if num_threads > 1:
         share = ufbert_round_up(share, SHARE_MULTIPLE)
-    cdef ptrdiff_t num_shares = (num_tokens + share - 1) // share, i, first
+    cdef ptrdiff_t num_shares = (num_tokens + share - 1) // share
     cdef size_t bytes = ufbert_round_up(ufbert_fff_scratch(fff, share), UFBERT_CACHE_LINE)
     cdef int stream = (
         num_tokens * fff.width_out * <ptrdiff_t> sizeof(float) > STREAM_BYTES
@@ -84,16 +110,8 @@ cdef int run_forward(
     if scratch == NULL:
         with gil:
             raise MemoryError(f"scratch: could not allocate {num_shares * bytes} bytes; split the batch")
-    if num_shares == 1:
-        kernels.forward(fff, x, num_tokens, y, path, scores, stream, scratch)
-    else:
-        for i in prange(num_shares, schedule="static", num_threads=num_threads):
-            first = i * share
-            kernels.forward(
-                fff, x + first * fff.width_in, min(share, num_tokens - first), y + first * fff.width_out,
-                path + first * visits if path != NULL else NULL,
-                scores + first * visits if scores != NULL else NULL, stream, scratch + i * bytes,
-            )
+    cdef forward_work work = forward_work(fff, x, num_tokens, share, y, path, scores, stream, scratch, bytes)
+    ufbert_share(run_team, num_threads, num_shares, forward_share, &work)
     free(scratch)
     return 0
 
@@ -251,6 +269,14 @@ cdef int pack_rows(
     return 0
 
 
+ctypedef struct backward_work:
+    const ufbert_backward *work
+    ptrdiff_t num_tokens, tree, top, subtrees
+    int32_t *tokens
+    int64_t *starts
+    float *above
+
+
 def fff_backward(
     const float[:, ::1] dy, const float[:, ::1] x, const float[:, :, ::1] w_in, const float[:, ::1] b_in,
     const float[:, :, ::1] w_out, int depth, const int32_t[:, :, ::1] path, const float[:, :, ::1] scores,
@@ -267,16 +293,13 @@ def fff_backward(
     cdef const float *first_cost = NULL
     if tried is not None:
         first_tried, first_square, first_cost = &tried[0, 0], &out_squares[0, 0], &switch_costs[0]
-    cdef const ufbert_fff_kernels *kernels = active.fff
     cdef ufbert_fff fff = plain_fff(w_in, b_in, w_out, depth, activation)
-    cdef ptrdiff_t num_tokens = x.shape[0], leaves = <ptrdiff_t> 1 << depth, tree, i
-    cdef ptrdiff_t top = min(depth, TOP_LEVELS), subtrees = <ptrdiff_t> 1 << top, per_subtree = leaves // subtrees
+    cdef ptrdiff_t num_tokens = x.shape[0], leaves = <ptrdiff_t> 1 << depth, tree
+    cdef ptrdiff_t top = min(depth, TOP_LEVELS), subtrees = <ptrdiff_t> 1 << top
     cdef ptrdiff_t floats = top * ufbert_floats_above(&fff), places = fff.num_trees * num_tokens
     cdef int32_t *tokens = <int32_t *> malloc(2 * places * sizeof(int32_t))
     cdef int64_t *starts = <int64_t *> malloc(fff.num_trees * (leaves + 1) * sizeof(int64_t))
     cdef float *above = <float *> malloc(max(subtrees * floats, 1) * sizeof(float))
-    cdef int32_t *mine
-    cdef int64_t *begins
     if tokens == NULL or starts == NULL or above == NULL:
         free(tokens)
         free(starts)
@@ -286,79 +309,47 @@ def fff_backward(
         &fff, &dy[0, 0], &x[0, 0], &path[0, 0, 0], &scores[0, 0, 0], &dx[0, 0], &dw_in[0, 0, 0], &db_in[0, 0],
         &dw_out[0, 0, 0], first_tried, first_square, first_cost,
     )
+    cdef backward_work shared = backward_work(&work, num_tokens, 0, top, subtrees, tokens, starts, above)
     with nogil:
-        for tree in prange(fff.num_trees, schedule="static", num_threads=num_threads):
-            mine = tokens + tree * num_tokens
-            sort_tokens(&work, tree, num_tokens, starts + tree * (leaves + 1), mine, mine + places)
+        ufbert_share(run_team, num_threads, fff.num_trees, sort_share, &shared)
         for tree in range(fff.num_trees):
-            mine, begins = tokens + tree * num_tokens, starts + tree * (leaves + 1)
+            shared.tree = tree
             memset(above, 0, subtrees * floats * sizeof(float))
-            for i in prange(subtrees, schedule="dynamic", num_threads=num_threads):
-                kernels.backward(
-                    &work, tree, top, mine + begins[i * per_subtree],
-                    begins[(i + 1) * per_subtree] - begins[i * per_subtree], above + i * floats,
-                )
-            add_above(&work, tree, top, above)
+            ufbert_share(run_team, num_threads, subtrees, backward_share, &shared)
+            ufbert_add_above(&work, tree, top, above)
     free(tokens)
     free(starts)
     free(above)
 
 
-cdef void sort_tokens(
-    const ufbert_backward *work, ptrdiff_t tree, ptrdiff_t num_tokens, int64_t *starts, int32_t *tokens, int32_t *spare
-) noexcept nogil:
-    """Order the tokens by their leaves of one tree; starts (leaves + 1,) tells where each leaf's begin.
-
-    Those of a leaf come by the level tried: where levels are alike, so are the first nodes of the paths not taken.
-    """
-    cdef const ufbert_fff *fff = work.fff
-    cdef ptrdiff_t visits = fff.num_trees * (fff.depth + 1), leaves = (fff.num_nodes + 1) // 2, token
-    cdef const int32_t *nodes = work.path + tree * (fff.depth + 1) + fff.depth  # of the last level
-    for token in range(num_tokens):
-        spare[token] = tokens[token] = <int32_t> token
-    if work.tried != NULL:
-        counting_sort(tokens, num_tokens, work.tried + tree, fff.num_trees, 0, fff.depth, starts, spare)
-    counting_sort(spare, num_tokens, nodes, visits, leaves - 1, leaves, starts, tokens)
+cdef void sort_share(void *argument, ptrdiff_t tree, int member) noexcept nogil:
+    """One tree's tokens by their leaves."""
+    cdef backward_work *all = <backward_work *> argument
+    cdef ptrdiff_t leaves = (all.work.fff.num_nodes + 1) // 2, places = all.work.fff.num_trees * all.num_tokens
+    cdef int32_t *mine = all.tokens + tree * all.num_tokens
+    ufbert_sort_tokens(all.work, tree, all.num_tokens, all.starts + tree * (leaves + 1), mine, mine + places)
 
 
-cdef void counting_sort(
-    const int32_t *tokens, ptrdiff_t num_tokens, const int32_t *keys, ptrdiff_t stride, ptrdiff_t first,
-    ptrdiff_t num_keys, int64_t *starts, int32_t *sorted_tokens
-) noexcept nogil:
-    """Stable; a token's key is keys[token * stride] - first. starts (num_keys + 1,): where each key's tokens begin."""
-    cdef ptrdiff_t i, key
-    cdef int64_t before = 0, count
-    memset(starts, 0, (num_keys + 1) * sizeof(int64_t))
-    for i in range(num_tokens):
-        starts[keys[tokens[i] * stride] - first] += 1
-    for key in range(num_keys):
-        count, starts[key] = starts[key], before
-        before += count
-    for i in range(num_tokens):
-        key = keys[tokens[i] * stride] - first
-        sorted_tokens[starts[key]], starts[key] = tokens[i], starts[key] + 1
-    for key in range(num_keys, 0, -1):  # each ran ahead to where the next one begins
-        starts[key] = starts[key - 1]
-    starts[0] = 0
+cdef void backward_share(void *argument, ptrdiff_t i, int member) noexcept nogil:
+    """One subtree of the tree."""
+    cdef backward_work *all = <backward_work *> argument
+    cdef const ufbert_fff *fff = all.work.fff
+    cdef ptrdiff_t leaves = (fff.num_nodes + 1) // 2, per_subtree = leaves // all.subtrees
+    cdef const int64_t *begins = all.starts + all.tree * (leaves + 1)
+    active.fff.backward(
+        all.work, all.tree, all.top, all.tokens + all.tree * all.num_tokens + begins[i * per_subtree],
+        begins[(i + 1) * per_subtree] - begins[i * per_subtree],
+        all.above + i * all.top * ufbert_floats_above(fff),
+    )
 
 
-cdef void add_above(const ufbert_backward *work, ptrdiff_t tree, ptrdiff_t top, const float *above) noexcept nogil:
-    """Gradients of the nodes above level `top`: sums of their subtrees' sums, in the order of the subtrees."""
-    cdef const ufbert_fff *fff = work.fff
-    cdef ptrdiff_t stride = ufbert_floats_above(fff), subtrees = <ptrdiff_t> 1 << top, i, k, level, node
-    cdef const float *sums
-    cdef float *dw_in
-    cdef float *dw_out
-    for i in range(subtrees):
-        for level in range(top):
-            node = tree * fff.num_nodes + ((subtrees + i) >> (top - level)) - 1
-            sums = above + (i * top + level) * stride
-            dw_in, dw_out = work.dw_in + node * fff.width_in, work.dw_out + node * fff.width_out
-            for k in range(fff.width_in):
-                dw_in[k] += sums[k]
-            for k in range(fff.width_out):
-                dw_out[k] += sums[fff.width_in + k]
-            work.db_in[node] += sums[fff.width_in + fff.width_out]
+ctypedef struct leaf_work:
+    const ufbert_leaf_fff *layer
+    const float *x
+    float *y
+    ptrdiff_t num_tokens, share
+    float *hidden
+    ptrdiff_t scratch
 
 
 def leaf_fff_forward(
@@ -367,7 +358,6 @@ def leaf_fff_forward(
     int depth, int activation, int num_threads, float[:, ::1] y,
 ):
     """Fill y (T, H_out); node arrays may be empty (depth 0), b2s may be None."""
-    cdef const ufbert_fff_kernels *kernels = active.fff
     cdef const float *first_node = NULL
     cdef const float *first_bias = NULL
     cdef const float *first_b2 = NULL
@@ -380,11 +370,21 @@ def leaf_fff_forward(
         depth, x.shape[1], w1s.shape[2], w2s.shape[2], activation, first_node, first_bias,
         &w1s[0, 0, 0], &b1s[0, 0], &w2s[0, 0, 0], first_b2,
     )
-    cdef ptrdiff_t num_tokens = x.shape[0], token
-    cdef ptrdiff_t scratch = ufbert_round_up(layer.leaf_width, 16)  # whole cache lines for each thread
+    cdef ptrdiff_t num_tokens = x.shape[0], scratch = ufbert_round_up(layer.leaf_width, 16)  # whole cache lines
+    cdef ptrdiff_t share = (num_tokens + num_threads - 1) // num_threads
     cdef float *hidden = <float *> malloc(num_threads * scratch * sizeof(float))
     if hidden == NULL:
         raise MemoryError("scratch: could not allocate it; use fewer threads")
-    for token in prange(num_tokens, nogil=True, schedule="static", num_threads=num_threads):
-        kernels.leaf_forward(&layer, &x[token, 0], 1, &y[token, 0], hidden + threadid() * scratch)
+    cdef leaf_work work = leaf_work(&layer, &x[0, 0], &y[0, 0], num_tokens, share, hidden, scratch)
+    with nogil:
+        ufbert_share(run_team, num_threads, (num_tokens + share - 1) // share, leaf_share, &work)
     free(hidden)
+
+
+cdef void leaf_share(void *argument, ptrdiff_t i, int member) noexcept nogil:
+    cdef leaf_work *work = <leaf_work *> argument
+    cdef ptrdiff_t first = i * work.share
+    active.fff.leaf_forward(
+        work.layer, work.x + first * work.layer.width_in, min(work.share, work.num_tokens - first),
+        work.y + first * work.layer.width_out, work.hidden + member * work.scratch,
+    )

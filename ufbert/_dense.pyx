@@ -4,7 +4,6 @@ Typed, unchecked, without the GIL. `ufbert.dense` checks before it calls them. T
 `ufbert._cmm` has chosen; packed weights on the one that they were packed for, whose layout they have.
 """
 
-from cython.parallel cimport prange, threadid
 from libc.stdint cimport int8_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -14,7 +13,7 @@ from ufbert._kernels cimport (
     UFBERT_BEHIND_DISTANCES, UFBERT_CACHE_LINE, UFBERT_INT8, UFBERT_NO_ACTIVATION, ufbert_allocate_pages,
     ufbert_attention, ufbert_attention_scratch, ufbert_dense_kernels, ufbert_distance_bias, ufbert_dtype,
     ufbert_encoder_layer, ufbert_layer_pass, ufbert_layout, ufbert_linear, ufbert_linear_bytes, ufbert_linear_scratch,
-    ufbert_norm, ufbert_pack_linear, ufbert_pack_linear_int8, ufbert_round_up, ufbert_run_layer,
+    ufbert_norm, ufbert_pack_linear, ufbert_round_up, ufbert_run_layer, ufbert_share,
 )
 
 from ufbert._cmm import DTYPES as dtype_codes
@@ -61,50 +60,69 @@ cdef class PackedPanels:
         self.linear = ufbert_linear(k, n, activation, kind, self.memory, biases, scales, sums)
         if bias is not None:
             memcpy(biases, &bias[0], n * sizeof(float))
+        cdef const void *rows
+        if scale is None:
+            rows = &floats[0, 0]
+        else:
+            rows = &wholes[0, 0]
+            memcpy(scales, &scale[0], n * sizeof(float))
+            scales = NULL  # they are there
         with nogil:
-            if scale is None:
-                ufbert_pack_linear(layout, kind, &floats[0, 0], k, n, self.memory, scales, sums, num_threads)
-            else:
-                memcpy(scales, &scale[0], n * sizeof(float))
-                ufbert_pack_linear_int8(layout, &wholes[0, 0], k, n, <int8_t *> self.memory, sums, num_threads)
+            ufbert_pack_linear(layout, kind, rows, k, n, self.memory, scales, sums, _cmm.run_team, num_threads)
 
     def __dealloc__(self):
         free(self.memory)
 
     def forward(self, const float[:, ::1] x, const float[:, ::1] residual, int num_threads, float[:, ::1] y):
         """Fill y (rows, width_out); residual may be None. No axis may be empty."""
-        cdef const ufbert_dense_kernels *kernels = self.kernels
         cdef const ufbert_linear *linear = &self.linear
-        cdef ptrdiff_t rows = x.shape[0], k = linear.width_in, n = linear.width_out
-        cdef ptrdiff_t panels = (n + kernels.layout.panel - 1) // kernels.layout.panel
-        cdef const float *first_x = &x[0, 0]
-        cdef const float *more = &residual[0, 0] if residual is not None else NULL
-        cdef float *first_y = &y[0, 0]
+        cdef ptrdiff_t rows = x.shape[0], panel = self.kernels.layout.panel
+        cdef ptrdiff_t panels = (linear.width_out + panel - 1) // panel
         cdef bint by_rows = rows >= ROWS_FOR_A_THREAD * num_threads
         cdef ptrdiff_t whole = rows if by_rows else panels
         cdef ptrdiff_t share = (whole + num_threads - 1) // num_threads
         if by_rows:
             share = ufbert_round_up(share, 8)
-        cdef ptrdiff_t shares = (whole + share - 1) // share, i, first, last
+        cdef ptrdiff_t shares = (whole + share - 1) // share
         cdef size_t bytes = ufbert_round_up(ufbert_linear_scratch(linear), UFBERT_CACHE_LINE)
-        cdef char *scratch = <char *> malloc(shares * bytes)
-        if scratch == NULL:
+        cdef const float *more = &residual[0, 0] if residual is not None else NULL
+        cdef linear_work work = linear_work(
+            self.kernels, linear, &x[0, 0], more, &y[0, 0], rows, panels, by_rows, whole, share,
+            <char *> malloc(shares * bytes), bytes,
+        )
+        if work.scratch == NULL:
             raise MemoryError(f"scratch: could not allocate {shares * bytes} bytes; use fewer threads")
         with nogil:
-            if shares == 1:
-                kernels.linear(linear, first_x, rows, more, first_y, 0, panels, scratch)
-            else:
-                for i in prange(shares, schedule="static", num_threads=num_threads):
-                    first = i * share
-                    last = min(whole, first + share)
-                    if by_rows:
-                        kernels.linear(
-                            linear, first_x + first * k, last - first, more + first * n if more != NULL else NULL,
-                            first_y + first * n, 0, panels, scratch + i * bytes,
-                        )
-                    else:
-                        kernels.linear(linear, first_x, rows, more, first_y, first, last, scratch + i * bytes)
-        free(scratch)
+            ufbert_share(_cmm.run_team, num_threads, shares, linear_share, &work)
+        free(work.scratch)
+
+
+ctypedef struct linear_work:
+    const ufbert_dense_kernels *kernels
+    const ufbert_linear *linear
+    const float *x
+    const float *residual
+    float *y
+    ptrdiff_t rows, panels
+    bint by_rows
+    ptrdiff_t whole, share
+    char *scratch
+    size_t bytes
+
+
+cdef void linear_share(void *argument, ptrdiff_t i, int member) noexcept nogil:
+    cdef linear_work *work = <linear_work *> argument
+    cdef ptrdiff_t first = i * work.share, last = min(work.whole, first + work.share)
+    cdef ptrdiff_t x = first * work.linear.width_in, y = first * work.linear.width_out
+    cdef const float *residual = work.residual
+    cdef char *scratch = work.scratch + i * work.bytes
+    if work.by_rows:
+        work.kernels.linear(
+            work.linear, work.x + x, last - first, residual + y if residual != NULL else NULL, work.y + y, 0,
+            work.panels, scratch,
+        )
+    else:
+        work.kernels.linear(work.linear, work.x, work.rows, residual, work.y, first, last, scratch)
 
 
 cdef ufbert_distance_bias distances(const float[:, ::1] bias):
@@ -124,7 +142,6 @@ def attention(
     With rotations, queries and keys are overwritten. No text is longer than the bias's reach + 1, or the rotations.
     Keys that stand `window` tokens from their query or further are left out; 0 for none.
     """
-    cdef const ufbert_dense_kernels *kernels = _cmm.active.dense
     cdef const uint8_t *first_attended = &attended[0] if attended is not None else NULL
     cdef const float *first_rotation = &rotations[0, 0] if rotations is not None else NULL
     cdef ptrdiff_t head_size = qkv.shape[1] // 3 // num_heads, texts = cu_seqlens.shape[0] - 1, longest = 0, i, text
@@ -135,51 +152,66 @@ def attention(
     for i in range(texts):
         longest = max(longest, cu_seqlens[i + 1] - cu_seqlens[i])
     cdef size_t bytes = ufbert_round_up(ufbert_attention_scratch(longest, head_size), UFBERT_CACHE_LINE)
-    cdef char *scratch = <char *> malloc(num_threads * bytes)
-    if scratch == NULL:
+    cdef attention_work all_work = attention_work(&work, &cu_seqlens[0], <char *> malloc(num_threads * bytes), bytes)
+    if all_work.scratch == NULL:
         raise MemoryError(f"scratch: could not allocate {num_threads * bytes} bytes; shorten the texts")
     with nogil:
-        if num_threads == 1:
-            for i in range(texts * num_heads):
-                attend(kernels, &work, &cu_seqlens[0], i, scratch)
-        else:
-            for i in prange(texts * num_heads, schedule="dynamic", num_threads=num_threads):
-                attend(kernels, &work, &cu_seqlens[0], i, scratch + threadid() * bytes)
-    free(scratch)
+        ufbert_share(_cmm.run_team, num_threads, texts * num_heads, attention_share, &all_work)
+    free(all_work.scratch)
 
 
-cdef inline void attend(
-    const ufbert_dense_kernels *kernels, const ufbert_attention *work, const int64_t *cu_seqlens, ptrdiff_t i, char *scratch
-) noexcept nogil:
-    cdef ptrdiff_t text = i // work.num_heads, head = i % work.num_heads
-    cdef ptrdiff_t length = cu_seqlens[text + 1] - cu_seqlens[text]
+ctypedef struct attention_work:
+    const ufbert_attention *attention
+    const int64_t *cu_seqlens
+    char *scratch
+    size_t bytes
+
+
+cdef void attention_share(void *argument, ptrdiff_t i, int member) noexcept nogil:
+    """One head of one text."""
+    cdef attention_work *work = <attention_work *> argument
+    cdef ptrdiff_t text = i // work.attention.num_heads, head = i % work.attention.num_heads
+    cdef ptrdiff_t start = work.cu_seqlens[text], length = work.cu_seqlens[text + 1] - start
     if length > 0:
-        kernels.attention(work, cu_seqlens[text], length, head, scratch)
+        _cmm.active.dense.attention(work.attention, start, length, head, work.scratch + member * work.bytes)
+
+
+ctypedef struct row_work:
+    const ufbert_norm *norm  # NULL for gates
+    int activation
+    const float *x
+    ptrdiff_t rows, width
+    float *y
+
+
+cdef void row_share(void *argument, ptrdiff_t i, int member) noexcept nogil:
+    cdef row_work *work = <row_work *> argument
+    cdef ptrdiff_t first = i * NORM_ROWS, rows = min(NORM_ROWS, work.rows - first), width = work.width
+    if work.norm != NULL:
+        _cmm.active.dense.layer_norm(work.norm, work.x + first * width, rows, width, work.y + first * width)
+    else:
+        _cmm.active.dense.gate(work.activation, work.x + first * 2 * width, rows, width, work.y + first * width)
+
+
+cdef void share_rows(row_work *work, int num_threads) noexcept nogil:
+    ufbert_share(_cmm.run_team, num_threads, (work.rows + NORM_ROWS - 1) // NORM_ROWS, row_share, work)
 
 
 def layer_norm(
     const float[:, ::1] x, const float[::1] weight, const float[::1] bias, float eps, int num_threads, float[:, ::1] y
 ):
     """Fill y (T, H), which may be x. No axis may be empty."""
-    cdef const ufbert_dense_kernels *kernels = _cmm.active.dense
-    cdef ptrdiff_t rows = x.shape[0], width = x.shape[1], i
     cdef ufbert_norm norm = ufbert_norm(&weight[0], &bias[0], eps)
-    if num_threads == 1:
-        with nogil:
-            kernels.layer_norm(&norm, &x[0, 0], rows, width, &y[0, 0])
-        return
-    for i in prange((rows + NORM_ROWS - 1) // NORM_ROWS, nogil=True, schedule="static", num_threads=num_threads):
-        kernels.layer_norm(
-            &norm, &x[i * NORM_ROWS, 0], min(NORM_ROWS, rows - i * NORM_ROWS), width, &y[i * NORM_ROWS, 0]
-        )
+    cdef row_work work = row_work(&norm, 0, &x[0, 0], x.shape[0], x.shape[1], &y[0, 0])
+    with nogil:
+        share_rows(&work, num_threads)
 
 
 def gate(const float[:, ::1] x, int activation, int num_threads, float[:, ::1] y):
     """Fill y (T, I) with activation(gate) * value of x (T, 2I). No axis may be empty."""
-    cdef const ufbert_dense_kernels *kernels = _cmm.active.dense
-    cdef ptrdiff_t rows = y.shape[0], width = y.shape[1], i
-    for i in prange((rows + NORM_ROWS - 1) // NORM_ROWS, nogil=True, schedule="static", num_threads=num_threads):
-        kernels.gate(activation, &x[i * NORM_ROWS, 0], min(NORM_ROWS, rows - i * NORM_ROWS), width, &y[i * NORM_ROWS, 0])
+    cdef row_work work = row_work(NULL, activation, &x[0, 0], y.shape[0], y.shape[1], &y[0, 0])
+    with nogil:
+        share_rows(&work, num_threads)
 
 
 cdef int check_isa(PackedPanels part, const ufbert_dense_kernels *kernels) except -1:
@@ -189,7 +221,7 @@ cdef int check_isa(PackedPanels part, const ufbert_dense_kernels *kernels) excep
 
 
 cdef class CompiledLayer:
-    """An encoder layer of packed parts, run in one parallel region. Keeps the parts alive."""
+    """An encoder layer of packed parts, run by one team of threads. Keeps the parts alive."""
 
     cdef ufbert_encoder_layer layer
     cdef const ufbert_dense_kernels *kernels
@@ -248,6 +280,8 @@ cdef class CompiledLayer:
         work.num_texts, work.num_groups = cu_seqlens.shape[0] - 1, groups.shape[0] - 1
         work.longest, work.largest, work.by_columns = longest, largest, by_columns
         with nogil:
-            failed = ufbert_run_layer(self.kernels, _cmm.active.fff, &self.layer, &work, num_threads)
+            failed = ufbert_run_layer(
+                self.kernels, _cmm.active.fff, &self.layer, &work, _cmm.run_team, num_threads
+            )
         if failed:
             raise MemoryError(f"scratch of a layer: could not allocate it for {x.shape[0]} tokens; split the batch")

@@ -15,6 +15,16 @@ cdef extern from "kernels/memory.h" nogil:
     void *ufbert_allocate_pages(size_t)
 
 
+cdef extern from "kernels/team.h" nogil:
+    ctypedef void ufbert_work(void *, int) noexcept nogil
+    ctypedef void ufbert_team(int, ufbert_work *, void *) noexcept nogil
+    ctypedef void ufbert_share_work(void *, ptrdiff_t, int) noexcept nogil
+
+    ufbert_team ufbert_run_team
+    void ufbert_share(ufbert_team *, int, ptrdiff_t, ufbert_share_work *, void *)
+    void ufbert_set_spinning(long, long)
+
+
 cdef extern from "kernels/fff/fff.h" nogil:
     ctypedef struct ufbert_fff:
         ptrdiff_t num_trees, num_nodes, depth, width_in, width_out
@@ -63,6 +73,8 @@ cdef extern from "kernels/fff/fff.h" nogil:
 
     ptrdiff_t ufbert_row_stride(ptrdiff_t, ufbert_dtype)
     ptrdiff_t ufbert_floats_above(const ufbert_fff *)
+    void ufbert_sort_tokens(const ufbert_backward *, ptrdiff_t, ptrdiff_t, int64_t *, int32_t *, int32_t *)
+    void ufbert_add_above(const ufbert_backward *, ptrdiff_t, ptrdiff_t, const float *)
     size_t ufbert_fff_scratch(const ufbert_fff *, ptrdiff_t)
     void ufbert_pack_bf16_row(const float *, ptrdiff_t, uint16_t *)
     float ufbert_pack_int8_row(const float *, ptrdiff_t, int8_t *)
@@ -140,11 +152,11 @@ cdef extern from "kernels/dense/dense.h" nogil:
     size_t ufbert_linear_scratch(const ufbert_linear *)
     size_t ufbert_attention_scratch(ptrdiff_t, ptrdiff_t)
     void ufbert_pack_linear(
-        const ufbert_layout *, ufbert_dtype, const float *, ptrdiff_t, ptrdiff_t, void *, float *, float *, int
+        const ufbert_layout *, ufbert_dtype, const void *, ptrdiff_t, ptrdiff_t, void *, float *, float *, ufbert_team *, int
     )
-    void ufbert_pack_linear_int8(const ufbert_layout *, const int8_t *, ptrdiff_t, ptrdiff_t, int8_t *, float *, int)
     int ufbert_run_layer(
-        const ufbert_dense_kernels *, const ufbert_fff_kernels *, const ufbert_encoder_layer *, ufbert_layer_pass *, int
+        const ufbert_dense_kernels *, const ufbert_fff_kernels *, const ufbert_encoder_layer *, ufbert_layer_pass *,
+        ufbert_team *, int
     )
 
 
@@ -156,4 +168,3 @@ cdef extern from "kernels/isa.h" nogil:
         const ufbert_dense_kernels *dense
 
     const ufbert_isa *ufbert_isa_at(ptrdiff_t)
-    int ufbert_openmp_version()

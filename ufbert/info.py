@@ -27,9 +27,10 @@ def info(model: Model | None = None) -> dict[str, Any]:
     dict
         ``version``; ``kernel``, "cython" or "numpy"; ``instruction_set`` in use and ``instruction_sets`` that may be
         chosen with ``UFBERT_ISA``; ``threads``, what a call uses by default, and ``cpus``, what the process may use;
-        ``openmp``, the version's date, or None; ``blas``, what NumPy multiplies matrices with; versions of the
-        libraries; ``weights``, the version of the bundled weights, or None. With a model, ``encoder_layers``, how many
-        there are; ``fused_layers``, how many of them are one kernel call; ``not_fused``, why the others run in parts.
+        ``openmp``, None, for the kernels have threads of their own; ``blas``, what NumPy multiplies matrices with;
+        versions of the libraries; ``weights``, the version of the bundled weights, or None. With a model,
+        ``encoder_layers``, how many there are; ``fused_layers``, how many of them are one kernel call; ``not_fused``,
+        why the others run in parts.
     """
     from importlib import metadata  # slow to import, and rarely wanted
 

@@ -44,8 +44,8 @@ def active_isa() -> str:
 
 
 def openmp_version() -> int | None:
-    """Give the date of the OpenMP standard that the kernels were built with, such as 201511; None without OpenMP."""
-    return (int(fff_kernels.OPENMP_VERSION) or None) if fff_kernels else None
+    """Give None: the kernels have threads of their own, and OpenMP no more. Kept for code that asks."""
+    return None
 
 
 def use_isa(name: str) -> None:

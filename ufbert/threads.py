@@ -1,4 +1,4 @@
-"""All thread policy: how many threads a kernel may use, when one is enough, and what a fork leaves."""
+"""All thread policy: how many threads a kernel may use, and when fewer are enough."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import os
 from functools import cache
 from pathlib import Path
 
-from . import checks, isa
+from . import checks
 
 __all__ = ["MAX_THREADS", "SERIAL_BELOW", "available_cpus", "get_num_threads", "threads_for"]
 
 MAX_THREADS = 1_024
-"""Upper limit. OpenMP ends the process if the system refuses it a thread."""
+"""Upper limit."""
 
 SERIAL_BELOW = 200_000
-"""Multiply-adds of a tree walk below which one thread is enough: 10 microseconds, what waking a second one costs."""
+"""Multiply-adds of a tree walk that each further thread must be worth: 10 microseconds, what waking it costs."""
 
 CGROUPS = Path("/sys/fs/cgroup")
-_has_openmp = bool(isa.openmp_version())
-_openmp_used = False
-_serial_only = False
 
 
 def get_num_threads(num_threads: int | None = None) -> int:
@@ -109,7 +106,7 @@ def _limited(value: object, name: str) -> int:
 
 
 def threads_for(work: int, num_threads: int | None) -> int:
-    """Choose the threads of a kernel call: 1 where more would not pay, or where OpenMP cannot run any more.
+    """Choose the threads of a kernel call: no more than have something to do for as long as waking them takes.
 
     Parameters
     ----------
@@ -118,23 +115,9 @@ def threads_for(work: int, num_threads: int | None) -> int:
     num_threads : int, optional
         Threads at most; None for `get_num_threads`.
     """
-    global _openmp_used
     if num_threads is not None:
         num_threads = get_num_threads(num_threads)
-    if num_threads == 1 or work < SERIAL_BELOW or _serial_only or not _has_openmp:
+    most = 1 + work // SERIAL_BELOW
+    if num_threads == 1 or most == 1:
         return 1
-    if num_threads is None:
-        num_threads = get_num_threads()
-    if num_threads > 1:
-        _openmp_used = True
-    return num_threads
-
-
-def _serial_after_fork() -> None:
-    """A forked child lacks the threads of the parent's OpenMP pool and would wait for them for ever."""
-    global _serial_only
-    _serial_only = _openmp_used or _serial_only
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_serial_after_fork)
+    return min(most, get_num_threads() if num_threads is None else num_threads)

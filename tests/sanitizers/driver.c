@@ -1,9 +1,4 @@
-/* The kernels under pthreads, for the sanitizers.
- *
- * ThreadSanitizer does not understand libgomp's barriers and would report every parallel region. The kernels do not
- * use OpenMP, though: only the loops around them do. So this driver runs the same C functions with the same division
- * of work, with pthreads in OpenMP's place, and compares with one thread, bit for bit. */
-#define _POSIX_C_SOURCE 200809L /* pthread barriers */
+/* The kernels by one thread and by several, bit for bit, for the sanitizers. */
 #include "isa.h"
 #include "memory.h"
 
@@ -103,42 +98,9 @@ static int compare(const ufbert_isa *isa, const ufbert_fff *fff, int last_phase)
 
 /* One encoder layer by a team. */
 enum { HIDDEN = 42, SQUARE = HIDDEN, HEADS = 3, INNER = 80, TEXTS = 9, ROWS = 300 };
-static pthread_barrier_t team_barrier;
-static int team_size;
-void driver_barrier(void);
-void driver_barrier(void) {
-    if (team_size > 1)
-        pthread_barrier_wait(&team_barrier);
-}
-
-typedef struct {
-    const ufbert_isa *isa;
-    const ufbert_encoder_layer *layer;
-    ufbert_layer_pass *pass;
-    int thread, threads;
-    pthread_t id;
-} layer_job;
-
-static void *run_layer_job(void *argument) {
-    const layer_job *j = argument;
-    const ufbert_layer_buffers buffers = ufbert_buffers_of(j->layer, j->pass, j->thread);
-    j->isa->dense->encoder_layer(j->layer, j->pass, &buffers, j->thread, j->threads);
-    return NULL;
-}
 
 static void run_team(const ufbert_isa *isa, const ufbert_encoder_layer *layer, ufbert_layer_pass *pass, int threads) {
-    layer_job jobs[THREADS];
-    void *memory = ufbert_begin_layer(isa->fff, layer, pass, threads);
-    pthread_barrier_init(&team_barrier, NULL, (unsigned)threads);
-    team_size = threads;
-    for (int i = 0; i < threads; i++) {
-        jobs[i] = (layer_job){isa, layer, pass, i, threads, 0};
-        pthread_create(&jobs[i].id, NULL, run_layer_job, &jobs[i]);
-    }
-    for (int i = 0; i < threads; i++)
-        pthread_join(jobs[i].id, NULL);
-    pthread_barrier_destroy(&team_barrier);
-    free(memory);
+    ufbert_run_layer(isa->dense, isa->fff, layer, pass, ufbert_run_team, threads);
 }
 
 typedef struct {
@@ -156,7 +118,7 @@ static ufbert_linear packed_linear(const ufbert_layout *layout, ptrdiff_t in, pt
     float *sums = dtype == UFBERT_INT8 ? memory->columns + 2 * columns : NULL;
     fill(memory->weight, (size_t)(in * out), 0.3f);
     fill(memory->columns, (size_t)out, 0.1f);
-    ufbert_pack_linear(layout, dtype, memory->weight, in, out, memory->weights, scales, sums, 1);
+    ufbert_pack_linear(layout, dtype, memory->weight, in, out, memory->weights, scales, sums, ufbert_run_team, THREADS);
     return (ufbert_linear){in, out, activation, dtype, memory->weights, memory->columns, scales, sums};
 }
 
@@ -289,8 +251,58 @@ static int check(const ufbert_isa *isa) {
     return failures;
 }
 
-int main(void) {
+/* Callers that share the process's threads, with sleep and without: each has its own sum of what its shares add. */
+enum { CALLERS = 6, CALLS = 300, SHARES = 9 };
+
+typedef struct {
+    ptrdiff_t sums[SHARES];
+    ufbert_step steps[2];
+    ptrdiff_t total;
+    int failed;
+} counting;
+
+static void count_steps(void *argument, int member) {
+    counting *all = argument;
+    (void)member;
+    for (ptrdiff_t share = ufbert_take(&all->steps[0]); share < SHARES; share = ufbert_take(&all->steps[0])) {
+        all->sums[share] += share;
+        ufbert_finish(&all->steps[0], SHARES);
+    }
+    ufbert_await(&all->steps[0], SHARES);
+    if (ufbert_take(&all->steps[1]) == 0)
+        for (int share = 0; share < SHARES; share++)
+            all->total += all->sums[share];
+}
+
+static void *call_often(void *argument) {
+    counting *all = argument;
+    for (int call = 0; call < CALLS; call++) {
+        *all = (counting){.failed = all->failed};
+        ufbert_run_team(1 + call % THREADS, count_steps, all);
+        all->failed += all->total != SHARES * (SHARES - 1) / 2;
+    }
+    return NULL;
+}
+
+static int check_callers(void) {
+    static counting all[CALLERS];
+    pthread_t callers[CALLERS];
     int failures = 0;
+    for (long spin = 0; spin <= 100000; spin += 100000) {
+        ufbert_set_spinning(spin, spin);
+        for (int i = 0; i < CALLERS; i++)
+            pthread_create(&callers[i], NULL, call_often, &all[i]);
+        for (int i = 0; i < CALLERS; i++) {
+            pthread_join(callers[i], NULL);
+            failures += all[i].failed;
+        }
+    }
+    printf("teams of %d callers: %s\n", CALLERS, failures ? "WRONG" : "every share once");
+    return failures;
+}
+
+int main(void) {
+    int failures = check_callers();
     fill(x, TOKENS * WIDTH, 1.0f);
     fill(dy, TOKENS * OUT, 1.0f);
     fill(w_in, TREES * NODES * WIDTH, 0.3f);

@@ -16,16 +16,14 @@ sources=$(find "$kernels" -name '*.c')
 for each in gcc clang; do
     command -v $each >/dev/null || { echo "== no $each on this machine"; continue; }
     echo "== $each without a warning"
-    for openmp in "" -fopenmp; do
-        for source in $sources; do
-            $each -std=c11 -O2 -Wall -Wextra -Werror -ffp-contract=off $openmp -c "$source" -o "$folder/object.o"
-        done
+    for source in $sources; do
+        $each -std=c11 -O2 -Wall -Wextra -Werror -ffp-contract=off -c "$source" -o "$folder/object.o"
     done
 done
 
 for sanitizer in address,undefined thread; do
     echo "== C driver under -fsanitize=$sanitizer"
-    "$compiler" -std=c11 -O1 -g -Wall -Wextra -Werror -ffp-contract=off -DUFBERT_BARRIER=driver_barrier \
+    "$compiler" -std=c11 -O1 -g -Wall -Wextra -Werror -ffp-contract=off \
         -fsanitize=$sanitizer -fno-sanitize-recover=undefined \
         -I "$kernels" "$root/tests/sanitizers/driver.c" $sources -lm -lpthread -o "$folder/driver"
     "$folder/driver"

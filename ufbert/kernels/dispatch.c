@@ -34,11 +34,3 @@ static const ufbert_isa *const isas[] = {UFBERT_ISAS(ENTRY, ON_X86(ENTRY), ON_AR
 const ufbert_isa *ufbert_isa_at(ptrdiff_t index) {
     return index < (ptrdiff_t)(sizeof isas / sizeof *isas) ? isas[index] : NULL;
 }
-
-int ufbert_openmp_version(void) {
-#ifdef _OPENMP
-    return _OPENMP;
-#else
-    return 0;
-#endif
-}

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* How weights are kept. Inputs, sums and outputs of a kernel are float32. */
 typedef enum { UFBERT_F32, UFBERT_BF16, UFBERT_INT8 } ufbert_dtype;
@@ -49,17 +50,22 @@ static inline int ufbert_nearest(float value) { return (int)((value + 12582912.0
 /* The scale of a row as int8, largest size / 127, and the factor that values are multiplied with before they are rounded.
  * A row with a value that is not finite gets a scale of NaN, and zeros. */
 static inline float ufbert_int8_scale(const float *row, ptrdiff_t n, float *factor) {
-    float largest = 0.0f;
+    union {
+        uint32_t bits;
+        float value;
+    } largest = {0};
     *factor = 0.0f;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const float size = row[i] < 0.0f ? -row[i] : row[i];
-        if (!(size <= FLT_MAX))
-            return NAN;
-        largest = size > largest ? size : largest;
+    for (ptrdiff_t i = 0; i < n; i++) { /* bits without their sign are in the order of the sizes; NaN comes last */
+        uint32_t size;
+        memcpy(&size, row + i, sizeof size);
+        size &= 0x7fffffff;
+        largest.bits = size > largest.bits ? size : largest.bits;
     }
-    if (largest > UFBERT_SMALLEST_RANGE)
-        *factor = 127.0f / largest;
-    return largest / 127.0f;
+    if (!(largest.value <= FLT_MAX))
+        return NAN;
+    if (largest.value > UFBERT_SMALLEST_RANGE)
+        *factor = 127.0f / largest.value;
+    return largest.value / 127.0f;
 }
 
 #endif

@@ -15,7 +15,4 @@ typedef struct {
 /* The instruction set of that index in this build, the best last; NULL from the number of them on. */
 const ufbert_isa *ufbert_isa_at(ptrdiff_t index);
 
-/* The value of _OPENMP, or 0 if built without. */
-int ufbert_openmp_version(void);
-
 #endif

@@ -6,6 +6,7 @@
 #define UFBERT_DENSE_H
 
 #include "../fff/fff.h"
+#include "../team.h"
 
 enum {
     UFBERT_WIDEST_PANEL = 32,     /* of any instruction set */
@@ -72,6 +73,20 @@ typedef struct {
     int gate_activation;
 } ufbert_encoder_layer;
 
+/* The steps of a layer, after each of which its threads wait for each other. */
+enum {
+    UFBERT_GROUPS,
+    UFBERT_QUERIES_KEYS_VALUES,
+    UFBERT_HEADS,
+    UFBERT_CONTEXT,
+    UFBERT_DENSE_IN,
+    UFBERT_GATES,
+    UFBERT_DENSE_OUT,
+    UFBERT_LAST_NORM,
+    UFBERT_TREES,
+    UFBERT_STEPS
+};
+
 /* One batch on its way through a layer. */
 typedef struct {
     const float *x;            /* (T, H) */
@@ -83,8 +98,8 @@ typedef struct {
     ptrdiff_t longest, largest; /* tokens of the longest text, of the largest group */
     int by_columns;             /* threads share out columns, else groups of texts */
     /* What ufbert_begin_layer sets. */
-    const ufbert_fff_kernels *fff;        /* for trees */
-    ptrdiff_t next;                       /* group that no thread has taken */
+    const ufbert_fff_kernels *fff; /* for trees */
+    ufbert_step steps[UFBERT_STEPS];
     ptrdiff_t tree_rows;                  /* that go through the trees at a time */
     float *qkv, *context, *hidden, *sums; /* that threads share when they go by columns */
     char *scratch;                        /* of all threads */
@@ -106,9 +121,9 @@ typedef struct {
     void (*attention)(const ufbert_attention *attention, ptrdiff_t start, ptrdiff_t length, ptrdiff_t head,
                       void *scratch);
     void (*layer_norm)(const ufbert_norm *norm, const float *x, ptrdiff_t rows, ptrdiff_t width, float *y);
-    /* What one thread has to do of a layer; all threads of an OpenMP team must call it. */
+    /* What one thread of a team does of a layer, which is cut into as many shares as threads were asked for. */
     void (*encoder_layer)(const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
-                          const ufbert_layer_buffers *buffers, int thread, int threads);
+                          const ufbert_layer_buffers *buffers, ptrdiff_t shares);
     /* y (rows, width) = activation(gate) * value of x (rows, 2 * width), which has values, then gates. */
     void (*gate)(int activation, const float *x, ptrdiff_t rows, ptrdiff_t width, float *y);
 } ufbert_dense_kernels;
@@ -122,22 +137,19 @@ size_t ufbert_linear_scratch(const ufbert_linear *linear);
 /* Scratch of attention for texts up to that length. */
 size_t ufbert_attention_scratch(ptrdiff_t length, ptrdiff_t head_size);
 
-/* weight (width_out, width_in) into zeroed panels of that dtype: rounded to the nearest bfloat16, or to int8 with a scale
- * for each column. scales and sums: for int8, else NULL. */
-void ufbert_pack_linear(const ufbert_layout *layout, ufbert_dtype dtype, const float *weight, ptrdiff_t width_in,
-                        ptrdiff_t width_out, void *panels, float *scales, float *sums, int threads);
-/* The same for rows that are int8 already; their scales are the caller's to copy. */
-void ufbert_pack_linear_int8(const ufbert_layout *layout, const int8_t *weight, ptrdiff_t width_in, ptrdiff_t width_out,
-                             int8_t *panels, float *sums, int threads);
+/* weight (width_out, width_in) float32 into zeroed panels of that dtype: rounded to the nearest bfloat16, or to int8 with a
+ * scale for each column. scales and sums: for int8, else NULL. With sums and without scales, weight is int8 already. */
+void ufbert_pack_linear(const ufbert_layout *layout, ufbert_dtype dtype, const void *weight, ptrdiff_t width_in,
+                        ptrdiff_t width_out, void *panels, float *scales, float *sums, ufbert_team *team, int threads);
 
 /* Allocates the scratch of a pass, which free() frees; NULL if there is none. */
 void *ufbert_begin_layer(const ufbert_fff_kernels *fff, const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
                          int threads);
 
-ufbert_layer_buffers ufbert_buffers_of(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int thread);
+ufbert_layer_buffers ufbert_buffers_of(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int member);
 
 /* y from x by that many threads. Scratch is allocated and freed; -1 if there is none. */
 int ufbert_run_layer(const ufbert_dense_kernels *dense, const ufbert_fff_kernels *fff,
-                     const ufbert_encoder_layer *layer, ufbert_layer_pass *pass, int threads);
+                     const ufbert_encoder_layer *layer, ufbert_layer_pass *pass, ufbert_team *team, int threads);
 
 #endif

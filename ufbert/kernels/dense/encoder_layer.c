@@ -2,9 +2,7 @@
 #include "dense.h"
 
 #include <stdlib.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include <string.h>
 
 static size_t whole_lines(size_t bytes) { return (size_t)ufbert_round_up((ptrdiff_t)bytes, UFBERT_CACHE_LINE); }
 
@@ -41,9 +39,9 @@ static size_t bytes_of_thread(const sizes *need, int by_columns) {
     return need->normed + need->tree_sums + need->scratch + (by_columns ? 0 : shared);
 }
 
-ufbert_layer_buffers ufbert_buffers_of(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int thread) {
+ufbert_layer_buffers ufbert_buffers_of(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int member) {
     const sizes need = buffer_sizes(layer, pass);
-    char *normed = pass->scratch + (size_t)thread * bytes_of_thread(&need, pass->by_columns);
+    char *normed = pass->scratch + (size_t)member * bytes_of_thread(&need, pass->by_columns);
     char *tree_sums = normed + need.normed, *scratch = tree_sums + need.tree_sums, *qkv = scratch + need.scratch;
     ufbert_layer_buffers buffers = {(float *)normed, pass->qkv,          pass->context,
                                     pass->hidden,    (float *)tree_sums, scratch};
@@ -60,7 +58,7 @@ void *ufbert_begin_layer(const ufbert_fff_kernels *fff, const ufbert_encoder_lay
     const ptrdiff_t share = ufbert_round_up((pass->cu_seqlens[pass->num_texts] + threads - 1) / threads, 8);
     const ptrdiff_t most = layer->trees ? ufbert_tile_tokens(layer->trees) : 0;
     pass->fff = fff;
-    pass->next = 0;
+    memset(pass->steps, 0, sizeof pass->steps);
     pass->tree_rows = share < most ? share : most;
     const sizes need = buffer_sizes(layer, pass);
     const size_t shared = pass->by_columns ? need.qkv + need.context + need.hidden : 0;
@@ -80,24 +78,26 @@ void *ufbert_begin_layer(const ufbert_fff_kernels *fff, const ufbert_encoder_lay
     return memory;
 }
 
+typedef struct {
+    const ufbert_dense_kernels *dense;
+    const ufbert_encoder_layer *layer;
+    ufbert_layer_pass *pass;
+    int threads;
+} layer_work;
+
+static void run_member(void *argument, int member) {
+    const layer_work *work = argument;
+    const ufbert_layer_buffers buffers = ufbert_buffers_of(work->layer, work->pass, member);
+    work->dense->encoder_layer(work->layer, work->pass, &buffers, work->threads);
+}
+
 int ufbert_run_layer(const ufbert_dense_kernels *dense, const ufbert_fff_kernels *fff,
-                     const ufbert_encoder_layer *layer, ufbert_layer_pass *pass, int threads) {
+                     const ufbert_encoder_layer *layer, ufbert_layer_pass *pass, ufbert_team *team, int threads) {
     void *memory = ufbert_begin_layer(fff, layer, pass, threads);
     if (!memory)
         return -1;
-#ifdef _OPENMP
-    if (threads > 1) {
-#pragma omp parallel num_threads(threads)
-        {
-            const ufbert_layer_buffers buffers = ufbert_buffers_of(layer, pass, omp_get_thread_num());
-            dense->encoder_layer(layer, pass, &buffers, omp_get_thread_num(), omp_get_num_threads());
-        }
-    } else
-#endif
-    {
-        const ufbert_layer_buffers buffers = ufbert_buffers_of(layer, pass, 0);
-        dense->encoder_layer(layer, pass, &buffers, 0, 1);
-    }
+    layer_work work = {dense, layer, pass, threads};
+    team(threads, run_member, &work);
     free(memory);
     return 0;
 }

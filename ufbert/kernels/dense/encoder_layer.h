@@ -3,7 +3,9 @@
  * Many tokens: threads take groups of whole texts, and a group goes through the layer while it is in the cache. Few
  * tokens: threads share out the columns of each linear layer and the heads, and wait for each other after each. Trees
  * take equal shares of all tokens once attention is done: the more tokens, the more of them share a node. Either way a
- * row's sums are those of `linear`, `attention`, `layer_norm` and `fff_forward`, bit for bit. */
+ * row's sums are those of `linear`, `attention`, `layer_norm` and `fff_forward`, bit for bit.
+ *
+ * There are as many shares as threads were asked for; each is done by whichever thread comes to it first. */
 #ifndef UFBERT_ENCODER_LAYER_H
 #define UFBERT_ENCODER_LAYER_H
 
@@ -15,19 +17,6 @@
 
 enum { FEED_FORWARD_ROWS = UFBERT_ROWS_IN_CHUNK };
 
-#ifdef UFBERT_BARRIER /* the sanitizers' driver brings its own team */
-void UFBERT_BARRIER(void);
-static void wait_for_team(void) { UFBERT_BARRIER(); }
-#else
-static void wait_for_team(void) {
-#ifdef _OPENMP
-#pragma omp barrier
-#endif
-}
-#endif
-
-static ptrdiff_t next_group(ufbert_layer_pass *pass) { return __atomic_fetch_add(&pass->next, 1, __ATOMIC_RELAXED); }
-
 INLINE ptrdiff_t panels_of(const ufbert_linear *linear) { return (linear->width_out + PANEL - 1) / PANEL; }
 
 /* All columns of a linear layer. */
@@ -36,19 +25,22 @@ INLINE void whole_linear(const ufbert_linear *layer, const float *x, ptrdiff_t r
     linear(layer, x, rows, residual, y, 0, panels_of(layer), scratch);
 }
 
-/* A thread's share of the columns of a linear layer. */
+/* Shares of the columns of a linear layer, until all are taken. */
 INLINE void shared_linear(const ufbert_linear *layer, const float *x, ptrdiff_t rows, const float *residual, float *y,
-                          int thread, int threads, void *scratch) {
+                          ufbert_step *step, ptrdiff_t shares, void *scratch) {
     const ptrdiff_t panels = panels_of(layer);
-    linear(layer, x, rows, residual, y, panels * thread / threads, panels * (thread + 1) / threads, scratch);
+    for (ptrdiff_t share = ufbert_take(step); share < shares; share = ufbert_take(step)) {
+        linear(layer, x, rows, residual, y, panels * share / shares, panels * (share + 1) / shares, scratch);
+        ufbert_finish(step, shares);
+    }
 }
 
-/* A thread's share of all rows, in blocks of eight, which the trees take together. */
-INLINE void share_rows(const ufbert_layer_pass *pass, int thread, int threads, ptrdiff_t *first, ptrdiff_t *end) {
-    const ptrdiff_t rows = pass->cu_seqlens[pass->num_texts],
-                    share = ufbert_round_up((rows + threads - 1) / threads, 8);
-    *first = share * thread < rows ? share * thread : rows;
-    *end = rows - *first < share ? rows : *first + share;
+/* A share of all rows, in blocks of eight, which the trees take together. */
+INLINE void share_of_rows(const ufbert_layer_pass *pass, ptrdiff_t share, ptrdiff_t shares, ptrdiff_t *first,
+                          ptrdiff_t *end) {
+    const ptrdiff_t rows = pass->cu_seqlens[pass->num_texts], most = ufbert_round_up((rows + shares - 1) / shares, 8);
+    *first = most * share < rows ? most * share : rows;
+    *end = rows - *first < most ? rows : *first + most;
 }
 
 /* What attention reads of `rows` rows: x, through the norm before it if there is one. */
@@ -121,59 +113,73 @@ static void feed_forward_rows(const ufbert_encoder_layer *layer, float *y, ptrdi
 
 static void layer_by_groups(const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
                             const ufbert_layer_buffers *buffers) {
-    for (ptrdiff_t group = next_group(pass); group < pass->num_groups; group = next_group(pass)) {
+    ufbert_step *step = &pass->steps[UFBERT_GROUPS];
+    for (ptrdiff_t group = ufbert_take(step); group < pass->num_groups; group = ufbert_take(step)) {
         const ptrdiff_t first = pass->groups[group], last = pass->groups[group + 1], token = pass->cu_seqlens[first];
         attend_texts(layer, pass, first, last, buffers);
         if (!layer->trees)
             feed_forward_rows(layer, pass->y + token * layer->width, pass->cu_seqlens[last] - token, buffers);
+        ufbert_finish(step, pass->num_groups);
     }
+    ufbert_await(step, pass->num_groups);
 }
 
 /* pass->sums: attention and its residual sum, before a norm. */
-static void attention_by_columns(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int thread,
-                                 int threads, const ufbert_layer_buffers *buffers) {
+static void attention_by_columns(const ufbert_encoder_layer *layer, ufbert_layer_pass *pass, ptrdiff_t shares,
+                                 const ufbert_layer_buffers *buffers) {
     const ptrdiff_t width = layer->width, num_heads = layer->num_heads, rows = pass->cu_seqlens[pass->num_texts];
-    shared_linear(layer->query_key_value, attention_input(layer, pass->x, rows, buffers), rows, NULL, buffers->qkv,
-                  thread, threads, buffers->scratch);
-    wait_for_team();
+    ufbert_step *step = &pass->steps[UFBERT_QUERIES_KEYS_VALUES];
+    const float *x = ufbert_some_left(step, shares) ? attention_input(layer, pass->x, rows, buffers) : NULL;
+    shared_linear(layer->query_key_value, x, rows, NULL, buffers->qkv, step, shares, buffers->scratch);
+    ufbert_await(step, shares);
     const ufbert_attention heads = {num_heads,      width / num_heads, layer->scale,         buffers->qkv,
                                     pass->attended, buffers->context,  layer->distance_bias, layer->rotations,
                                     layer->window};
-    const ptrdiff_t first = num_heads * thread / threads, end = num_heads * (thread + 1) / threads;
-    for (ptrdiff_t text = 0; text < pass->num_texts; text++) {
-        const ptrdiff_t start = pass->cu_seqlens[text], length = pass->cu_seqlens[text + 1] - start;
-        for (ptrdiff_t head = first; head < end && length > 0; head++)
-            attention(&heads, start, length, head, buffers->scratch);
+    step = &pass->steps[UFBERT_HEADS];
+    for (ptrdiff_t share = ufbert_take(step); share < shares; share = ufbert_take(step)) {
+        const ptrdiff_t first = num_heads * share / shares, end = num_heads * (share + 1) / shares;
+        for (ptrdiff_t text = 0; text < pass->num_texts; text++) {
+            const ptrdiff_t start = pass->cu_seqlens[text], length = pass->cu_seqlens[text + 1] - start;
+            for (ptrdiff_t head = first; head < end && length > 0; head++)
+                attention(&heads, start, length, head, buffers->scratch);
+        }
+        ufbert_finish(step, shares);
     }
-    wait_for_team();
-    shared_linear(layer->output, buffers->context, rows, pass->x, pass->sums, thread, threads, buffers->scratch);
-    wait_for_team();
+    ufbert_await(step, shares);
+    step = &pass->steps[UFBERT_CONTEXT];
+    shared_linear(layer->output, buffers->context, rows, pass->x, pass->sums, step, shares, buffers->scratch);
+    ufbert_await(step, shares);
 }
 
-static void layer_by_columns(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int thread, int threads,
-                             const ufbert_layer_buffers *buffers) {
+/* y from pass->sums. */
+static void feed_forward_by_columns(const ufbert_encoder_layer *layer, ufbert_layer_pass *pass, ptrdiff_t shares,
+                                    const ufbert_layer_buffers *buffers) {
     const ptrdiff_t width = layer->width, rows = pass->cu_seqlens[pass->num_texts];
     ptrdiff_t first, end;
-    share_rows(pass, thread, threads, &first, &end);
-    attention_by_columns(layer, pass, thread, threads, buffers);
-    if (layer->trees && layer->pre) {
-        memcpy(pass->y + first * width, pass->sums + first * width, (size_t)((end - first) * width) * sizeof(float));
-    } else if (layer->trees) {
-        layer_norm(&layer->norm1, pass->sums + first * width, end - first, width, pass->y + first * width);
-    } else {
-        /* Every thread normalises all rows for itself: that is less than another barrier. */
+    ufbert_step *step = &pass->steps[UFBERT_DENSE_IN];
+    /* Every thread that comes in time normalises all rows for itself: that is less than another step. */
+    if (ufbert_some_left(&pass->steps[UFBERT_DENSE_OUT], shares))
         layer_norm(layer->pre ? &layer->norm2 : &layer->norm1, pass->sums, rows, width, buffers->normed);
-        shared_linear(layer->dense_in, buffers->normed, rows, NULL, buffers->hidden, thread, threads, buffers->scratch);
-        wait_for_team();
-        if (layer->gated) {
-            gate_rows(layer, rows, first, end, buffers);
-            wait_for_team();
-        }
-        shared_linear(layer->dense_out, gated_rows(layer, rows, buffers), rows,
-                      layer->pre ? pass->sums : buffers->normed, pass->y, thread, threads, buffers->scratch);
-        wait_for_team();
-        if (!layer->pre)
-            layer_norm(&layer->norm2, pass->y + first * width, end - first, width, pass->y + first * width);
+    shared_linear(layer->dense_in, buffers->normed, rows, NULL, buffers->hidden, step, shares, buffers->scratch);
+    ufbert_await(step, shares);
+    step = &pass->steps[UFBERT_GATES];
+    for (ptrdiff_t share = ufbert_take(step); layer->gated && share < shares; share = ufbert_take(step)) {
+        share_of_rows(pass, share, shares, &first, &end);
+        gate_rows(layer, rows, first, end, buffers);
+        ufbert_finish(step, shares);
+    }
+    if (layer->gated)
+        ufbert_await(step, shares);
+    step = &pass->steps[UFBERT_DENSE_OUT];
+    shared_linear(layer->dense_out, gated_rows(layer, rows, buffers), rows, layer->pre ? pass->sums : buffers->normed,
+                  pass->y, step, shares, buffers->scratch);
+    if (layer->pre)
+        return;
+    ufbert_await(step, shares);
+    step = &pass->steps[UFBERT_LAST_NORM];
+    for (ptrdiff_t share = ufbert_take(step); share < shares; share = ufbert_take(step)) {
+        share_of_rows(pass, share, shares, &first, &end);
+        layer_norm(&layer->norm2, pass->y + first * width, end - first, width, pass->y + first * width);
     }
 }
 
@@ -189,12 +195,10 @@ static void add_sums(const float *sums, const float *bias, ptrdiff_t rows, ptrdi
         }
 }
 
-/* A thread's share of the rows of y, in place: the trees and their residual sum, with the norm that belongs to it. */
-static void visit_trees(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int thread, int threads,
-                        const ufbert_layer_buffers *buffers) {
+/* A share of the rows of y, in place: the trees and their residual sum, with the norm that belongs to it. */
+static void visit_trees(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, ptrdiff_t first,
+                        ptrdiff_t end, const ufbert_layer_buffers *buffers) {
     const ptrdiff_t width = layer->width;
-    ptrdiff_t first, end;
-    share_rows(pass, thread, threads, &first, &end);
     for (ptrdiff_t now; first < end; first += now) {
         float *y = pass->y + first * width;
         now = end - first < pass->tree_rows ? end - first : pass->tree_rows;
@@ -208,17 +212,32 @@ static void visit_trees(const ufbert_encoder_layer *layer, const ufbert_layer_pa
     }
 }
 
-static void encoder_layer(const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
-                          const ufbert_layer_buffers *buffers, int thread, int threads) {
-    if (pass->by_columns) {
-        layer_by_columns(layer, pass, thread, threads, buffers); /* whose shares of rows are those of the trees */
-    } else {
-        layer_by_groups(layer, pass, buffers);
-        if (layer->trees)
-            wait_for_team();
+/* y from itself or, by columns, from pass->sums. */
+static void trees_by_rows(const ufbert_encoder_layer *layer, ufbert_layer_pass *pass, ptrdiff_t shares,
+                          const ufbert_layer_buffers *buffers) {
+    const ptrdiff_t width = layer->width;
+    ufbert_step *step = &pass->steps[UFBERT_TREES];
+    for (ptrdiff_t share = ufbert_take(step), first, end; share < shares; share = ufbert_take(step)) {
+        share_of_rows(pass, share, shares, &first, &end);
+        float *y = pass->y + first * width;
+        if (pass->by_columns && layer->pre)
+            memcpy(y, pass->sums + first * width, (size_t)((end - first) * width) * sizeof(float));
+        else if (pass->by_columns)
+            layer_norm(&layer->norm1, pass->sums + first * width, end - first, width, y);
+        visit_trees(layer, pass, first, end, buffers);
     }
+}
+
+static void encoder_layer(const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
+                          const ufbert_layer_buffers *buffers, ptrdiff_t shares) {
+    if (pass->by_columns)
+        attention_by_columns(layer, pass, shares, buffers);
+    else
+        layer_by_groups(layer, pass, buffers);
     if (layer->trees)
-        visit_trees(layer, pass, thread, threads, buffers);
+        trees_by_rows(layer, pass, shares, buffers);
+    else if (pass->by_columns)
+        feed_forward_by_columns(layer, pass, shares, buffers);
 }
 
 #endif

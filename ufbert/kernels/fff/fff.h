@@ -98,4 +98,12 @@ void ufbert_pack_bf16_row(const float *row, ptrdiff_t n, uint16_t *packed);
 /* Rounds to multiples of the row's scale, which it returns. */
 float ufbert_pack_int8_row(const float *row, ptrdiff_t n, int8_t *packed);
 
+/* One tree's tokens in the order of their leaves; starts (leaves + 1,) tells where each leaf's begin. Those of a leaf come
+ * by the level tried: where levels are alike, so are the first nodes of the paths not taken. */
+void ufbert_sort_tokens(const ufbert_backward *work, ptrdiff_t tree, ptrdiff_t num_tokens, int64_t *starts,
+                        int32_t *tokens, int32_t *spare);
+
+/* Gradients of the nodes above level `top`: sums of their subtrees' sums, in the order of the subtrees. */
+void ufbert_add_above(const ufbert_backward *work, ptrdiff_t tree, ptrdiff_t top, const float *above);
+
 #endif
