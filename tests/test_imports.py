@@ -34,7 +34,8 @@ RANKS = [
 # The same inside the larger sub-packages; their faces (`__init__`) stand above all rows.
 ROWS = {
     "checkpoint": [
-        "options writing", "tensors", "families pickled", "folder", "build tokenization", "pack", "sentence",
+        "hub options writing", "files names tensors", "families pickled weights", "folder",
+        "build download tokenization", "pack", "sentence", "saving",
     ],
     "glue": ["metrics tasks", "data models", "evaluate submission", "probe report"],
     "routes": ["corpus statistics", "picture record report", "prune"],
@@ -43,7 +44,8 @@ ROWS = {
         "protocol tei", "hub leaves ollama openai", "cohere", "app", "run",
     ],
     "tasks": [
-        "bundled load", "fill_mask question_answerer sentence_encoder text_classifier token_classifier",
+        "habits load quantize sentence_run similarity", "encoder_settings late_chunks",
+        "fill_mask question_answerer sentence_encoder text_classifier token_classifier",
         "cross_encoder",
     ],
     "train": ["batches device run walk", "fast_feedforward", "bert", "cuda finetune", "distill"],

@@ -10,14 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from . import _host, cmm, reference  # noqa: F401 - _host refuses what cannot run
-from .checkpoint import load
+from .checkpoint import download, load
 from .convert import convert
 from .encoder import Model, ModelOutput
 from .errors import CheckpointError, InputError, UfbertError
 from .info import info
 
 if TYPE_CHECKING:
-    from .tasks import CrossEncoder, FillMask, QuestionAnswerer, SentenceEncoder, TextClassifier, TokenClassifier
+    from .tasks import (
+        CrossEncoder,
+        FillMask,
+        QuestionAnswerer,
+        SentenceEncoder,
+        TextClassifier,
+        TokenClassifier,
+        quantize_embeddings,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,8 +43,10 @@ __all__ = [
     "__version__",
     "cmm",
     "convert",
+    "download",
     "info",
     "load",
+    "quantize_embeddings",
     "reference",
 ]
 

@@ -52,6 +52,17 @@ class Encoder:
             x = trace.output
         return x if self.final_norm is None else self.final_norm(x)
 
+    def hidden_states(self, batch: Batch) -> list[np.ndarray]:
+        """Run a ragged batch and keep all states: the embeddings and what each layer gives, (T, H) each.
+
+        The last one is what a call gives, after a final norm.
+        """
+        states = [self.embeddings(batch)]
+        states += [trace.output for trace in self.trace(batch, inputs=False)]
+        if self.final_norm is not None:
+            states[-1] = self.final_norm(states[-1])
+        return states
+
     def trace(self, batch: Batch, inputs: bool = True) -> Iterator[LayerTrace]:
         """Run a ragged batch layer by layer; a final norm is left out.
 
@@ -85,11 +96,15 @@ class ModelOutput:
         classifier; (N, S, 2), start and end, of a question answerer; None without a head.
     pooler_output : (N, H) float32 array or None
         Of BERT's pooler, where the checkpoint has one that is used.
+    hidden_states : tuple of (N, S, H) float32 arrays, or None
+        With ``output_hidden_states=True``: the embeddings, then what each layer gives; the last is
+        `last_hidden_state`.
     """
 
     last_hidden_state: np.ndarray
     logits: np.ndarray | None = None
     pooler_output: np.ndarray | None = None
+    hidden_states: tuple[np.ndarray, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,11 @@ class Model:
         return self
 
     def __call__(
-        self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None, token_type_ids: ArrayLike | None = None
+        self,
+        input_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
+        output_hidden_states: bool = False,
     ) -> ModelOutput:
         """Run padded arrays, as Hugging Face's models take them.
 
@@ -128,6 +147,8 @@ class Model:
             0 at padding, which may stand anywhere. None for all ones.
         token_type_ids : (N, S) integer array, optional
             None for zeros. Models without token types ignore it.
+        output_hidden_states : bool
+            Also give the embeddings and what each layer gives.
 
         Returns
         -------
@@ -143,14 +164,19 @@ class Model:
         by_distance = self.config.distance_buckets > 0 or self.config.position_embedding == "rotary"
         batch, kept = from_padded(input_ids, attention_mask, token_type_ids, keep, first, by_distance)
         self.check(batch, kept.shape[1])
-        hidden = np.concatenate([self.encoder(part) for _, part in batch.parts(TOKEN_BUDGET)])  # (T, H)
+        run = self.encoder.hidden_states if output_hidden_states else lambda part: [self.encoder(part)]
+        parts = [run(part) for _, part in batch.parts(TOKEN_BUDGET)]
+        states = [np.concatenate(layer) for layer in zip(*parts, strict=True)]  # (T, H) each
+        hidden = states[-1]
         pooled = None if self.pooler is None else self.pooler(hidden, batch)
         logits = None
         if self.head is not None:
             logits = self.head(hidden, batch)
             if self.head.per_token:
                 logits = pad(logits, kept, batch.attended)  # (T, C) -> (N, S, C)
-        return ModelOutput(pad(hidden, kept, batch.attended), logits, pooled)
+        padded = tuple(pad(state, kept, batch.attended) for state in states) if output_hidden_states else None
+        last = padded[-1] if padded else pad(hidden, kept, batch.attended)
+        return ModelOutput(last, logits, pooled, padded)
 
     def check(self, batch: Batch, num_positions: int) -> None:
         """Raise InputError unless the embedding tables have a row for everything in `batch`."""

@@ -140,10 +140,17 @@ class TextModel:
         ------
         Run
         """
+        for indices, batch in self.batches(encodings, batch_size):
+            yield Run(indices, batch, self.model.encoder(batch))
+
+    def batches(
+        self, encodings: Sequence[Encoding], batch_size: int | None = None
+    ) -> Iterator[tuple[list[int], Batch]]:
+        """Cut encodings into the batches of `run`, each with the numbers of its encodings, before they run."""
         order = sorted(range(len(encodings)), key=lambda index: -len(encodings[index]))
         whole = self.batch([encodings[index] for index in order])
         for start, batch in whole.parts(TOKEN_BUDGET, batch_size):
-            yield Run(order[start : start + len(batch)], batch, self.model.encoder(batch))
+            yield order[start : start + len(batch)], batch
 
     def windows(
         self, texts: Iterable[object], name: str, size: int = WINDOW, on_overflow: str = "truncate", *,

@@ -12,7 +12,7 @@ from lab import examples
 
 import ufbert
 from ufbert import CheckpointError, InputError, SentenceEncoder
-from ufbert.tasks import bundled
+from ufbert.checkpoint import names
 
 TEXTS = ["the cat.", "a b c d e", "", "z!", "the the the cat cat ba"]
 
@@ -219,7 +219,7 @@ def test_fork_after_use(encoder):
 
 
 def test_without_the_weights_package_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(bundled.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(names.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CheckpointError, match="pip install ufbert-weights"):
         SentenceEncoder()
 

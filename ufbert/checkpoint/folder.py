@@ -12,32 +12,17 @@ from typing import Any, NamedTuple
 
 from ..config import ModelConfig
 from ..errors import CheckpointError, shown
+from . import files
 from .families import Family, find_family, parse_config
+from .files import INDEX, TRANSFORMER_SETTINGS, WEIGHTS
+from .hub import Remote
+from .names import bundled, find_remote
 from .pickled import read_pickled
 from .tensors import Stored, Tensor, Tensors, read_safetensors, write_tensors
-from .writing import check_regular, unreadable
+from .weights import has_weights, weight_files
+from .writing import check_regular
 
 __all__ = ["INDEX", "TRANSFORMER_SETTINGS", "WEIGHTS", "ModelFolder", "Module"]
-
-MAX_TEXT_FILE = 256 * 2**20  # bytes; the largest tokenizer.json in use has some 35 MB
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-BASE = "ufbert_base_model"
-OLD_BASE = "base_model"  # as versions before 0.1 wrote it; other programs use the key for other things
-SENTENCE_TRANSFORMERS = "sentence_transformers."  # where the module classes of that library are
-# What a model folder and its module folders are made of; pickles, code and other formats are not copied.
-TOKENIZER = (
-    "added_tokens.json", "merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json",
-    "vocab.json", "vocab.txt",
-)  # fmt: skip
-TRANSFORMER_SETTINGS = tuple(
-    f"sentence_{name}_config.json"
-    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
-"""Where sentence-transformers keeps the settings of its Transformer module, in the order in which it looks."""
-SETTINGS = ("config.json", "config_sentence_transformers.json", "modules.json", *TRANSFORMER_SETTINGS)
-COPIED = (*TOKENIZER, *SETTINGS, "README.md", "LICENSE")
 
 
 class Module(NamedTuple):
@@ -56,27 +41,33 @@ class ModelFolder:
     Parameters
     ----------
     path : str or path
+        A folder. A str may also be the name of a bundled model, or ``organisation/name[@revision]`` of the hub, whose
+        settings are fetched now, and whose weights when they are asked for.
     pickled : bool
         Also take weights that torch has pickled, where there are no others; see `ufbert.checkpoint.pickled`.
+    remote : Remote, optional
+        Where files are fetched that `path` does not have.
 
     Raises
     ------
     CheckpointError
-        If there is no such folder.
+        If there is no such folder, or the hub does not give the model.
     """
 
-    def __init__(self, path: str | os.PathLike[str], pickled: bool = False) -> None:
-        self.pickled = pickled
+    def __init__(self, path: str | os.PathLike[str], pickled: bool = False, remote: Remote | None = None) -> None:
+        if remote is None and bundled(path) is None and (found := find_remote(path)) is not None:
+            path, remote = _settings_of(found)
+        self.pickled, self.remote = pickled, remote
         try:
-            self.path = Path(path)
+            self.path = bundled(path) or Path(path)
             is_folder = self.path.is_dir()
         except (TypeError, ValueError, OSError):  # not a path at all, or one with a NUL, or too long
             raise CheckpointError(f"model folder: expected a path, got {shown(path)}") from None
         if not is_folder:
-            found = "a file" if self.path.exists() else "nothing"
+            is_there = "a file" if self.path.exists() else "nothing"
             raise CheckpointError(
-                f"{self.path}: expected a model folder (config.json, model.safetensors), found {found}; a model of the "
-                "Hugging Face hub is first copied: hf download ORGANISATION/NAME --local-dir FOLDER"
+                f"{self.path}: expected a model folder (config.json, model.safetensors), found {is_there}; a model of "
+                f"the Hugging Face hub is named with its organisation, such as sentence-transformers/{self.path.name}"
             )
         if (self.path / "snapshots").is_dir() and not _is_model(self.path):
             names = sorted(f"snapshots/{found.name}" for found in (self.path / "snapshots").iterdir())
@@ -85,28 +76,23 @@ class ModelFolder:
                 f"{' or '.join(names[:3]) or 'snapshots/...'} in it"
             )
 
+    @classmethod
+    def of_hub(cls, remote: Remote, pickled: bool = False) -> ModelFolder:
+        """Open a model of the hub: its settings are fetched."""
+        path, at_commit = _settings_of(remote)
+        return cls(path, pickled, at_commit)
+
     def has(self, name: str) -> bool:
         """Tell whether something of that name is there, though it may turn out not to be readable."""
         return os.path.lexists(self.path / name)
 
     def read_text(self, name: str) -> str:
         """Return the text of a UTF-8 file."""
-        file = self.path / name
-        size = check_regular(file)
-        try:
-            with open(file, encoding="utf-8") as stream:
-                text = stream.read(min(size, MAX_TEXT_FILE) + 1)  # it allocates what is asked for
-        except UnicodeDecodeError as error:
-            raise CheckpointError(f"{file}: expected UTF-8 text, found other bytes ({error}); copy it anew") from None
-        except OSError as error:
-            raise unreadable(file, error) from None
-        if max(size, len(text)) > MAX_TEXT_FILE:
-            raise CheckpointError(f"{file}: expected at most {MAX_TEXT_FILE} bytes of text, found more; copy it anew")
-        return text
+        return files.read_text(self.path / name)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Return the object of a JSON file."""
-        value = self._parsed(name)
+        value = files.parse_json(self.path / name)
         if not isinstance(value, dict):
             raise CheckpointError(f"{self.path / name}: expected an object, found {type(value).__name__}; correct it")
         return value
@@ -137,7 +123,8 @@ class ModelFolder:
 
     def subfolder(self, name: str) -> ModelFolder:
         """Return a folder inside this one."""
-        return ModelFolder(self._inside(name, "modules.json"), self.pickled)
+        remote = None if self.remote is None else self.remote.inside(name)
+        return ModelFolder(self._inside(name, "modules.json"), self.pickled, remote)
 
     def modules(self) -> list[Module]:
         """List the modules, the transformer first; a plain model folder has nothing else.
@@ -155,7 +142,7 @@ class ModelFolder:
             if not isinstance(module, dict) or not isinstance(module.get("type"), str):
                 raise CheckpointError(f"{file}: expected objects with a type and a path, found {shown(module)}")
             name = module["type"]
-            kind = name.rsplit(".", 1)[-1] if name.startswith(SENTENCE_TRANSFORMERS) else name
+            kind = name.rsplit(".", 1)[-1] if name.startswith(files.SENTENCE_TRANSFORMERS) else name
             path = module.get("path", "")
             self._inside(path, "modules.json")
             found.append(Module(kind, path))
@@ -183,53 +170,45 @@ class ModelFolder:
         there and this one has no tokenizer: other programs use that key too.
         """
         config = self.read_json("config.json")
-        name, own = config.get(BASE, config.get(OLD_BASE)), self.path.resolve()
+        name, own = config.get(files.BASE, config.get(files.OLD_BASE)), self.path.resolve()
         if name is None:
             return None
         is_name = isinstance(name, str) and "\0" not in name and name not in ("", ".", "..")
         is_name = is_name and Path(name).parts == (name,)
         is_there = is_name and own.parent / name != own and _is_model(own.parent / name)
-        if BASE not in config and (not is_there or self._has_tokenizer()):
+        if files.BASE not in config and (not is_there or self._has_tokenizer()):
             return None
         if is_there:
             return ModelFolder(own.parent / name, self.pickled).transformer()
         if not is_name:
             raise CheckpointError(
-                f"{self.path / 'config.json'}: {BASE}: expected the name of a folder beside this one, without a "
+                f"{self.path / 'config.json'}: {files.BASE}: expected the name of a folder beside this one, without a "
                 f"path, found {shown(name)}; correct the file"
             )
         raise CheckpointError(
-            f"{own.parent / name}: expected the model folder that {own / 'config.json'} names as its {BASE}, "
+            f"{own.parent / name}: expected the model folder that {own / 'config.json'} names as its {files.BASE}, "
             "it is missing; put it there"
         )
 
     def tokenizer_folder(self) -> ModelFolder:
         """Return the folder with the tokenizer: this one, or else its base."""
-        return self if self._has_tokenizer() else self.base() or self
+        return self if self._has_tokenizer() else self._only_base() or self
 
     def weight_files(self) -> dict[Path, list[str]]:
         """List the weight files, one or the shards of an index, each with the tensors that the index promises."""
-        for weights, index in ((WEIGHTS, INDEX), PICKLED)[: 1 + self.pickled]:
-            if self.has(weights):
-                return {self.path / weights: []}
-            if self.has(index):
-                return self._shards(index, Path(weights).suffix)
-        pickled = sorted(file.name for file in self.path.glob("*.bin")) + sorted(f.name for f in self.path.glob("*.pt"))
-        raise CheckpointError(f"{self.path / WEIGHTS}: expected safetensors weights, found " + _instead(pickled))
+        return weight_files(self.path, self.pickled, self.remote)
 
-    def _shards(self, index: str, suffix: str) -> dict[Path, list[str]]:
-        weight_map = self.read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{self.path / index}: expected a weight_map of tensors to files, it is missing")
-        shards: dict[Path, list[str]] = {}
-        for tensor, name in weight_map.items():
-            shards.setdefault(self._inside(name, index), []).append(tensor)
-        for shard in shards:
-            if shard.suffix != suffix or not os.path.isfile(shard):
-                raise CheckpointError(
-                    f"{shard}: expected the shard that {index} names, found no such {suffix[1:]} file"
-                )
-        return shards
+    def has_weights(self) -> bool:
+        """Tell whether there are weights, after they were fetched where this is a model of the hub."""
+        return has_weights(self.path, self.pickled, self.remote)
+
+    def complete(self) -> ModelFolder:
+        """Fetch the weights of all modules, where this is a model of the hub; return this folder."""
+        if self.remote is not None:
+            for _, path in self.modules():
+                if self._inside(path, "modules.json").is_dir():
+                    self.subfolder(path).has_weights()
+        return self
 
     def own_tensors(self) -> Tensors:
         """Open the weights that are in this folder itself."""
@@ -266,7 +245,7 @@ class ModelFolder:
             module._copy_settings(target / path)
             if index == 0:
                 place = target / path
-            elif any(map(module.has, (WEIGHTS, INDEX, *PICKLED))):
+            elif module.has_weights():
                 write_tensors(target / path / WEIGHTS, module.own_tensors().encoded(encode))
         write_tensors(place / WEIGHTS, transformer)
         if config is not None:
@@ -274,7 +253,7 @@ class ModelFolder:
 
     def copy_tokenizer_to(self, target: Path) -> None:
         """Copy the tokenizer's files that are there."""
-        self._copy(TOKENIZER, target)
+        self._copy(files.TOKENIZER, target)
 
     def _copy_settings(self, target: Path) -> None:
         """Copy all but the weights; a folder that shares a base model's tokenizer gets a copy of that."""
@@ -282,7 +261,7 @@ class ModelFolder:
         base = self.base() if self.has("config.json") else None
         if base:
             base.copy_tokenizer_to(target)
-        self._copy(COPIED, target)
+        self._copy(files.COPIED, target)
         if base:
             _write_config(target, self.read_json("config.json"))
 
@@ -301,14 +280,10 @@ class ModelFolder:
                 f"{self.path / 'adapter_config.json'}: expected a model without an adapter, found one, which peft "
                 "would apply; merge it into the weights (merge_and_unload), or remove its files"
             )
-        tensors, base = self.own_tensors(), self.base()
+        base = self._only_base()
+        tensors = self.own_tensors()
         if base is None:
             return tensors
-        if base.base() is not None:
-            raise CheckpointError(
-                f"{base.path / 'config.json'}: expected all weights in the base model of {self.path}, "
-                "found one that has a base model itself; name that one"
-            )
         family, found = base.family(), base.own_tensors()
         prefix = family.prefix
         if family.encoder["word_embeddings"] + ".weight" in found:  # an encoder without a head has bare names
@@ -316,6 +291,16 @@ class ModelFolder:
         else:
             tensors.fill_from(found, {name: name for name in found.names() if name.startswith(prefix)})
         return tensors
+
+    def _only_base(self) -> ModelFolder | None:
+        """Return the base, which may not have one itself."""
+        base = self.base()
+        if base is not None and base.base() is not None:
+            raise CheckpointError(
+                f"{base.path / 'config.json'}: expected all weights in the base model of {self.path}, "
+                "found one that has a base model itself; name that one"
+            )
+        return base
 
     def _copy(self, names: tuple[str, ...], target: Path) -> None:
         for name in filter(self.has, names):
@@ -325,42 +310,38 @@ class ModelFolder:
     def _has_tokenizer(self) -> bool:
         return any(map(self.has, ("tokenizer.json", "vocab.txt", "merges.txt")))
 
-    def _parsed(self, name: str) -> object:
-        try:
-            value: object = json.loads(self.read_text(name))
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{self.path / name}: expected JSON, found a fault: {error}; copy it anew") from None
-        return value
-
     def _module_entries(self) -> list[Any]:
-        value = self._parsed("modules.json")
+        value = files.parse_json(self.path / "modules.json")
         if not isinstance(value, list):
             found = type(value).__name__
             raise CheckpointError(f"{self.path / 'modules.json'}: expected an array, found {found}; correct it")
         return value
 
     def _inside(self, name: object, where: str) -> Path:
-        if isinstance(name, str) and "\0" not in name:
-            path = Path(name)
-            if ".." not in path.parts and not path.is_absolute():
-                return self.path / path
-        raise CheckpointError(f"{self.path / where}: expected names inside the model folder, found {shown(name)}")
+        return files.inside(self.path, name, where)
+
+
+def _settings_of(remote: Remote) -> tuple[str, Remote]:
+    """Fetch a model's settings: the folder that they are in, and where its other files are."""
+    snapshot = remote.fetch(files.FETCHED, quiet=True)
+    if not _is_model(snapshot / remote.folder):
+        raise CheckpointError(
+            f"{remote}: expected a model with config.json, found none in that repository of the hub; is it a model of "
+            "transformers or sentence-transformers?"
+        )
+    folder, at_commit = ModelFolder(snapshot / remote.folder), remote.at(snapshot)
+    if folder.has("modules.json"):
+        others = [path for _, path in folder.modules() if path and not folder.has(path)]
+        if others:
+            at_commit.fetch([f"{path}/*.{ending}" for path in others for ending in ("json", "txt")], quiet=True)
+    return str(folder.path), at_commit
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write ``config.json`` for a model that has no base model, or none any more."""
-    alone = {key: value for key, value in config.items() if key not in (BASE, OLD_BASE)}
+    alone = {key: value for key, value in config.items() if key not in (files.BASE, files.OLD_BASE)}
     (folder / "config.json").write_text(json.dumps(alone, indent=2) + "\n", encoding="utf-8")
 
 
 def _is_model(path: Path) -> bool:
     return any((path / name).is_file() for name in ("config.json", "modules.json"))
-
-
-def _instead(pickled: list[str]) -> str:
-    if not pickled:
-        return "none; copy the weights beside config.json"
-    return (
-        f"the pickled {', '.join(pickled[:3])}, which is never read here, because a pickle can run code; "
-        "ufbert convert FOLDER NEW_FOLDER takes the tensors out of pytorch_model.bin, and nothing else: convert it"
-    )

@@ -16,7 +16,23 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import InputError, UfbertError
-from . import classify, compare, convert, distill, embed, fill_mask, glue, info, ner, prune, qa, rerank, routes, serve
+from . import (
+    classify,
+    compare,
+    convert,
+    distill,
+    download,
+    embed,
+    fill_mask,
+    glue,
+    info,
+    ner,
+    prune,
+    qa,
+    rerank,
+    routes,
+    serve,
+)
 from .options import check_texts
 from .streams import complain, discard_unwritten
 
@@ -33,6 +49,7 @@ VERBS = {
         "serve": serve,
     },
     "Make and examine models": {
+        "download": download,
         "convert": convert,
         "distill": distill,
         "routes": routes,
@@ -50,7 +67,8 @@ are binary trees of neurons (FFF).
 EPILOG = """
 "ufbert COMMAND --help" describes a command. A model folder is one of
 Hugging Face transformers, sentence-transformers, crammedBERT, UltraFastBERT
-or of ufbert itself, read as it is.
+or of ufbert itself, read as it is; or the name of a bundled model, or
+ORGANISATION/NAME[@REVISION] of a model of the Hugging Face hub.
 
 Exit codes: 0 done; 1 failed or interrupted, finished results are written;
 2 wrong usage.

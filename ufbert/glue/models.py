@@ -36,7 +36,7 @@ def find_classifiers(model: str | os.PathLike[str], tasks: Sequence[str] | None)
     CheckpointError
         If the folder is not usable.
     """
-    root = ModelFolder(model)
+    root = ModelFolder(model).complete()
     if root.has("config.json") or root.has("modules.json"):
         return _one(root.transformer(), tasks)
     folders = [path for path in sorted(root.path.iterdir()) if (path / "config.json").is_file()]

@@ -102,7 +102,7 @@ def prune(
     texts may fare worse. So may this corpus in a precision that is not among `dtypes`, or on another instruction set:
     rounding can send a token whose score is near 0 to the other side. Convert first, and prune then.
     """
-    folder = ModelFolder(source)
+    folder = ModelFolder(source).complete()
     if each_text(texts, "texts") is texts:
         raise InputError("texts: expected texts that can be read twice, got an iterator; pass a list or a Corpus")
     if not dtypes or isinstance(dtypes, str):

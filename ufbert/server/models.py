@@ -14,11 +14,11 @@ import numpy as np
 
 from ..batch import Batch
 from ..checkpoint.folder import ModelFolder
+from ..checkpoint.names import default_folder
 from ..checkpoint.sentence import SentenceModel, load_sentence_model
 from ..errors import CheckpointError, InputError
 from ..heads import Dense, SequenceClassifier
 from ..tasks import FillMask, QuestionAnswerer, TextClassifier, TokenClassifier
-from ..tasks.bundled import model_folder
 from ..text_model import Run, TextModel
 from .queue import Lane, Rows
 from .refusal import invalid
@@ -192,19 +192,18 @@ def load_models(specifications: Sequence[str], dtype: str, pooling: str | None =
     models: dict[str, Served] = {}
     for specification in specifications or [""]:
         name, separator, folder = specification.rpartition("=")
-        path = Path(model_folder(folder or None))
+        root = ModelFolder(folder or default_folder())
         if separator and not name:
             raise InputError(f"--model: expected NAME=FOLDER, got {specification!r}; give the model a name")
-        name = name or path.resolve().name
+        name = name or (folder if root.remote else root.path.resolve().name)
         if name in models:
             raise InputError(f"--model: expected names that differ, got {name} twice; write NAME=FOLDER")
-        models[name] = _load(name, path, dtype, pooling)
+        models[name] = _load(name, root.complete(), dtype, pooling)
     return models
 
 
-def _load(name: str, path: Path, dtype: str, pooling: str | None) -> Served:
-    root = ModelFolder(path)
-    task = "base"
+def _load(name: str, root: ModelFolder, dtype: str, pooling: str | None) -> Served:
+    path, task = root.path, "base"
     if not root.has("modules.json") and root.pooling() is None:
         task = root.config().task
     if task == "base":

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .cross_encoder import CrossEncoder
     from .fill_mask import FillMask
+    from .quantize import quantize_embeddings
     from .question_answerer import QuestionAnswerer
     from .sentence_encoder import SentenceEncoder
     from .text_classifier import TextClassifier
     from .token_classifier import TokenClassifier
 
-__all__ = ["CrossEncoder", "FillMask", "QuestionAnswerer", "SentenceEncoder", "TextClassifier", "TokenClassifier"]
+__all__ = [
+    "CrossEncoder",
+    "FillMask",
+    "QuestionAnswerer",
+    "SentenceEncoder",
+    "TextClassifier",
+    "TokenClassifier",
+    "quantize_embeddings",
+]
 _MODULES = {
     "CrossEncoder": "cross_encoder",
     "FillMask": "fill_mask",
@@ -21,6 +30,7 @@ _MODULES = {
     "SentenceEncoder": "sentence_encoder",
     "TextClassifier": "text_classifier",
     "TokenClassifier": "token_classifier",
+    "quantize_embeddings": "quantize",
 }
 
 

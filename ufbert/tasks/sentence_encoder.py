@@ -3,77 +3,43 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple, overload
+from pathlib import Path
+from typing import Any, Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from .. import checks
 from ..checkpoint.folder import ModelFolder
-from ..checkpoint.sentence import SIMILARITIES, SentenceModel, load_sentence_model
-from ..errors import InputError, shown
+from ..checkpoint.saving import save_sentence_model
+from ..checkpoint.sentence import load_sentence_model
+from ..errors import InputError
 from ..heads import normalize
-from ..text_model import ON_OVERFLOW, WINDOW, TextModel, Window, check_batch_size, check_texts, each_text
-from .bundled import model_folder
+from ..text_model import ON_OVERFLOW, check_batch_size, check_texts, each_text
+from .encoder_settings import EncoderSettings
+from .habits import CALLING, LOADING, as_tensor, check_device, check_unused, first_given
+from .late_chunks import chunk_embeddings
+from .load import open_model
+from .quantize import PRECISIONS, RANGED, quantize_embeddings
+from .sentence_run import OUTPUT_VALUES, Call, Embeddings, Outputs
 
-__all__ = ["Embeddings", "SentenceEncoder"]
+__all__ = ["Embeddings", "Outputs", "SentenceEncoder"]
 
-
-class Embeddings(NamedTuple):
-    """What ``encode(..., return_truncated=True)`` gives.
-
-    Attributes
-    ----------
-    embeddings : (N, dim) or (dim,) float32 array
-    truncated : (N,) int64 array
-        Tokens that were cut off each text.
-    """
-
-    embeddings: NDArray[np.float32]
-    truncated: NDArray[np.int64]
+MISSING: Any = object()
+Texts = str | Iterable[str]
 
 
-class _Call(NamedTuple):
-    """One call of an encoder: its settings, checked."""
-
-    model: SentenceModel
-    texts: TextModel  # with the call's own prompt
-    width: int
-    batch_size: int
-    normalize: bool
-    on_overflow: str
-
-    def windows(self, sentences: Iterable[object], size: int) -> Iterator[tuple[NDArray[np.float32], Window]]:
-        """Embed window by window: (N, width) each."""
-        for window in self.texts.windows(sentences, "sentences", max(size, self.batch_size), self.on_overflow):
-            yield self._embed(window), window
-
-    def _embed(self, window: Window) -> NDArray[np.float32]:
-        out = np.empty((len(window.texts), self.width), np.float32)
-        skipped = self._prompt_tokens()
-        for run in self.texts.run(window.encodings, self.batch_size):
-            embeddings = self.model.embed(run.hidden, run.batch, skipped)[:, : self.width]  # (T, H) -> (N, dim)
-            out[run.indices] = normalize(embeddings) if self.normalize else embeddings
-        return out
-
-    def _prompt_tokens(self) -> int:
-        """Tokens at the start of each text that pooling leaves out: [CLS] and the prompt, if the model says so."""
-        if not self.texts.prompt or self.model.pooling.include_prompt:
-            return 0
-        encodings, _ = self.texts.tokenize([""])
-        return len(encodings[0]) - 1  # without [SEP]
-
-
-class SentenceEncoder:
+class SentenceEncoder(EncoderSettings):
     """Turns texts into embeddings, as sentence-transformers does with the same folder.
 
     Parameters
     ----------
     folder : str or path, optional
         A sentence-transformers folder, or a BERT folder if `pooling` is given; or the name of a bundled model (package
-        ``ufbert-weights``), such as "all-MiniLM-L6-v2". None for the bundled default.
+        ``ufbert-weights``), such as "all-MiniLM-L6-v2", or of a model of the Hugging Face hub,
+        "organisation/name[@revision]". None for the bundled default.
     max_seq_length : int, optional
         Tokens a text may have, special tokens included; by default what the folder says.
     pooling : {"cls", "mean", "max", "mean_sqrt_len", "weightedmean", "lasttoken"}, optional
@@ -82,13 +48,19 @@ class SentenceEncoder:
         What to do with longer texts, where a call does not say.
     dtype : {"float32", "bfloat16", "int8"}
         Precision of the matrix multiplications; see `ufbert.load`.
+    prompts, default_prompt_name, similarity_fn_name, truncate_dim : optional
+        Instead of what the folder says; `prompts` are added to its own.
+    revision, token, cache_folder, local_files_only : optional
+        Of a model of the hub; see `ufbert.download`.
+    device, others : optional
+        Of sentence-transformers' class: refused with the reason, unless they are its defaults.
 
     Raises
     ------
     CheckpointError
         If the folder is not usable.
     InputError
-        If `max_seq_length` or `on_overflow` does not fit.
+        If an argument does not fit.
 
     Examples
     --------
@@ -105,15 +77,29 @@ class SentenceEncoder:
         pooling: str | None = None,
         on_overflow: str = "truncate",
         dtype: str = "float32",
+        *,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        similarity_fn_name: str | None = None,
+        truncate_dim: int | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_folder: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        device: object = None,
+        **others: object,
     ) -> None:
+        check_device(device)
+        if (name := others.pop("model_name_or_path", None)) is not None:
+            folder = first_given("SentenceEncoder", ("folder", "model_name_or_path"), (folder, name), None)
+        check_unused("SentenceEncoder", others, LOADING)
         self.on_overflow = checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
-        self._model = load_sentence_model(ModelFolder(model_folder(folder)), pooling, dtype)
+        hub = {"revision": revision, "token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
+        root = open_model(folder, **hub)
+        self._model = load_sentence_model(root, pooling, dtype)
+        self._folder = os.path.abspath(root.path)
         self._texts = replace(self._model.texts, prompt="")
-        settings = self._model.settings
-        self.prompts = {"query": "", "document": ""} | settings.prompts
-        self.default_prompt_name = settings.default_prompt_name
-        self.similarity_fn_name = settings.similarity_fn_name
-        self.truncate_dim = settings.truncate_dim
+        self._settle(self._model.settings, prompts, default_prompt_name, similarity_fn_name, truncate_dim)
         if max_seq_length is not None:
             self.max_seq_length = max_seq_length
 
@@ -126,47 +112,49 @@ class SentenceEncoder:
     def max_seq_length(self, value: int) -> None:
         self._texts = self._texts.with_max_length(value)
 
+    def get_max_seq_length(self) -> int:
+        """`max_seq_length`, by its name in sentence-transformers."""
+        return self.max_seq_length
+
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu"."""
+        return "cpu"
+
     @property
     def dimension(self) -> int:
-        """Width of an embedding."""
+        """Width of an embedding of the model; `truncate_dim` may keep less of it."""
         return self._model.dimension
 
-    def get_sentence_embedding_dimension(self) -> int:
-        """Width of an embedding, by its name in sentence-transformers."""
-        return self.dimension
+    @overload
+    def encode(
+        self, sentences: Texts = ..., batch_size: int = ..., show_progress_bar: bool | None = ...,
+        normalize_embeddings: bool = ..., truncate_dim: int | None = ..., prompt: str | None = ...,
+        prompt_name: str | None = ..., on_overflow: str | None = ..., return_truncated: Literal[False] = ..., *,
+        inputs: Texts = ..., device: object = ..., convert_to_numpy: Literal[True] = ...,
+    ) -> NDArray[np.float32]: ...  # fmt: skip
 
     @overload
     def encode(
-        self,
-        sentences: str | Iterable[str],
-        batch_size: int = 32,
-        show_progress_bar: bool | None = None,
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
-        on_overflow: str | None = None,
-        return_truncated: Literal[False] = False,
-    ) -> NDArray[np.float32]: ...
+        self, sentences: Texts = ..., batch_size: int = ..., show_progress_bar: bool | None = ...,
+        normalize_embeddings: bool = ..., truncate_dim: int | None = ..., prompt: str | None = ...,
+        prompt_name: str | None = ..., on_overflow: str | None = ..., *, return_truncated: Literal[True],
+        inputs: Texts = ..., device: object = ..., convert_to_numpy: Literal[True] = ...,
+    ) -> Embeddings: ...  # fmt: skip
 
     @overload
     def encode(
-        self,
-        sentences: str | Iterable[str],
-        batch_size: int = 32,
-        show_progress_bar: bool | None = None,
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
-        on_overflow: str | None = None,
-        *,
-        return_truncated: Literal[True],
-    ) -> Embeddings: ...
+        self, sentences: Texts = ..., batch_size: int = ..., show_progress_bar: bool | None = ...,
+        normalize_embeddings: bool = ..., truncate_dim: int | None = ..., prompt: str | None = ...,
+        prompt_name: str | None = ..., on_overflow: str | None = ..., return_truncated: bool = ..., *,
+        inputs: Texts = ..., output_value: str | None = ..., output_hidden_states: bool = ...,
+        precision: str | None = ..., convert_to_numpy: bool = ..., convert_to_tensor: bool = ..., device: object = ...,
+        **others: object,
+    ) -> Any: ...  # noqa: ANN401  # fmt: skip
 
     def encode(
         self,
-        sentences: str | Iterable[str],
+        sentences: Texts = MISSING,
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         normalize_embeddings: bool = False,
@@ -175,12 +163,22 @@ class SentenceEncoder:
         prompt_name: str | None = None,
         on_overflow: str | None = None,
         return_truncated: bool = False,
-    ) -> NDArray[np.float32] | Embeddings:
+        *,
+        inputs: Texts = MISSING,
+        output_value: str | None = "sentence_embedding",
+        output_hidden_states: bool = False,
+        precision: str | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: object = None,
+        **others: object,
+    ) -> Any:
         """Embed texts.
 
         Parameters
         ----------
-        sentences : str or iterable of str
+        sentences, inputs : str or iterable of str
+            Two names of one argument.
         batch_size : int
             Texts in one forward pass at most, which `ufbert.encoder.TOKEN_BUDGET` tokens bound too. The order and the
             grouping of texts is ours: texts of one length go together.
@@ -189,40 +187,119 @@ class SentenceEncoder:
         normalize_embeddings : bool
             Scale to length 1, also where the model does not.
         truncate_dim : int, optional
-            Keep only the first dimensions; by default as many as the model's own `truncate_dim` says, usually all.
+            Keep only the first dimensions; by default as many as the encoder's own `truncate_dim` says, usually all.
         prompt, prompt_name : str, optional
             Put before each text: literally, or one of the model's `prompts` by name.
         on_overflow : {"truncate", "warn", "error"}, optional
             What to do with texts longer than `max_seq_length`.
         return_truncated : bool
             Return `Embeddings`, which also counts the tokens that were cut off.
+        output_value : {"sentence_embedding", "token_embeddings"}, optional
+            "token_embeddings": the hidden states (S, H) of each text's S tokens. None: a dict of all, `Outputs`.
+        output_hidden_states : bool
+            With ``output_value=None``: also what each layer gives.
+        precision : {"float32", "int8", "uint8", "binary", "ubinary"}, optional
+            Quantise the embeddings; see `ufbert.quantize_embeddings`. int8 and uint8 take their ranges from the texts
+            of this call.
+        convert_to_numpy, convert_to_tensor : bool
+            Return one array, or one tensor of PyTorch; with neither a list of arrays.
+        device, others : optional
+            Of sentence-transformers' method: refused with the reason, unless they are its defaults.
 
         Returns
         -------
-        (dim,) float32 array for a str, (N, dim) for an iterable, in its order; or `Embeddings`
+        (dim,) float32 array for a str, (N, dim) for an iterable, in its order; or as the arguments say
 
         Raises
         ------
         InputError
             If an argument does not fit, or with ``on_overflow="error"`` if a text is too long.
         """
+        given = first_given("encode", ("sentences", "inputs"), (sentences, inputs), MISSING)
+        check_device(device)
+        check_unused("encode", others, CALLING)
+        precision = checks.choice(precision or "float32", "precision", PRECISIONS)
         call = self._call(batch_size, normalize_embeddings, truncate_dim, prompt, prompt_name, on_overflow)
-        texts: Iterable[str] = [sentences] if isinstance(sentences, str) else sentences
-        read = each_text(texts, "sentences")
-        count = len(texts) if isinstance(texts, Sized) else 0
-        embeddings, truncated = np.empty((count, call.width), np.float32), []
-        with _Progress(count, bool(show_progress_bar)) as bar:
-            for rows, window in call.windows(read, WINDOW):
-                done = window.first + len(rows)
-                if done > len(embeddings):  # of an iterator, whose length is not known
-                    embeddings.resize((2 * done, call.width), refcheck=False)
-                embeddings[window.first : done] = rows
-                truncated += window.truncated
-                bar.update(len(rows))
-        if len(embeddings) > len(truncated):
-            embeddings.resize((len(truncated), call.width), refcheck=False)
-        result = embeddings[0] if isinstance(sentences, str) else embeddings
-        return Embeddings(result, np.array(truncated, np.int64)) if return_truncated else result
+        single = isinstance(given, str)
+        read = each_text([given] if single else given, "sentences")
+        if output_value != "sentence_embedding":
+            if output_value is not None:
+                checks.choice(output_value, "output_value", OUTPUT_VALUES)
+            _check_alone(return_truncated, precision, convert_to_tensor, f"output_value={output_value!r}")
+            outputs = list(call.outputs(read, output_hidden_states))
+            if output_value is None:
+                return outputs[0] if single else outputs
+            tokens = [each["token_embeddings"] for each in outputs]
+            return tokens[0] if single else tokens
+        if output_hidden_states:
+            raise InputError("output_hidden_states: expected output_value=None with it, got sentence_embedding")
+        found = call.embeddings(read, given, bool(show_progress_bar))
+        rows = quantize_embeddings(found.embeddings, precision)
+        if return_truncated:
+            _check_alone(False, precision, convert_to_tensor, "return_truncated")
+            return Embeddings(rows[0] if single else rows, found.truncated)
+        result = rows[0] if single else rows
+        if convert_to_tensor:
+            return as_tensor(result)
+        return result if convert_to_numpy or single else list(result)
+
+    def encode_query(self, sentences: Texts = MISSING, **options: Any) -> Any:  # noqa: ANN401
+        """Embed queries: `encode` with all its arguments, and with the prompt "query" where no other is given."""
+        return self.encode(sentences, **self._prompted(options, ("query",)))
+
+    def encode_document(self, sentences: Texts = MISSING, **options: Any) -> Any:  # noqa: ANN401
+        """Embed documents: `encode`, with the prompt "document", "passage" or "corpus" where no other is given."""
+        return self.encode(sentences, **self._prompted(options, ("document", "passage", "corpus")))
+
+    def encode_chunks(
+        self,
+        text: str,
+        spans: Iterable[Sequence[int]],
+        *,
+        overlap: int | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        precision: str | None = "float32",
+    ) -> NDArray[Any]:
+        """Embed parts of a long text that runs through the encoder once ("late chunking", arXiv 2409.04701).
+
+        Each part's embedding is pooled from tokens that have seen the whole text.
+
+        Parameters
+        ----------
+        text : str
+            Longer than `max_seq_length` too: it then runs in windows that overlap.
+        spans : iterable of (int, int)
+            First character of each part and the one behind its last; parts may overlap. A token belongs to every part
+            that has a character of it.
+        overlap : int, optional
+            Tokens that neighbouring windows share; by default a quarter of `max_seq_length`.
+        normalize_embeddings, truncate_dim, prompt, prompt_name, precision
+            As in `encode`.
+
+        Returns
+        -------
+        (number of spans, dim) float32 array, or as `precision` says
+
+        Raises
+        ------
+        InputError
+            If an argument does not fit, a span has no token, or the model pools the first token alone.
+
+        Examples
+        --------
+        >>> import ufbert
+        >>> encoder = ufbert.SentenceEncoder()
+        >>> text = "Berlin is old. The city lies on the Spree."
+        >>> encoder.encode_chunks(text, [(0, 14), (15, 42)]).shape
+        (2, 384)
+        """
+        precision = checks.choice(precision or "float32", "precision", PRECISIONS)
+        call = self._call(1, normalize_embeddings, truncate_dim, prompt, prompt_name, None)
+        rows = chunk_embeddings(self._model, call.texts, text, spans, overlap)[:, : call.width]
+        return quantize_embeddings(normalize(rows) if normalize_embeddings else rows, precision)
 
     def stream(
         self,
@@ -233,19 +310,24 @@ class SentenceEncoder:
         prompt: str | None = None,
         prompt_name: str | None = None,
         on_overflow: str | None = None,
+        precision: str | None = "float32",
     ) -> Iterator[NDArray[np.float32]]:
         """Embed any number of texts, holding `batch_size` of them at a time.
 
-        Parameters are those of `encode`; memory does not grow with the number of texts.
+        Parameters are those of `encode`; memory does not grow with the number of texts. `precision` is one that needs
+        no ranges: "float32", "binary" or "ubinary".
 
         Yields
         ------
         (dim,) float32 array
             One for each text, in order.
         """
+        kept = [name for name in PRECISIONS if name not in RANGED]
+        advice = "int8 needs the ranges of all: quantise them with ufbert.quantize_embeddings"
+        precision = checks.choice(precision or "float32", "precision", kept, advice=advice)
         call = self._call(batch_size, normalize_embeddings, truncate_dim, prompt, prompt_name, on_overflow)
         windows = call.windows(each_text(sentences, "sentences"), 0)
-        return (row for rows, _ in windows for row in rows)
+        return (row for rows, _ in windows for row in quantize_embeddings(rows, precision))
 
     encode_iter = stream
     """Its former name."""
@@ -262,46 +344,40 @@ class SentenceEncoder:
         ids, types, mask = self._texts.batch(encodings).padded(self._texts.model.config.pad_token_id)
         return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
 
-    def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> NDArray[np.float32]:
-        """Similarity of every embedding to every other one, by the model's `similarity_fn_name`.
+    def save_pretrained(
+        self, path: str | os.PathLike[str], model_name: str | None = None, create_model_card: bool = True,
+        train_datasets: list[str] | None = None, safe_serialization: bool = True,
+    ) -> None:  # fmt: skip
+        """Write the model folder anew, with the settings of this encoder, for this package or sentence-transformers.
 
         Parameters
         ----------
-        embeddings1, embeddings2 : (N, dim), (M, dim) arrays, or (dim,) for one
-
-        Returns
-        -------
-        (N, M) float32 array
-            Cosine, dot product, or the negative Euclidean or Manhattan distance.
+        path : str or path
+            A folder that does not exist yet, or is empty. Weights are those of the folder that was loaded, in its
+            precision; so is the model card.
+        model_name, create_model_card, train_datasets, safe_serialization
+            Of sentence-transformers' method: without an effect, except that False for the last is refused.
 
         Raises
         ------
         InputError
-            If the arguments are not such arrays.
+            If the place is taken.
         """
-        checks.choice(self.similarity_fn_name, "similarity_fn_name", SIMILARITIES)
-        try:
-            a, b = (np.atleast_2d(np.asarray(e, np.float32)) for e in (embeddings1, embeddings2))
-        except (ValueError, TypeError, OverflowError) as error:  # such as rows of different lengths
-            raise InputError(f"embeddings: expected two arrays (N, dim) of numbers, got others: {error}") from None
-        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-            raise InputError(f"embeddings: expected two arrays (N, dim) of one width, got {a.shape} and {b.shape}")
-        if self.similarity_fn_name == "cosine":
-            a, b = normalize(a), normalize(b)
-        scores: NDArray[np.float32] = a @ b.T
-        if self.similarity_fn_name in ("euclidean", "manhattan"):
-            order = 2 if self.similarity_fn_name == "euclidean" else 1
-            for row, embedding in zip(scores, a, strict=True):
-                row[:] = -np.linalg.norm(b - embedding, ord=order, axis=1)
-        return scores
+        if not safe_serialization:
+            raise InputError("safe_serialization: expected True, got False; ufbert writes safetensors only")
+        root = ModelFolder(Path(self._folder))
+        save_sentence_model(root, path, self._model, self._as_settings(), self.max_seq_length)
+
+    save = save_pretrained
+    """Its other name in sentence-transformers."""
 
     def _call(
         self, batch_size: int, normalize_embeddings: bool, truncate_dim: int | None, prompt: str | None,
         prompt_name: str | None, on_overflow: str | None,
-    ) -> _Call:  # fmt: skip
+    ) -> Call:  # fmt: skip
         on_overflow = self.on_overflow if on_overflow is None else on_overflow
         prompt = self._prompt(prompt, prompt_name)
-        return _Call(
+        return Call(
             self._model,
             replace(self._texts, prompt=prompt) if prompt else self._texts,
             self._width(truncate_dim),
@@ -310,46 +386,13 @@ class SentenceEncoder:
             checks.choice(on_overflow, "on_overflow", ON_OVERFLOW),
         )
 
-    def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
-        if prompt is None:
-            name = self.default_prompt_name if prompt_name is None else prompt_name
-            if name is None:
-                return ""
-            if not isinstance(name, str) or name not in self.prompts:
-                raise InputError(
-                    f"prompt_name: expected one of the model's prompts {shown(sorted(self.prompts))}, got "
-                    f"{shown(name)}; or give the text itself as prompt"
-                )
-            return self.prompts[name]
-        if not isinstance(prompt, str):
-            raise InputError(f"prompt: expected str, got {type(prompt).__name__}: {shown(prompt)}")
-        return prompt
 
-    def _width(self, truncate_dim: int | None) -> int:
-        truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
-        if truncate_dim is None:
-            return self.dimension
-        return min(checks.integer(truncate_dim, "truncate_dim", 1), self.dimension)
-
-
-class _Progress:
-    """A progress bar on stderr, or none."""
-
-    def __init__(self, total: int, show: bool) -> None:
-        self.bar = None
-        if show:
-            from tqdm import tqdm  # 50 milliseconds
-
-            self.bar = tqdm(total=total or None, unit="text", desc="embed")
-
-    def update(self, count: int) -> None:
-        """Move on by some texts."""
-        if self.bar is not None:
-            self.bar.update(count)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+def _check_alone(return_truncated: bool, precision: str, convert_to_tensor: bool, beside: str) -> None:
+    """Refuse what has no meaning beside `beside`."""
+    for name, is_given in (
+        ("return_truncated", return_truncated),
+        ("precision", precision != "float32"),
+        ("convert_to_tensor", convert_to_tensor),
+    ):
+        if is_given:
+            raise InputError(f"{name}: expected it without {beside}, got both; leave one out")

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from .. import checks
 from ..activations import TABLE, Function, softmax
 from ..checkpoint.folder import ModelFolder
+from ..checkpoint.names import default_folder
 from ..errors import InputError, shown
 from ..heads import SequenceClassifier
 from ..text_model import ON_OVERFLOW, WINDOW, TextModel, check_batch_size, each_text
-from .bundled import model_folder
 from .load import load_texts, top
 
 __all__ = ["Label", "TextClassifier", "class_logits"]
@@ -49,7 +49,7 @@ class TextClassifier:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, dtype: str = "float32") -> None:
-        root = ModelFolder(model_folder(folder, default="sentiment"))
+        root = ModelFolder(default_folder("sentiment") if folder is None else folder)
         self._texts = load_texts(root, "sequence-classification", dtype)
         self.labels = self._texts.model.config.labels
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ...checkpoint.folder import ModelFolder
 from ...checkpoint.writing import checked_place
 from ...errors import InputError
 from ...routes import Corpus
@@ -76,13 +77,13 @@ def distill(
         If an argument, the teacher or the corpus is not usable, or another process is making `out`.
     """
     recipe, place = recipe or Recipe(), find_device(device)
-    target, source = checked_place(out), Path(teacher)
+    target, source = checked_place(out), ModelFolder(teacher).complete().path
     lines = list(Corpus(corpus))
     if len(lines) < 1_000:
         raise InputError(f"{corpus}: expected at least 1,000 texts to train on, found {len(lines)}; give more")
     torch.manual_seed(recipe.seed)
-    master = Teacher(os.fspath(teacher), teacher_dtype, place, plain)
-    facts = {"teacher": source.name, "corpus": Path(corpus).name, "texts": str(len(lines))}
+    master = Teacher(os.fspath(source), teacher_dtype, place, plain)
+    facts = {"teacher": Path(teacher).name, "corpus": Path(corpus).name, "texts": str(len(lines))}
     facts |= {"start": "" if start is None else Path(start).name, "teacher_dtype": master.dtype}
     state = State.of(Path(f"{target}.training"), recipe, facts, teacher_dtype, place)
     student = _new_student(source, recipe) if start is None else _started(Path(start), recipe, master)
