@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,13 @@ from ..checkpoint.folder import TRANSFORMER_SETTINGS, ModelFolder
 from ..checkpoint.options import Options
 from ..errors import CheckpointError, InputError, shown
 from ..text_model import ON_OVERFLOW, WINDOW, each_text
-from .load import load_texts
+from .habits import CALLING, LOADING, as_tensor, check_device, check_unused, first_given
+from .load import load_texts, open_model
 from .text_classifier import class_logits
 
 __all__ = ["CrossEncoder", "Ranked"]
 
+MISSING: Any = object()
 Pair = tuple[str, str] | Sequence[str]
 ActivationFn = str | Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -42,7 +44,8 @@ class CrossEncoder:
     Parameters
     ----------
     folder : str or path
-        A folder with a sequence classifier and its tokenizer.
+        A folder with a sequence classifier and its tokenizer, or the name of a model of the hub,
+        "organisation/name[@revision]".
     max_length : int, optional
         Tokens of a pair, special tokens included; by default what the folder says.
     activation_fn : str or callable, optional
@@ -52,6 +55,10 @@ class CrossEncoder:
         What to do with pairs that are longer.
     dtype : {"float32", "bfloat16", "int8"}
         Precision of the matrix multiplications; see `ufbert.load`.
+    revision, token, cache_folder, local_files_only : optional
+        Of a model of the hub; see `ufbert.download`.
+    device, others : optional
+        Of sentence-transformers' class: refused with the reason, unless they are its defaults.
 
     Raises
     ------
@@ -74,9 +81,19 @@ class CrossEncoder:
         activation_fn: ActivationFn | None = None,
         on_overflow: str = "truncate",
         dtype: str = "float32",
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_folder: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        device: object = None,
+        **others: object,
     ) -> None:
+        check_device(device)
+        check_unused("CrossEncoder", others, LOADING)
         self.on_overflow = checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
-        root = ModelFolder(folder)
+        hub = {"revision": revision, "token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
+        root = open_model(folder, **hub)
         texts = load_texts(root.transformer(), "sequence-classification", dtype)
         config = texts.model.config
         own_length = _max_length(root.transformer(), texts.max_length, config.max_length)
@@ -95,17 +112,24 @@ class CrossEncoder:
 
     def predict(
         self,
-        sentences: Pair | Iterable[Pair],
+        sentences: Pair | Iterable[Pair] = MISSING,
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         activation_fn: ActivationFn | None = None,
         apply_softmax: bool = False,
+        *,
+        inputs: Pair | Iterable[Pair] = MISSING,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: object = None,
+        **others: object,
     ) -> NDArray[np.float32]:
         """Score pairs.
 
         Parameters
         ----------
-        sentences : (str, str), or iterable of those
+        sentences, inputs : (str, str), or iterable of those
+            Two names of one argument.
         batch_size : int
             Pairs in one forward pass at most.
         show_progress_bar : bool, optional
@@ -114,6 +138,10 @@ class CrossEncoder:
             Instead of the model's own.
         apply_softmax : bool
             Then apply a softmax over the labels, if there are several.
+        convert_to_numpy, convert_to_tensor : bool
+            Return one array, or one tensor of PyTorch; with neither a list of scores.
+        device, others : optional
+            Of sentence-transformers' method: refused with the reason, unless they are its defaults.
 
         Returns
         -------
@@ -125,6 +153,9 @@ class CrossEncoder:
         InputError
             If an argument does not fit.
         """
+        sentences = first_given("predict", ("sentences", "inputs"), (sentences, inputs), MISSING)
+        check_device(device)
+        check_unused("predict", others, CALLING)
         if isinstance(sentences, np.ndarray):
             sentences = sentences.tolist()
         single = isinstance(sentences, (tuple, list)) and len(sentences) > 0 and isinstance(sentences[0], str)
@@ -136,7 +167,10 @@ class CrossEncoder:
         scores = list(self._scores(pairs, batch_size, activation_fn, apply_softmax, WINDOW))
         shape = (0,) if self.num_labels == 1 else (0, self.num_labels)
         joined = np.concatenate([np.zeros(shape, np.float32), *scores])
-        return joined[0] if single else joined
+        result = joined[0] if single else joined
+        if convert_to_tensor:
+            return as_tensor(np.asarray(result))  # type: ignore[no-any-return]
+        return result if convert_to_numpy or single else list(result)  # type: ignore[return-value]
 
     def stream(
         self,
