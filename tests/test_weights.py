@@ -80,3 +80,13 @@ def test_a_name_of_no_folder_and_no_bundled_model_is_refused(name, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="expected a model folder"):
         ufbert.SentenceEncoder(name)
+
+
+def test_recorded_digests_are_those_of_the_files():
+    root = ufbert_weights.path().parent
+    recorded = dict(line.split()[::-1] for line in (root / "SHA256SUMS").read_text().splitlines())
+    files = {f"{name}/model.safetensors" for name in ufbert_weights.names()}
+    assert set(recorded) == files
+    for name, digest in recorded.items():
+        assert hashlib.sha256((root / name).read_bytes()).hexdigest() == digest
+        assert digest in (root / name).with_name("SOURCE.md").read_text(), "SOURCE.md says another one"

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -209,6 +210,15 @@ class ModelFolder:
                 if self._inside(path, "modules.json").is_dir():
                     self.subfolder(path).has_weights()
         return self
+
+    def sha256(self) -> str:
+        """Digest of the weights, in hexadecimal digits: embeddings can be compared where it is equal."""
+        digest = sha256()
+        for file in sorted(self.weight_files()):
+            with file.open("rb") as opened:
+                while block := opened.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
 
     def own_tensors(self) -> Tensors:
         """Open the weights that are in this folder itself."""

@@ -22,6 +22,7 @@ from . import (
     convert,
     distill,
     download,
+    doctor,
     embed,
     fill_mask,
     glue,
@@ -57,7 +58,7 @@ VERBS = {
         "compare": compare,
         "glue": glue,
     },
-    "Other": {"info": info},
+    "Other": {"info": info, "doctor": doctor},
 }
 DESCRIPTION = """\
 BERT encoders on a CPU: sentence embeddings, classification, fill-mask, named

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -73,12 +72,7 @@ class Served:
     @cached_property
     def sha256(self) -> str:
         """Digest of the weights, and so of what embeddings may be compared."""
-        digest = sha256()
-        for file in sorted(ModelFolder(self.folder).transformer().weight_files()):
-            with file.open("rb") as opened:
-                while block := opened.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        return ModelFolder(self.folder).transformer().sha256()
 
     def variant(self, prompt: str = "", left: bool | None = None) -> TextModel:
         """Return the model with a prompt, and another side at which long texts are cut."""
