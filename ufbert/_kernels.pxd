@@ -135,7 +135,7 @@ cdef extern from "kernels/dense/dense.h" nogil:
         int by_columns
 
     ctypedef struct ufbert_layout:
-        int panel
+        int panel, int8_words
 
     ctypedef struct ufbert_dense_kernels:
         ufbert_layout layout

@@ -29,7 +29,15 @@
  *     PANEL:             columns that lie together in packed weights, a multiple of 2 * LANES; else 32
  *     FETCH_ROWS:        up to how many rows a panel is prefetched while they meet the one before it; else 0
  *     VECTORS_TRANSPOSE: v_transpose (rows of LANES vectors become columns), v_highest (the largest lane)
- *     VECTORS_DOT_BF16:  bf16_weights, bf16_pair, bf16_load, bf16_set_pair, bf16_dot, v_store_bf16
+ *     VECTORS_DOT_BF16:  bf16_input (how an input is kept), bf16_weights, bf16_pair, bf16_load, bf16_set_pair, bf16_dot,
+ *                        v_store_bf16 (values rounded, as inputs)
+ *     VECTORS_IN_PLACE:  for compilers that run out of registers: v_add_products (adds *x * a, *x * b to two sums where
+ *                        they are), v_after(p, a) (is p, from which nothing is read before a is computed)
+ *     VECTORS_ROUND_BF16: v_round_bf16 (to the nearest bfloat16, ties to even, NaN stays NaN)
+ *     VECTORS_INT8_WORDS: weights of two columns in 16 bits, 256 * w[c + LANES] + w[c] + 128, two products a step. In
+ *                        place of the last three of VECTORS_OF_INT8: int8_input, int8_inputs, int8_set (two inputs for
+ *                        all columns), int8_load, int8_load_next (columns c, whole words; columns c + LANES), int8_dot,
+ *                        int8_first (the sums of columns c), v_store_int8_inputs
  *     VECTORS_TABLES:    vec_index, v_floor, v_index, v_look_up, of tables of TABLE_ENTRIES floats */
 #ifndef UFBERT_VECTORS_H
 #define UFBERT_VECTORS_H
@@ -95,31 +103,56 @@ INLINE float v_highest(vec a) {
 }
 #endif
 
-#ifndef VECTORS_DOT_BF16 /* pairs of bfloat16 are widened, and multiplied one after the other */
-typedef vec bf16_weights;
-typedef struct {
-    vec first, second;
-} bf16_pair;
-INLINE float bf16_widen(uint16_t bf16) {
-    const union {
-        uint32_t bits;
-        float value;
-    } word = {(uint32_t)bf16 << 16};
-    return word.value;
+#ifndef VECTORS_IN_PLACE
+INLINE void v_add_products(vec sums[2], const float *x, vec a, vec b) {
+    sums[0] = v_fma(v_set(*x), a, sums[0]);
+    sums[1] = v_fma(v_set(*x), b, sums[1]);
 }
-INLINE bf16_weights bf16_load(const uint16_t *p) { return v_load_words(p); }
-INLINE bf16_pair bf16_set_pair(const uint16_t *p) {
-    return (bf16_pair){v_set(bf16_widen(p[0])), v_set(bf16_widen(p[1]))};
+INLINE const uint16_t *v_after(const uint16_t *p, vec a) {
+    (void)a;
+    return p;
 }
-INLINE vec bf16_dot(vec sums, bf16_pair x, bf16_weights w) {
-    return v_fma(x.second, v_high_bf16(w), v_fma(x.first, v_low_bf16(w), sums));
-}
-INLINE void v_store_bf16(uint16_t *p, vec a) {
+#endif
+
+#ifndef VECTORS_ROUND_BF16
+INLINE vec v_round_bf16(vec a) {
     float lanes[LANES];
     v_store(lanes, a);
-    for (int i = 0; i < LANES; i++)
-        p[i] = ufbert_bf16(lanes[i]);
+    for (int i = 0; i < LANES; i++) {
+        const union {
+            uint32_t bits;
+            float value;
+        } word = {(uint32_t)ufbert_bf16(lanes[i]) << 16};
+        lanes[i] = word.value;
+    }
+    return v_load(lanes);
 }
+#endif
+
+#ifndef VECTORS_DOT_BF16 /* inputs are kept as rounded floats, and weights are widened */
+typedef float bf16_input;
+INLINE void v_store_bf16(bf16_input *p, vec a) { v_store(p, v_round_bf16(a)); }
+#endif
+
+#ifdef VECTORS_INT8_WORDS
+#define INT8_WORDS 1
+#define INT8_PRODUCTS 2
+_Static_assert(PANEL == 2 * LANES, "words have two columns of a panel");
+#else
+#define INT8_WORDS 0
+#define INT8_PRODUCTS 4
+typedef uint8_t int8_input;
+typedef int8_four int8_inputs;
+INLINE int8_inputs int8_set(const int8_input *p) { return int8_set_four(p); }
+INLINE int8_weights int8_load_next(const int8_t *p, int8_weights w) {
+    (void)w;
+    return int8_load(p + LANES * 4);
+}
+INLINE int8_sums int8_first(int8_sums first, int8_sums next, int32_t total) {
+    (void)next, (void)total;
+    return first;
+}
+INLINE void v_store_int8_inputs(int8_input *p, vec a) { v_store_uint8(p, a); }
 #endif
 
 /* Calls of a function that is compiled for each dtype, and for each count from 1 on. */

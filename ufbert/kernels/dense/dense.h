@@ -16,7 +16,8 @@ enum {
 
 /* How an instruction set lays out packed weights. A layer runs on kernels of the layout that it was packed for. */
 typedef struct {
-    int panel; /* columns that lie together */
+    int panel;      /* columns that lie together */
+    int int8_words; /* whether int8 weights of two columns share 16 bits; see VECTORS_INT8_WORDS in vectors.h */
 } ufbert_layout;
 
 /* y = activation(x W' + b) + residual. Panels are filled up with zeros to whole ones. */
@@ -25,7 +26,7 @@ typedef struct {
     int activation;
     ufbert_dtype dtype;
     /* float32: (panels, width_in, panel); bfloat16: (panels, width_in / 2 rounded up, panel, 2) uint16;
-     * int8: (panels, width_in / 4 rounded up, panel, 4). */
+     * int8: (panels, width_in / 4 rounded up, panel, 4), or in words (panels, width_in / 2 rounded up, 8, 2) uint16. */
     const void *weights;
     const float *bias;   /* (panels, panel) */
     const float *scales; /* of int8 columns: (panels, panel); else NULL */

@@ -16,8 +16,12 @@ size_t ufbert_linear_bytes(const ufbert_layout *layout, ptrdiff_t width_in, ptrd
 }
 
 size_t ufbert_linear_scratch(const ufbert_linear *linear) {
-    const size_t row = (size_t)padded_width(linear->width_in, linear->dtype) * ufbert_item_size(linear->dtype);
-    return UFBERT_ROWS_IN_CHUNK * (2 * sizeof(float) + (linear->dtype == UFBERT_F32 ? 0 : row));
+    /* At most: int8 in 16 bits, bfloat16 as floats. */
+    const size_t item = linear->dtype == UFBERT_INT8   ? sizeof(int16_t)
+                        : linear->dtype == UFBERT_BF16 ? sizeof(float)
+                                                       : 0;
+    const size_t row = (size_t)padded_width(linear->width_in, linear->dtype) * item;
+    return UFBERT_ROWS_IN_CHUNK * (2 * sizeof(float) + sizeof(int32_t) + row);
 }
 
 size_t ufbert_attention_scratch(ptrdiff_t length, ptrdiff_t head_size) {
@@ -30,6 +34,7 @@ size_t ufbert_attention_scratch(ptrdiff_t length, ptrdiff_t head_size) {
 /* A matrix on its way into panels. */
 typedef struct {
     ptrdiff_t panel;
+    int int8_words;
     ufbert_dtype dtype;
     const void *weight;
     ptrdiff_t k, n;
@@ -64,12 +69,20 @@ static void pack_bf16(const packing *work, ptrdiff_t index) {
 
 enum { BLOCK = 64 }; /* of a column, which is rounded and summed before it is laid out */
 
-/* Up to BLOCK int8 of a column into its panel, where fours of them lie together; returns their sum. */
-static int32_t lay_out(const int8_t *values, ptrdiff_t count, ptrdiff_t width, int8_t *column) {
+/* Up to BLOCK int8 of column `i` of a panel, where fours of them lie together or pairs in words; returns their sum. */
+static int32_t lay_out(const packing *work, const int8_t *values, ptrdiff_t count, ptrdiff_t i, int8_t *panel) {
+    const ptrdiff_t width = work->panel, half = width / 2;
+    int8_t *column = panel + i * 4;
     int32_t sum = 0;
     for (ptrdiff_t p = 0; p < count; p++)
         sum += values[p];
     ptrdiff_t p = 0;
+    if (work->int8_words) {
+        column = panel + i % half * 4 + i / half;
+        for (; p < count; p++)
+            column[p / 2 * width * 2 + p % 2 * 2] = (int8_t)(values[p] ^ (i < half ? -128 : 0));
+        return sum;
+    }
     for (; p + 4 <= count; p += 4)
         memcpy(column + p * width, values + p, 4);
     memcpy(column + p * width, values + p, (size_t)(count - p));
@@ -78,13 +91,14 @@ static int32_t lay_out(const int8_t *values, ptrdiff_t count, ptrdiff_t width, i
 
 static void round_block(const float *row, ptrdiff_t count, float factor, int8_t *rounded) {
     for (ptrdiff_t p = 0; p < count; p++)
-        rounded[p] = (int8_t)ufbert_nearest(row[p] * factor);
+        rounded[p] = factor > 0.0f ? (int8_t)ufbert_nearest(row[p] * factor) : 0;
 }
 
 /* `weight` is float32 or, where the scales are there already, int8. */
 static void pack_int8(const packing *work, ptrdiff_t index) {
     const ptrdiff_t width = work->panel, k = work->k, columns = columns_in_panel(work, index);
-    int8_t *panel = (int8_t *)work->panels + index * width * padded_width(k, UFBERT_INT8), rounded[BLOCK];
+    const ptrdiff_t padded = ufbert_round_up(k, work->int8_words ? 2 : 4);
+    int8_t *panel = (int8_t *)work->panels + index * width * padded, rounded[BLOCK] = {0};
     float factors[UFBERT_WIDEST_PANEL];
     int32_t sums[UFBERT_WIDEST_PANEL] = {0};
     const ptrdiff_t first = index * width;
@@ -95,13 +109,10 @@ static void pack_int8(const packing *work, ptrdiff_t index) {
     for (ptrdiff_t block = 0; block < k; block += BLOCK) {
         const ptrdiff_t count = k - block < BLOCK ? k - block : BLOCK;
         for (ptrdiff_t i = 0; i < columns; i++) {
-            int8_t *column = panel + block * width + i * 4;
-            if (wholes)
-                sums[i] += lay_out(wholes + i * k + block, count, width, column);
-            else if (factors[i] > 0.0f) {
+            const int8_t *values = wholes ? wholes + i * k + block : rounded;
+            if (!wholes)
                 round_block(floats + i * k + block, count, factors[i], rounded);
-                sums[i] += lay_out(rounded, count, width, column);
-            }
+            sums[i] += lay_out(work, values, count, i, panel + block * width);
         }
     }
     for (ptrdiff_t i = 0; i < columns; i++)
@@ -121,6 +132,6 @@ static void pack_panel(void *argument, ptrdiff_t index, int member) {
 
 void ufbert_pack_linear(const ufbert_layout *layout, ufbert_dtype dtype, const void *weight, ptrdiff_t width_in,
                         ptrdiff_t width_out, void *panels, float *scales, float *sums, ufbert_team *team, int threads) {
-    packing work = {layout->panel, dtype, weight, width_in, width_out, panels, scales, sums};
+    packing work = {layout->panel, layout->int8_words, dtype, weight, width_in, width_out, panels, scales, sums};
     ufbert_share(team, threads, (width_out + layout->panel - 1) / layout->panel, pack_panel, &work);
 }

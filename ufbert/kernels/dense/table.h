@@ -8,6 +8,7 @@
 #include "linear.h"
 #include "norm.h"
 
-static const ufbert_dense_kernels dense_kernels = {{PANEL}, linear, attention, layer_norm, encoder_layer, gate};
+static const ufbert_dense_kernels dense_kernels = {{PANEL, INT8_WORDS}, linear,        attention,
+                                                   layer_norm,          encoder_layer, gate};
 
 #endif

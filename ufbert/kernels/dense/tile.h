@@ -3,6 +3,7 @@
 #define UFBERT_TILE_H
 
 #include "../vectors.h"
+#include "dense.h"
 
 enum { VECTORS_AT_ONCE = 2, COLUMNS_AT_ONCE = VECTORS_AT_ONCE * LANES };
 
@@ -17,6 +18,23 @@ INLINE void fetch_line(fetching *fetch) {
     if (FETCH_ROWS) {
         __builtin_prefetch(fetch->lines, 0, 2);
         fetch->lines += fetch->step;
+    }
+}
+
+/* A tile's inputs as its dtype wants them. */
+typedef struct {
+    const float *f32;       /* (rows, width_in) */
+    const bf16_input *bf16; /* (rows, pairs, 2) */
+    const int8_input *int8; /* (rows, steps, INT8_PRODUCTS): value i is about lows[row] + steps[row] * int8[row][i] */
+    const float *lows, *steps;
+    const int32_t *totals; /* of the first INT8_STEPS steps of int8; for INT8_WORDS */
+} tile_inputs;
+
+INLINE void start_at_bias(const int rows, const float *bias, vec sums[][VECTORS_AT_ONCE]) {
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) {
+        sums[i][0] = v_load(bias);
+        sums[i][1] = v_load(bias + LANES);
     }
 }
 

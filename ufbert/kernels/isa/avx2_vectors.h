@@ -60,6 +60,30 @@ INLINE vec v_high_bf16(vec words) {
     return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(words), _mm256_set1_epi32((int)0xffff0000u)));
 }
 
+/* Of the 16 registers a tile needs all: GCC would copy sums, and load weights and inputs too early. */
+#define VECTORS_IN_PLACE
+INLINE void v_add_products(vec sums[2], const float *x, vec a, vec b) {
+    vec first = sums[0], second = sums[1], value;
+    __asm__("vbroadcastss %3, %2\n\tvfmadd231ps %4, %2, %0\n\tvfmadd231ps %5, %2, %1"
+            : "+x"(first), "+x"(second), "=&x"(value)
+            : "m"(*x), "x"(a), "x"(b));
+    sums[0] = first;
+    sums[1] = second;
+}
+INLINE const uint16_t *v_after(const uint16_t *p, vec a) {
+    __asm__("" : "+r"(p) : "x"(a));
+    return p;
+}
+
+#define VECTORS_ROUND_BF16
+INLINE vec v_round_bf16(vec a) {
+    const __m256i bits = _mm256_castps_si256(a),
+                  last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const vec rounded = _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff))));
+    const vec quiet = _mm256_or_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x00400000)));
+    return v_high_bf16(_mm256_blendv_ps(rounded, quiet, _mm256_cmp_ps(a, a, _CMP_UNORD_Q)));
+}
+
 #define VECTORS_OF_INT8
 typedef __m256i int8_sums;
 INLINE vec v_load_int8(const int8_t *p) {
@@ -83,22 +107,34 @@ INLINE int8_four int8_set_four(const uint8_t *p) {
 }
 INLINE int8_sums int8_dot(int8_sums sums, int8_four x, int8_weights w) { return _mm256_dpbusd_avx_epi32(sums, x, w); }
 #else
-typedef __m256i int8_four;
-typedef struct {
-    __m256i first, second; /* 4 columns of four int16 each */
-} int8_weights;
-INLINE int8_weights int8_load(const int8_t *p) {
-    return (int8_weights){_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)),
-                          _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p + 16)))};
+/* Two columns a word: a shift gives those of the high bytes, and whole words give 256 times those and the others. That is
+ * one instruction for 32 weights where widening takes four. Sums of whole words wrap; their difference does not. */
+#define VECTORS_INT8_WORDS
+typedef int16_t int8_input;
+typedef __m256i int8_weights;
+typedef __m256i int8_inputs;
+INLINE int8_weights int8_load(const int8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE int8_weights int8_load_next(const int8_t *p, int8_weights words) {
+    (void)p;
+    return _mm256_srai_epi16(words, 8);
 }
-INLINE int8_four int8_set_four(const uint8_t *p) {
-    int32_t four;
-    memcpy(&four, p, sizeof four);
-    return _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)));
+INLINE int8_inputs int8_set(const int8_input *p) {
+    int32_t two;
+    memcpy(&two, p, sizeof two);
+    return _mm256_set1_epi32(two);
 }
-INLINE int8_sums int8_dot(int8_sums sums, int8_four x, int8_weights w) {
-    const __m256i pairs = _mm256_hadd_epi32(_mm256_madd_epi16(x, w.first), _mm256_madd_epi16(x, w.second));
-    return _mm256_add_epi32(sums, _mm256_permute4x64_epi64(pairs, 0xd8));
+/* In assembly, because GCC would else keep sums in memory. */
+INLINE int8_sums int8_dot(int8_sums sums, int8_inputs x, int8_weights w) {
+    const __m256i products = _mm256_madd_epi16(x, w);
+    __asm__("vpaddd %1, %0, %0" : "+x"(sums) : "x"(products));
+    return sums;
+}
+INLINE int8_sums int8_first(int8_sums words, int8_sums next, int32_t total) {
+    return _mm256_sub_epi32(_mm256_sub_epi32(words, _mm256_slli_epi32(next, 8)), _mm256_set1_epi32(total));
+}
+INLINE void v_store_int8_inputs(int8_input *p, vec a) {
+    const __m256i whole = _mm256_cvtps_epi32(a);
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
 }
 #endif
 

@@ -101,16 +101,17 @@ INLINE vec v_high_bf16(vec words) {
 
 #ifdef USE_BF16
 #define VECTORS_DOT_BF16
+typedef uint16_t bf16_input;
 typedef __m512bh bf16_weights;
 typedef __m512bh bf16_pair;
 INLINE bf16_weights bf16_load(const uint16_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
-INLINE bf16_pair bf16_set_pair(const uint16_t *p) {
+INLINE bf16_pair bf16_set_pair(const bf16_input *p) {
     int32_t pair;
     memcpy(&pair, p, sizeof pair);
     return (__m512bh)_mm512_set1_epi32(pair);
 }
 INLINE vec bf16_dot(vec sums, bf16_pair x, bf16_weights w) { return _mm512_dpbf16_ps(sums, x, w); }
-INLINE void v_store_bf16(uint16_t *p, vec a) { _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(a)); }
+INLINE void v_store_bf16(bf16_input *p, vec a) { _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(a)); }
 #endif
 
 #define VECTORS_OF_INT8

@@ -80,16 +80,17 @@ INLINE vec v_high_bf16(vec words) {
 
 #ifdef USE_BF16
 #define VECTORS_DOT_BF16
+typedef uint16_t bf16_input;
 typedef bfloat16x8_t bf16_weights;
 typedef bfloat16x8_t bf16_pair;
 INLINE bf16_weights bf16_load(const uint16_t *p) { return vreinterpretq_bf16_u16(vld1q_u16(p)); }
-INLINE bf16_pair bf16_set_pair(const uint16_t *p) {
+INLINE bf16_pair bf16_set_pair(const bf16_input *p) {
     uint32_t pair;
     memcpy(&pair, p, sizeof pair);
     return vreinterpretq_bf16_u32(vdupq_n_u32(pair));
 }
 INLINE vec bf16_dot(vec sums, bf16_pair x, bf16_weights w) { return vbfdotq_f32(sums, w, x); }
-INLINE void v_store_bf16(uint16_t *p, vec a) { vst1_u16(p, vreinterpret_u16_bf16(vcvt_bf16_f32(a))); }
+INLINE void v_store_bf16(bf16_input *p, vec a) { vst1_u16(p, vreinterpret_u16_bf16(vcvt_bf16_f32(a))); }
 #endif
 
 #define VECTORS_OF_INT8
