@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import checks
-from .batch import Batch
 from .errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -107,10 +106,6 @@ class Tokenizer:
         """Return `max_length` if at least one token fits in, and not more than the model can take."""
         advice = f"the model takes {self.max_length} tokens at most"
         return checks.integer(max_length, "max_seq_length", self.min_length(pair), self.max_length, advice=advice)
-
-    def batch(self, encodings: Sequence[Encoding]) -> Batch:
-        """Join encodings."""
-        return Batch.from_sequences([e.ids for e in encodings], [e.type_ids for e in encodings])
 
     def token_id(self, name: str) -> int | None:
         """Id of a special token such as "mask_token", None if there is none."""

@@ -30,7 +30,18 @@ def test_dense(tmp_path, act):
 
 @pytest.mark.parametrize(
     "name",
-    ["distilbert/base", "distilbert/masked-lm", "roberta/base", "roberta/masked-lm", "camembert/base"],
+    [
+        "distilbert/base",
+        "distilbert/masked-lm",
+        "roberta/base",
+        "roberta/masked-lm",
+        "camembert/base",
+        "xlm-roberta/base",
+        "mpnet/base",
+        "mpnet/masked-lm",
+        "electra/base",
+        "electra/equal-widths",
+    ],
 )
 def test_other_families(name):
     rng = np.random.default_rng(0)
@@ -44,10 +55,18 @@ def test_other_families(name):
     np.testing.assert_allclose(hidden * mask[:, :, None], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("family", ["electra", "mpnet"])
-def test_parts_that_the_module_does_not_have_are_refused(family):
-    with pytest.raises(CheckpointError, match=f"embeddings as wide as its layers, .* found {family}"):
+@pytest.mark.parametrize("family", ["modernbert", "nomic-bert"])
+def test_families_with_gated_layers_are_refused_by_name(family):
+    with pytest.raises(CheckpointError, match=f"expected a BERT, .* found {family.replace('-', '_')} with"):
         Bert.from_folder(GOLDEN / family / "base")
+
+
+def test_a_bias_by_distance_has_gradients():
+    model = Bert.from_folder(GOLDEN / "mpnet" / "base")
+    model(torch.arange(4, 24).view(2, 10), torch.ones(2, 10, dtype=torch.long)).square().sum().backward()
+    gradient = model.embeddings["distance_bias"].weight.grad
+    near = [*range(8), *range(17, 24)]  # a text of ten tokens reaches no other bucket but two
+    assert (gradient[near].abs().sum(1) > 0).all() and not gradient[10:16].any()
 
 
 def test_fff(tmp_path):

@@ -119,7 +119,7 @@ def test_the_teacher_s_dtypes_depend_on_who_runs_it(teacher, dtype, plain):
 
 def test_a_teacher_of_low_precision_is_near(teacher):
     exact, low = Teacher(str(teacher), plain=True), Teacher(str(teacher), "bfloat16", plain=True)
-    batch = Chunks(some_texts(1_000), exact.tokenizer, SMALL).chunk(0)[0]
+    batch = Chunks(some_texts(1_000), exact.texts, SMALL).chunk(0)[0]
     for mine, expected in zip(low(batch).outputs, exact(batch).outputs, strict=True):
         assert mine.dtype == torch.float32
         assert 0 < (mine - expected).abs().mean() < 0.05 * expected.std()
@@ -129,7 +129,7 @@ def test_chunks_made_ahead_are_those_that_are_asked_for(teacher):
     master = Teacher(str(teacher))
     facts = dict.fromkeys(("teacher", "teacher_dtype", "corpus", "texts"), "")
     recipe = dataclasses.replace(SMALL, chunks=3, joined=0.1)
-    texts = Chunks(some_texts(1_000), master.tokenizer, recipe)
+    texts = Chunks(some_texts(1_000), master.texts, recipe)
     outputs = Outputs(master, texts, recipe, None, facts)
     outputs._worker = ThreadPoolExecutor(1)  # as on devices other than the CPU
     for index, start in ((1, 2), (1, 0), (2, 0), (3, 0), (4, 0), (0, 1)):

@@ -127,7 +127,7 @@ def test_all_layers_come_nearer_to_the_teacher(tmp_path):
     for layer in student.layers:
         one_sided(layer.ffn, 0, 1.0)
     teacher = Teacher(str(folder))
-    corpus = Chunks(some_texts(1_500), teacher.tokenizer, Recipe(batch_tokens=512, max_length=20, joined=0.0))
+    corpus = Chunks(some_texts(1_500), teacher.texts, Recipe(batch_tokens=512, max_length=20, joined=0.0))
     batches = corpus.chunk(3)
     scale = torch.stack([z.std(0) for z in teacher(batches[0]).outputs])
 

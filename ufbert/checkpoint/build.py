@@ -30,7 +30,7 @@ from .families.ufbert import expand, kept_nodes
 from .folder import ModelFolder
 from .tensors import Tensors
 
-__all__ = ["build_model"]
+__all__ = ["build_model", "distance_buckets"]
 
 FAR = 128  # distance from which on all share the last bucket
 Finish = Callable[[Any], Any]

@@ -14,17 +14,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import activations
+from ..checkpoint.build import distance_buckets
 from ..checkpoint.families import family_of
 from ..checkpoint.folder import ModelFolder
 from ..config import ModelConfig
 from ..errors import CheckpointError
 from .fast_feedforward import FastFeedForward
 
-__all__ = ["Bert"]
+__all__ = ["TRAINED", "Bert"]
 
 ACTIVATIONS: dict[str, nn.Module] = {
     name: getattr(nn, act.torch)(**act.torch_arguments) for name, act in activations.TABLE.items() if act.torch
 }
+
+
+TRAINED = "BERT, DistilBERT, ELECTRA, RoBERTa, XLM-RoBERTa, CamemBERT or MPNet"
 
 
 class Bert(nn.Module):
@@ -43,23 +47,24 @@ class Bert(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        narrow = config.embedding_size not in (0, config.hidden_size)
-        other = narrow or config.distance_buckets or family_of(config.family).write is None
-        if other or config.hidden_act not in ACTIVATIONS:
+        if family_of(config.family).write is None or config.hidden_act not in ACTIVATIONS:
             raise CheckpointError(
-                f"config.json: expected a BERT with embeddings as wide as its layers, no bias by distance and one of "
-                f"the activations {', '.join(ACTIVATIONS)}, found {config.family} with {config.hidden_act}; other "
-                "models can be run but not trained"
+                f"config.json: expected a {TRAINED}, with one of the activations {', '.join(ACTIVATIONS)}, found "
+                f"{config.family} with {config.hidden_act}; other models can be run but not trained"
             )
         self.config = config
-        hidden = config.hidden_size
+        hidden, width = config.hidden_size, config.embedding_size or config.hidden_size
         rows = {
             "word_embeddings": config.vocab_size,
             "position_embeddings": config.max_position_embeddings,
             "token_type_embeddings": config.type_vocab_size,
         }
-        tables: dict[str, nn.Module] = {key: nn.Embedding(count, hidden) for key, count in rows.items() if count}
-        tables["embedding_norm"] = nn.LayerNorm(hidden, config.layer_norm_eps)
+        tables: dict[str, nn.Module] = {key: nn.Embedding(count, width) for key, count in rows.items() if count}
+        tables["embedding_norm"] = nn.LayerNorm(width, config.layer_norm_eps)
+        if width != hidden:
+            tables["embedding_projection"] = nn.Linear(width, hidden)
+        if config.distance_buckets:
+            tables["distance_bias"] = nn.Embedding(config.distance_buckets, config.num_attention_heads)
         self.embeddings: Any = nn.ModuleDict(tables)
         self.encoder: Any = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
 
@@ -108,7 +113,7 @@ class Bert(nn.Module):
         (N, S, H) float32 tensor
         """
         x = self.embed(input_ids, token_type_ids)  # (N, S, H)
-        mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
+        mask = self.mask(None if attention_mask is None else attention_mask[:, None, None, :].bool(), x.shape[1])
         for layer in self.layers:
             x = layer(x, mask)
         return x
@@ -122,7 +127,31 @@ class Bert(nn.Module):
         if "token_type_embeddings" in tables:
             kinds = tables["token_type_embeddings"].weight
             x = x + (kinds[0] if token_type_ids is None else kinds[token_type_ids])
-        return tables["embedding_norm"](x)
+        x = tables["embedding_norm"](x)
+        return tables["embedding_projection"](x) if "embedding_projection" in tables else x
+
+    def mask(self, attended: Tensor | None, length: int) -> Tensor | None:
+        """Give what the layers take as their mask.
+
+        Parameters
+        ----------
+        attended : (N, 1, 1, S) bool tensor, optional
+            False at padding.
+        length : int
+            S.
+
+        Returns
+        -------
+        (N or 1, heads or 1, S, S or 1) tensor or None
+            `attended` itself; what is added to the scores where the model has a bias by distance.
+        """
+        if "distance_bias" not in self.embeddings:
+            return attended
+        steps = np.arange(length)
+        buckets = distance_buckets(steps - steps[:, None], self.config.distance_buckets)  # (S, S)
+        table = self.embeddings["distance_bias"].weight
+        bias = table[torch.from_numpy(buckets).to(table.device)].permute(2, 0, 1)[None]  # (1, heads, S, S)
+        return bias if attended is None else bias.masked_fill(~attended, -torch.inf)
 
     def replace_feed_forward(self, **changes: object) -> None:
         """Give all layers new feed-forward layers, drawn at random; `changes` are fields of `ModelConfig`."""
@@ -188,6 +217,8 @@ class BertLayer(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (N, heads, S, H / heads)
         if x.device.type == "cpu":  # where PyTorch's backward pass of attention is slow in bfloat16
             q, k, v = q.float(), k.float(), v.float()
+        if mask is not None and mask.dtype != torch.bool:
+            mask = mask.to(q.dtype)
         with torch.autocast(x.device.type, enabled=False):
             context = functional.scaled_dot_product_attention(q, k, v, mask)
         context = context.transpose(1, 2).flatten(2)  # (N, S, H)

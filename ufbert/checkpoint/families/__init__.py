@@ -110,7 +110,10 @@ def rewritten(data: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
     if family.write is None or former.write is None:
         raise CheckpointError(f"config.json: expected a family that this package can write, got {config.family}")
     stale = {"num_labels", "_name_or_path", *former.write(before)}
-    return {key: value for key, value in data.items() if key not in stale} | family.write(config)
+    kept = {key: value for key, value in data.items() if key not in stale}
+    if former.tokenizer != family.tokenizer and kept.get("tokenizer_class") is None:
+        kept["tokenizer_class"] = former.tokenizer  # what the new family's files mean without a class is another
+    return kept | family.write(config)
 
 
 def _architecture(top: Options) -> str | None:

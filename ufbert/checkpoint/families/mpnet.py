@@ -10,7 +10,7 @@ from ..options import Options
 from . import bert, roberta
 from .family import Family, written
 
-__all__ = ["FAMILY"]
+__all__ = ["BUCKETS", "FAMILY"]
 
 BUCKETS, FIRST_POSITION = 32, 2  # constants in transformers' code, whatever config.json says
 KEYS = {key: spelling for key, spelling in bert.KEYS.items() if key not in ("type_vocab_size", "pad_token_id")} | {

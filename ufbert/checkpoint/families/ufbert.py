@@ -11,12 +11,16 @@ from ...config import ModelConfig
 from ...errors import CheckpointError
 from ..options import Options
 from ..tensors import Tensors
-from . import bert
+from . import bert, electra, mpnet
 from .family import Family, written
 
 __all__ = ["FAMILY", "FFF_COLUMNS", "FFF_NODES", "expand", "kept_nodes"]
 
-KEYS = bert.KEYS | {"first_position": ("first_position", 0)}  # that of RoBERTa's students is not 0
+KEYS = bert.KEYS | {  # 0 in students of BERT; those of RoBERTa, MPNet and ELECTRA keep what their teachers have
+    "first_position": ("first_position", 0),
+    "distance_buckets": ("distance_buckets", 0),
+    "embedding_size": ("embedding_size", 0),
+}
 FFF_NODES = "nodes"  # of a pruned layer: the flat ids of the nodes that are stored
 FFF_COLUMNS = "columns"  # of a pruned layer of floats: what w_out's columns are divided by before int8, from all nodes
 FFF_ACTIVATIONS = {spelling: name for spelling, name in HUGGING_FACE.items() if name in IN_KERNELS}
@@ -27,6 +31,7 @@ def read(top: Options, task: str) -> ModelConfig:
     if top.choice("feed_forward", ("fff", "dense"), None) == "dense":
         return bert.FAMILY.read(top, task)
     act = top.choice("hidden_act", FFF_ACTIVATIONS, "gelu")
+    top.choice("distance_buckets", (0, mpnet.BUCKETS), 0)
     return ModelConfig(
         family="ufbert",
         task=task,
@@ -103,6 +108,8 @@ FAMILY = Family(
     prefix=bert.FAMILY.prefix,
     encoder={
         **{key: name for key, name in bert.FAMILY.encoder.items() if not key.startswith("feed_forward")},
+        "distance_bias": mpnet.FAMILY.encoder["distance_bias"],
+        "embedding_projection": electra.FAMILY.encoder["embedding_projection"],
         "fff_in": "encoder.layer.{layer}.ffn.linear_in",
         "fff_out": "encoder.layer.{layer}.ffn.linear_out",
         "fff_nodes": "encoder.layer.{layer}.ffn." + FFF_NODES,

@@ -88,7 +88,7 @@ def distill(
     state = State.of(Path(f"{target}.training"), recipe, facts, teacher_dtype, place)
     student = _new_student(source, recipe) if start is None else _started(Path(start), recipe, master)
     _prepare(student.to(place), recipe, plain)
-    texts = Chunks(lines, master.tokenizer, recipe, place)
+    texts = Chunks(lines, master.texts, recipe, place)
     kept = None if keep_outputs is None else Path(keep_outputs)
     outputs = Outputs(master, texts, recipe, kept, facts)
     with sole_use(state.folder):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...batch import Batch
-from ...tokenizer import Tokenizer
+from ...text_model import TextModel
 from ..batches import cut, padded
 from ..device import CPU
 from .recipe import Recipe
@@ -75,17 +75,18 @@ class Chunks:
     Parameters
     ----------
     lines : list of str
-    tokenizer : Tokenizer
+    model : TextModel
+        Whose tokenizer and positions the batches have.
     recipe : Recipe
         For the size of batches, the length of texts, the share of joined ones and the seed.
     device : torch.device
         Where batches are put.
     """
 
-    def __init__(self, lines: list[str], tokenizer: Tokenizer, recipe: Recipe, device: torch.device = CPU) -> None:
-        self.lines, self.tokenizer, self.device = lines, tokenizer, device
+    def __init__(self, lines: list[str], model: TextModel, recipe: Recipe, device: torch.device = CPU) -> None:
+        self.lines, self.model, self.tokenizer, self.device = lines, model, model.tokenizer, device
         self.batch_tokens, self.joined, self.seed = recipe.batch_tokens, recipe.joined, recipe.seed
-        self.max_length = tokenizer.checked_length(min(recipe.max_length, tokenizer.max_length))
+        self.max_length = self.tokenizer.checked_length(min(recipe.max_length, self.tokenizer.max_length))
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
 
     def chunk(self, index: int) -> list[TextBatch]:
@@ -100,7 +101,7 @@ class Chunks:
             tokens = mask.flatten().nonzero()[:, 0]
             texts = torch.arange(len(chosen)).repeat_interleave(torch.from_numpy(lengths[rows]))
             on_device = [tensor.to(self.device) for tensor in (ids, mask, tokens, texts)]
-            batches.append(TextBatch(self.tokenizer.batch(chosen), *on_device))
+            batches.append(TextBatch(self.model.batch(chosen), *on_device))
         return [batches[i] for i in random.permutation(len(batches))]
 
     def _texts(self, index: int, random: np.random.Generator) -> list[str]:

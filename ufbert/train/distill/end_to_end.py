@@ -90,7 +90,8 @@ def _step(state: State, student: Bert, teacher: Teacher, optimizer: torch.optim.
 def _hidden_states(student: Bert, batch: TextBatch) -> list[Tensor]:
     """What each layer gives for the tokens of a batch, L tensors (T, H)."""
     x, outputs = student.embed(batch.input_ids), []
+    mask = student.mask(batch.attention_mask, x.shape[1])
     for layer in student.layers:
-        x = layer(x, batch.attention_mask)
+        x = layer(x, mask)
         outputs.append(batch.unpadded(x))
     return outputs

@@ -45,6 +45,7 @@ def can_pack(state: State, student: Bert, outputs: Outputs) -> bool:
         and not state.recipe.chunks
         and student.config.first_position == 0
         and student.config.type_vocab_size > 0
+        and student.config.embedding_size in (0, student.config.hidden_size)
         and (student.config.feed_forward != "fff" or student.config.output_bias)
     )
 

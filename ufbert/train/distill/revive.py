@@ -72,9 +72,10 @@ def revive_layers(
         chunk += 1
     runs = [teacher(batch, inputs=False).outputs for batch in batches]
     hidden = [student.embed(batch.input_ids) for batch in batches]
+    masks = [student.mask(batch.attention_mask, batch.input_ids.shape[1]) for batch in batches]
     for index, layer in enumerate(tqdm(student.layers, desc="reviving", unit="layer")):
         norm = layer.norm2
-        hidden = [layer.attend(h, batch.attention_mask) for h, batch in zip(hidden, batches, strict=True)]
+        hidden = [layer.attend(h, mask) for h, mask in zip(hidden, masks, strict=True)]
         if index >= first:
             x = torch.cat([batch.unpadded(h) for h, batch in zip(hidden, batches, strict=True)])
             before = layer.ffn(x) + x

@@ -13,7 +13,7 @@ from ...checkpoint.families import family_of
 from ...checkpoint.folder import ModelFolder
 from ...checkpoint.sentence import load_sentence_model
 from ...errors import CheckpointError
-from ..bert import Bert
+from ..bert import TRAINED, Bert
 from ..device import CPU
 from .corpus import TextBatch
 
@@ -78,8 +78,8 @@ class Teacher:
             )
         if family_of(self.config.family).write is None or self.config.feed_forward != "dense":
             raise CheckpointError(
-                f"{folder}: expected a BERT with dense feed-forward layers as a teacher, found "
-                f"{self.config.family} with {self.config.feed_forward}; choose the dense model"
+                f"{folder}: expected a {TRAINED} with dense feed-forward layers as a teacher, found "
+                f"{self.config.family} with {self.config.feed_forward} ones; choose such a model"
             )
         self._encoder = self.texts.model.encoder
         self.module = None if on_kernels else Bert.from_folder(folder).requires_grad_(False).to(device)
@@ -94,8 +94,9 @@ class Teacher:
         reads, gives = [], []
         with self._precision():
             x = self.module.embed(batch.input_ids)
+            mask = self.module.mask(batch.attention_mask, x.shape[1])
             for layer in self.module.layers:
-                x = layer.attend(x, batch.attention_mask)
+                x = layer.attend(x, mask)
                 if inputs:
                     reads.append(batch.unpadded(x).float())
                 x = layer.norm2(layer.feed_forward(x) + x)
