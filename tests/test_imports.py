@@ -26,7 +26,7 @@ RANKS = [
     {"tasks", "convert", "info"},
     {"testing", "routes"},
     {"glue"},
-    {"compare", "train", "server"},
+    {"compare", "integrations", "train", "server"},
     {"distill", "evaluate", "torch"},
     {"cli", "__init__"},
     {"__main__"},
@@ -37,6 +37,7 @@ ROWS = {
         "hub options writing", "files names tensors", "families pickled weights", "folder",
         "build download tokenization", "pack", "sentence", "saving",
     ],
+    "integrations": ["adapter", "bertopic chroma haystack keybert langchain llama_index mteb sklearn spacy"],
     "glue": ["metrics tasks", "data models", "evaluate submission", "probe report"],
     "routes": ["corpus statistics", "picture record report", "prune"],
     "server": [
@@ -55,12 +56,15 @@ ROWS = {
     ],
 }  # fmt: skip
 SERVER = {"starlette", "uvicorn", "orjson"}
-HEAVY = SERVER | {"torch", "transformers", "scipy", "sklearn", "hypothesis", "matplotlib", "sentence_transformers"}
+ADAPTED = {"bertopic", "chromadb", "haystack", "keybert", "langchain_core", "llama_index", "mteb", "pydantic", "spacy"}
+MODELS = {"torch", "transformers", "sentence_transformers"}
+HEAVY = SERVER | ADAPTED | MODELS | {"scipy", "sklearn", "hypothesis", "matplotlib"}
 # Extras, which nothing else imports but on demand.
 FENCED = {
     "testing": HEAVY,
     "routes": {"matplotlib"},
     "glue": {"scipy", "sklearn"},
+    "integrations": ADAPTED | {"sklearn"},
     "train": {"torch", "matplotlib"},
     "server": SERVER,
 }

@@ -16,7 +16,7 @@ from .errors import InputError
 from .glue.metrics import measure
 from .tasks import SentenceEncoder
 
-__all__ = ["Nearness", "ScoredPairs", "compare", "neighbours_kept", "reciprocal_rank"]
+__all__ = ["Nearness", "ScoredPairs", "compare", "halves", "neighbours_kept", "reciprocal_rank"]
 
 BLOCK = 1_024  # rows of the similarity matrix that are held at once
 MIN_WORDS = 12  # of a text whose halves find each other
@@ -90,7 +90,7 @@ def compare(
     """
     if len(texts) < 11:
         raise InputError(f"texts: expected at least 11, for ten neighbours of each, got {len(texts)}; give more")
-    halves = _halves(texts)
+    first, second = halves(texts)
     wanted: np.ndarray | None = None
     results = []
     for folder in (teacher, *models):
@@ -106,7 +106,7 @@ def compare(
             raise InputError(f"{folder}: expected embeddings as wide as the teacher's, got {embeddings.shape[1]}")
         cosines = (embeddings * wanted).sum(1)
         spearman = {name: _spearman(encode, pairs) for name, pairs in (scored or {}).items()}
-        rank = reciprocal_rank(encode(halves[0]), encode(halves[1])) if halves[0] else float("nan")
+        rank = reciprocal_rank(encode(first), encode(second)) if first else float("nan")
         results.append(
             Nearness(
                 os.path.basename(os.path.normpath(folder)), float(cosines.mean()), float(cosines.min()),
@@ -156,7 +156,7 @@ def _spearman(encode: Callable[[Sequence[str]], np.ndarray], scored: ScoredPairs
     return measure(["spearman"], scored.scores, (first * second).sum(1))["spearman"]
 
 
-def _halves(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+def halves(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     """First and second halves of the texts that have enough words."""
     words = [words for text in texts if len(words := text.split()) >= MIN_WORDS]
     return [" ".join(w[: len(w) // 2]) for w in words], [" ".join(w[len(w) // 2 :]) for w in words]
