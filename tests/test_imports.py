@@ -11,7 +11,7 @@ import ufbert
 
 PACKAGE = Path(ufbert.__file__).parent
 RANKS = [
-    {"errors", "_cmm", "_dense", "_host"},
+    {"errors", "_cmm", "_dense", "_host", "log"},
     {"checks"},
     {"activations", "bfloat16", "isa", "int8"},
     {"reference"},

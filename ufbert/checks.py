@@ -199,7 +199,9 @@ def by_name(function: str, names: tuple[str, ...], values: tuple[object, ...]) -
     if len(values) > len(names):
         raise TypeError(f"{function}: expected at most {len(names)} arguments after the tensors, got {len(values)}")
     given = ", ".join(names[: len(values)])
-    warnings.warn(f"{function}: pass {given} by name, not by position", DeprecationWarning, stacklevel=3)
+    warnings.warn(
+        f"{function}: pass {given} by name, not by position; that goes with 0.3", DeprecationWarning, stacklevel=3
+    )
     return dict(zip(names, values, strict=False))
 
 

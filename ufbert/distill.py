@@ -6,4 +6,5 @@ from .train.distill import Recipe, distill
 
 __all__ = ["Recipe", "distill"]
 
-warnings.warn("ufbert.distill is now ufbert.train.distill; import from there", DeprecationWarning, stacklevel=2)
+MESSAGE = "ufbert.distill is now ufbert.train.distill; import from there; the old name goes with 0.3"
+warnings.warn(MESSAGE, DeprecationWarning, stacklevel=2)

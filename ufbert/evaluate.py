@@ -6,4 +6,5 @@ from .compare import Nearness, ScoredPairs, compare, neighbours_kept, reciprocal
 
 __all__ = ["Nearness", "ScoredPairs", "compare", "neighbours_kept", "reciprocal_rank"]
 
-warnings.warn("ufbert.evaluate is now ufbert.compare; import from there", DeprecationWarning, stacklevel=2)
+MESSAGE = "ufbert.evaluate is now ufbert.compare; import from there; the old name goes with 0.3"
+warnings.warn(MESSAGE, DeprecationWarning, stacklevel=2)

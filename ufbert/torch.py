@@ -6,4 +6,5 @@ from .train import Bert, FastFeedForward, mixed_precision, use_threads
 
 __all__ = ["Bert", "FastFeedForward", "mixed_precision", "use_threads"]
 
-warnings.warn("ufbert.torch is now ufbert.train; import from there", DeprecationWarning, stacklevel=2)
+MESSAGE = "ufbert.torch is now ufbert.train; import from there; the old name goes with 0.3"
+warnings.warn(MESSAGE, DeprecationWarning, stacklevel=2)

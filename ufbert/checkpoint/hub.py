@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import CheckpointError, InputError, shown
+from ..log import debug
 
 __all__ = ["Remote", "parse_name"]
 
@@ -101,6 +102,7 @@ class Remote:
             )  # fmt: skip
         except Exception as error:  # of the hub, of the disk, or of whatever library speaks HTTP
             raise self._complaint(error, errors, str(cache or hub.constants.HF_HUB_CACHE)) from error
+        debug("%s: %s in %s", self, ", ".join(names), snapshot)
         return Path(snapshot)
 
     def _is_offline(self) -> bool:

@@ -15,7 +15,9 @@ from ..encoder import Model
 from ..errors import InputError
 from ..heads import MaskedLMHead, SequenceClassifier, TokenClassifier
 from ..int8 import FactoredRows, Int8Matrix
+from ..isa import active_isa
 from ..layers import EncoderLayer, FastFeedForward, GatedFeedForward, Trees
+from ..log import debug
 from .build import build_model
 from .folder import ModelFolder
 
@@ -66,6 +68,8 @@ def load_model(
     model = build_model(folder, encoder_only, task, partial(pack, dtype=dtype))
     encoder = replace(model.encoder, layers=tuple(map(fuse, model.encoder.layers)))
     pooler = model.pooler and replace(model.pooler, dense=model.pooler.dense.pack("float32"))
+    fused = sum(layer.fused is not None for layer in encoder.layers)
+    debug("loaded %s: %s on %s, %d of %d layers fused", folder.path, dtype, active_isa(), fused, len(encoder.layers))
     again = partial(_load_again, os.path.abspath(folder.path), encoder_only, dtype, task)
     return replace(model, encoder=encoder, pooler=pooler, head=_pack_head(model.head, dtype), reload=again)
 
