@@ -28,6 +28,8 @@
  * Optional, each with a plain version below or in the kernel that uses it
  *     PANEL:             columns that lie together in packed weights, a multiple of 2 * LANES; else 32
  *     FETCH_ROWS:        up to how many rows a panel is prefetched while they meet the one before it; else 0
+ *     WALK_IN_ORDER:     many tokens go down trees as fff/walk.h has it, not as fff/descend.h: where it was measured
+ *     VECTORS_IN_PLACE:  v_fma_in_place: as v_fma, and the sums stay where they are
  *     VECTORS_TRANSPOSE: v_transpose (rows of LANES vectors become columns), v_highest (the largest lane)
  *     VECTORS_DOT_BF16:  bf16_input (how an input is kept), bf16_weights, bf16_pair, bf16_load, bf16_set_pair, bf16_dot,
  *                        v_store_bf16 (values rounded, as inputs)

@@ -15,6 +15,7 @@
 #define PANEL 16    /* its lines follow each other; of 32 columns, every other one would be skipped */
 #define FETCH_ROWS 48
 #define PANEL_BLOCKS 3
+#define WALK_IN_ORDER
 
 #define VECTORS_OF_FLOATS
 typedef __m256 vec;
@@ -35,6 +36,12 @@ INLINE vec v_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
 INLINE vec v_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
 INLINE vec v_div(vec a, vec b) { return _mm256_div_ps(a, b); }
 INLINE vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+/* The same with sums that stay in their register: left to itself, GCC 12 copies some of twelve and spills others. */
+#define VECTORS_IN_PLACE
+INLINE vec v_fma_in_place(vec a, vec b, vec sums) {
+    __asm__("vfmadd231ps %2, %1, %0" : "+x"(sums) : "x"(a), "x"(b));
+    return sums;
+}
 INLINE vec v_abs(vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 INLINE vec v_if_greater(vec a, vec b, vec yes, vec no) {
     return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_GT_OQ));

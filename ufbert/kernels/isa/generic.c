@@ -8,6 +8,7 @@
 #define TOKENS_AT_ONCE 4
 #define TILE_ROWS 4
 #define PANEL_BLOCKS 1
+#define WALK_IN_ORDER
 
 #define VECTORS_OF_FLOATS
 typedef float vec __attribute__((vector_size(16)));
