@@ -42,7 +42,7 @@ LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file
 import sys, pytest, ufbert._cmm, ufbert._dense
 for module in (ufbert._cmm, ufbert._dense):
     assert module.__file__.startswith('$folder'), 'the tests would run another build: ' + module.__file__
-names = ['dense', 'compiled', 'cmm', 'cmm_packed', 'cmm_backward', 'cmm_robust']
+names = ['dense', 'compiled', 'cmm', 'cmm_packed', 'cmm_walk', 'cmm_backward', 'cmm_robust']
 tests = [f'$root/tests/test_{name}.py' for name in names]
 sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-k', 'not leak and not zeros_of', *tests]))
 "
