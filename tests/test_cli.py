@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -259,3 +260,25 @@ def test_no_text_at_a_terminal_is_wrong_usage(model):
     assert result.returncode == 2 and b"found no text" in result.stderr
     os.close(controller)
     os.close(terminal)
+
+
+@pytest.mark.parametrize("verb", ["fill-mask", "ner", "qa", "rerank"])
+def test_a_verb_without_a_bundled_model_says_which_to_get(verb):
+    needed = {"qa": ["--question", "Who?"], "rerank": ["--query", "Who?"]}.get(verb, [])
+    _, errors = run(verb, *needed, "a text", code=2)
+    command = rf"this fetches one the first time and keeps it: ufbert {verb} --model [\w-]+/"
+    assert re.search(rf"none is bundled for {verb}; {command}", errors)
+
+
+def test_options_of_the_tasks():
+    out, _ = run("fill-mask", "--model", PIPELINES / "fill-mask", "--targets", "the,a", "a [MASK] b")
+    assert sorted(line.split("\t")[1] for line in out.splitlines()) == ["a", "the"]
+    question = ["qa", "--model", PIPELINES / "question-answering", "--question", "who"]
+    out, _ = run(*question, "--handle-impossible-answer", "--top-k", 99, "--max-answer-len", 1, "the cat")
+    answers = [line.split("\t")[3] for line in out.splitlines()]
+    assert "" in answers and len(answers) > 1
+    long = ["ner", "--model", PIPELINES / "token-classification", "the cat " * 200]
+    run(*long, "--stride", 5, "--on-overflow", "error")
+    assert "tokens too many" in run(*long, "--on-overflow", "error", code=1)[1]
+    labels = ["classify", "--model", PIPELINES / "text-classification", "the cat", "--function-to-apply"]
+    assert len({run(*labels, function)[0] for function in ("none", "softmax", "sigmoid")}) == 3

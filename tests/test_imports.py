@@ -45,7 +45,7 @@ ROWS = {
         "protocol tei", "hub leaves ollama openai", "cohere", "app", "run",
     ],
     "tasks": [
-        "habits load quantize sentence_run similarity", "encoder_settings late_chunks",
+        "habits load quantize sentence_run similarity token_windows", "encoder_settings late_chunks",
         "fill_mask question_answerer sentence_encoder text_classifier token_classifier",
         "cross_encoder",
     ],

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 __all__ = [
-    "MAX_BATCH_SIZE", "ON_OVERFLOW", "WINDOW", "Run", "TextModel", "Window", "check_batch_size", "check_texts",
-    "each_text", "windows",
+    "MAX_BATCH_SIZE", "ON_OVERFLOW", "WINDOW", "Run", "TextModel", "Window", "callers_level", "check_batch_size",
+    "check_texts", "each_text", "windows",
 ]  # fmt: skip
 
 WINDOW = 1_024
@@ -184,12 +184,12 @@ class TextModel:
         for found in windows(texts, size):
             window = _checked(found, name, first, pairs)
             encodings, truncated = self.tokenize(window, offsets)
-            self._overflow(truncated, on_overflow, first)
+            self.check_overflow(truncated, on_overflow, first)
             yield Window(first, window, encodings, truncated)
             first += len(window)
 
-    def _overflow(self, truncated: list[int], on_overflow: str, first: int) -> None:
-        """Do what `on_overflow` says about truncated texts."""
+    def check_overflow(self, truncated: list[int], on_overflow: str, first: int) -> None:
+        """Do what `on_overflow` says about texts that were cut; `first` is the number of the first."""
         cut = [index for index, count in enumerate(truncated) if count]
         if not cut or on_overflow == "truncate":
             return
@@ -199,7 +199,7 @@ class TextModel:
         )
         if on_overflow == "error":
             raise InputError(message + ', or allow it with on_overflow="truncate"')
-        warnings.warn(message + "; the rest is cut off", stacklevel=_callers_level())
+        warnings.warn(message + "; the rest is cut off", stacklevel=callers_level())
 
 
 def windows(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -270,7 +270,7 @@ def _strings(item: object) -> tuple[str, ...]:
     return tuple(item) if is_pair else ()  # type: ignore[arg-type]
 
 
-def _callers_level() -> int:
+def callers_level() -> int:
     """Return the ``stacklevel`` at which `warnings.warn`, called by the caller of this, names the user's own line."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:

@@ -116,6 +116,12 @@ class Tokenizer:
         """Tokenise texts uncut and without special tokens."""
         return self._pieces([_checked(text, self.lowercase) for text in texts], offsets)
 
+    def pieces_of_words(self, texts: Sequence[Sequence[str]]) -> list[Encoding]:
+        """Tokenise texts whose words are given, uncut and without special tokens; offsets count in each word."""
+        checked = [[_checked(word, self.lowercase) for word in words] for words in texts]
+        encodings: list[Encoding] = self.backend.encode_batch(checked, is_pretokenized=True, add_special_tokens=False)
+        return encodings
+
     def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
         """Text of token ids."""
         text: str = self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens)

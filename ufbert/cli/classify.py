@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..tasks import TextClassifier
+from ..tasks.text_classifier import FUNCTIONS
 from .options import add_texts, positive
 from .streams import write_results
 
@@ -26,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_texts(parser, default_model="the bundled sentiment classifier")
     parser.add_argument("--top-k", type=positive, default=1, metavar="N", help="labels for each text (default: 1)")
+    parser.add_argument(
+        "--function-to-apply",
+        choices=tuple(FUNCTIONS),
+        help="what makes scores of the model's numbers (default: as the model says: none for regression, sigmoid for "
+        "several labels at once, else softmax)",
+    )
     parser.add_argument("--pairs", action="store_true", help="each text is two texts, separated by a tab")
 
 
@@ -35,7 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     options = {"batch_size": arguments.batch_size, "on_overflow": arguments.on_overflow}
 
     def labels(texts: Iterator[str]) -> Iterator[Any]:
-        results = task.stream(map(_pair, texts) if arguments.pairs else texts, arguments.top_k, **options)
+        inputs: Iterator[Any] = map(_pair, texts) if arguments.pairs else texts
+        results = task.stream(inputs, arguments.top_k, arguments.function_to_apply, **options)
         return ([result] for result in results) if arguments.top_k == 1 else results
 
     return write_results(arguments, _plain, "labels", labels)

@@ -4,7 +4,7 @@ Prints each text after a "#", and then a line for each entity: its label,
 score, first and last character (the end excluded), and words. The model is
 a folder with a token-classification head.
 
-  ufbert ner --model FOLDER "Maria moved to Berlin."
+  ufbert ner --model dslim/bert-base-NER "Maria moved to Berlin."
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from ..tasks import TokenClassifier
 from ..tasks.token_classifier import STRATEGIES
-from .options import add_texts
+from .options import add_texts, natural
 from .streams import write_results
 
 __all__ = ["add_arguments", "run"]
@@ -22,7 +22,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    add_texts(parser)
+    add_texts(parser, suggested="dslim/bert-base-NER")
     parser.add_argument(
         "--aggregation-strategy",
         choices=STRATEGIES,
@@ -30,13 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how tokens become entities: none (each token by itself), simple (neighbours of one label), or words that "
         "take the label of their first token, of the average or of the most certain token (default: simple)",
     )
+    parser.add_argument(
+        "--stride",
+        type=natural,
+        metavar="N",
+        help="read long texts to their end, in windows that share N tokens (default: cut them, see --on-overflow)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the entities of each text."""
     task = TokenClassifier(arguments.model, arguments.dtype)
     strategy = arguments.aggregation_strategy
-    options = {"batch_size": arguments.batch_size, "on_overflow": arguments.on_overflow}
+    options: dict[str, Any] = {"batch_size": arguments.batch_size, "on_overflow": arguments.on_overflow}
+    options["stride"] = arguments.stride
     return write_results(arguments, _plain, "entities", lambda texts: task.stream(texts, strategy, **options))
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "add_texts",
     "batch_size",
     "check_texts",
+    "natural",
     "positive",
 ]
 
@@ -28,6 +29,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def natural(text: str) -> int:
+    """Read an integer from 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be at least 0")
     return value
 
 
@@ -88,14 +97,20 @@ def add_texts(
     default_model: str | None = None,
     formats: Sequence[str] = ("plain", "jsonl"),
     overflow: bool = True,
+    suggested: str = "",
 ) -> None:
-    """Add what all verbs on texts have: the model, where texts come from, where results go."""
-    parser.usage = f"%(prog)s {'' if default_model else '--model FOLDER '}[OPTIONS] [TEXT ...]"
-    named = f", or a bundled model's name (default: {default_model})" if default_model else ""
+    """Add what all verbs on texts have: the model, where texts come from, where results go.
+
+    `suggested` is a model of the hub that a user without any may take, where no model is bundled.
+    """
+    parser.usage = f"%(prog)s {'' if default_model else '--model MODEL '}[OPTIONS] [TEXT ...]"
+    parser.set_defaults(suggested=suggested)
+    named = ", a bundled model's name, or ORGANISATION/NAME[@REVISION] of the Hugging Face hub"
+    named += f" (default: {default_model})" if default_model else f", such as {suggested}"
     parser.add_argument(
         "texts", nargs="*", metavar="TEXT", help="texts; without any, --input or standard input is read"
     )
-    parser.add_argument("--model", required=not default_model, metavar="FOLDER", help="model folder" + named)
+    parser.add_argument("--model", metavar="MODEL", help="model folder" + named)
     streams = parser.add_argument_group("input and output")
     streams.add_argument(
         "--input", metavar="FILE", help="read texts from FILE, one a line, UTF-8; - for standard input"
@@ -131,6 +146,11 @@ def _formats(formats: Sequence[str]) -> str:
 
 def check_texts(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Refuse before any work what cannot be read or written, and settle output and format."""
+    if arguments.model is None and arguments.suggested:
+        parser.error(
+            f"--model: expected a model, for none is bundled for {arguments.command}; this fetches one the first time "
+            f"and keeps it: {parser.prog} --model {arguments.suggested} ..."
+        )
     if arguments.texts and arguments.input:
         parser.error("expected TEXT or --input, got both; leave one out")
     if not arguments.texts and not arguments.input and sys.stdin is not None and sys.stdin.isatty():

@@ -4,7 +4,7 @@ A cross-encoder reads query and text together: slower than embeddings, and
 more exact. Prints the texts with their scores, the best first. The model is
 a folder with a classification head of one label.
 
-  ufbert rerank --model FOLDER --query "How do plants make food?" --top 3 --input texts.txt
+  ufbert rerank --model cross-encoder/ms-marco-MiniLM-L6-v2 --query "How do plants make food?" --input texts.txt
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    add_texts(parser)
-    parser.usage = "%(prog)s --model FOLDER --query QUERY [OPTIONS] [TEXT ...]"
+    add_texts(parser, suggested="cross-encoder/ms-marco-MiniLM-L6-v2")
+    parser.usage = "%(prog)s --model MODEL --query QUERY [OPTIONS] [TEXT ...]"
     parser.add_argument("--query", required=True, help="what the texts are ranked for")
     parser.add_argument("--top", type=positive, metavar="N", help="print only the N best texts")
     parser.add_argument(

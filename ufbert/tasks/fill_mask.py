@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TypedDict
 
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from .. import checks
 from ..activations import softmax
 from ..checkpoint.folder import ModelFolder
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, shown
 from ..heads import MaskedLMHead
-from ..text_model import ON_OVERFLOW, WINDOW, Window, check_batch_size, each_text
+from ..text_model import ON_OVERFLOW, WINDOW, Window, callers_level, check_batch_size, check_texts, each_text
 from .load import load_texts, top
 
 __all__ = ["Fill", "FillMask"]
@@ -61,7 +62,12 @@ class FillMask:
         return self._texts.tokenizer.special_tokens["mask_token"]
 
     def __call__(
-        self, texts: str | Iterable[str], top_k: int = 5, batch_size: int = 32, on_overflow: str = "truncate"
+        self,
+        texts: str | Iterable[str],
+        top_k: int = 5,
+        batch_size: int = 32,
+        on_overflow: str = "truncate",
+        targets: str | Iterable[str] | None = None,
     ) -> list[Fill] | list[list[Fill]] | list[list[Fill] | list[list[Fill]]]:
         """Rank the tokens that may stand at each mask.
 
@@ -75,6 +81,9 @@ class FillMask:
             Texts in one forward pass at most.
         on_overflow : {"truncate", "warn", "error"}
             What to do with texts that are too long for the model.
+        targets : str or iterable of str, optional
+            Rank only these tokens; their probabilities stay those among the whole vocabulary. A word that the
+            vocabulary does not have stands for its first token, with a warning that names both.
 
         Returns
         -------
@@ -88,11 +97,16 @@ class FillMask:
             If a text has no mask (or it was cut off), or an argument does not fit.
         """
         inputs = [texts] if isinstance(texts, str) else texts
-        results = list(self._results(inputs, top_k, batch_size, on_overflow, WINDOW))
+        results = list(self._results(inputs, top_k, batch_size, on_overflow, targets, WINDOW))
         return results[0] if isinstance(texts, str) else results
 
     def stream(
-        self, texts: Iterable[str], top_k: int = 5, batch_size: int = 32, on_overflow: str = "truncate"
+        self,
+        texts: Iterable[str],
+        top_k: int = 5,
+        batch_size: int = 32,
+        on_overflow: str = "truncate",
+        targets: str | Iterable[str] | None = None,
     ) -> Iterator[list[Fill] | list[list[Fill]]]:
         """Fill the masks of any number of texts, holding `batch_size` of them at a time.
 
@@ -103,18 +117,43 @@ class FillMask:
         list
             One for each text, in order.
         """
-        return self._results(texts, top_k, batch_size, on_overflow, 0)
+        return self._results(texts, top_k, batch_size, on_overflow, targets, 0)
 
     def _results(
-        self, texts: Iterable[str], top_k: int, batch_size: int, on_overflow: str, window: int
-    ) -> Iterator[list[Fill] | list[list[Fill]]]:
+        self, texts: Iterable[str], top_k: int, batch_size: int, on_overflow: str,
+        targets: str | Iterable[str] | None, window: int,
+    ) -> Iterator[list[Fill] | list[list[Fill]]]:  # fmt: skip
         """Check the arguments; return the results, read in windows of at least `window` texts."""
         top_k, batch_size = checks.integer(top_k, "top_k", 1), check_batch_size(batch_size)
         checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
         windows = self._texts.windows(each_text(texts, "texts"), "texts", max(window, batch_size), on_overflow)
-        return (fills for window in windows for fills in self._fill_window(window, top_k, batch_size))
+        wanted = None if targets is None else self._targets(check_texts(targets, "targets"))
+        return (fills for window in windows for fills in self._fill_window(window, top_k, batch_size, wanted))
 
-    def _fill_window(self, window: Window, top_k: int, batch_size: int) -> list[list[Fill] | list[list[Fill]]]:
+    def _targets(self, targets: list[str]) -> NDArray[np.int64]:
+        """Ids of the tokens that are ranked, each once, in the order given."""
+        tokenizer, ids = self._texts.tokenizer, []
+        for target in targets:
+            token = tokenizer.backend.token_to_id(target)
+            if token is None:
+                (pieces,) = tokenizer.pieces([target], offsets=False)
+                if not pieces.ids:
+                    warnings.warn(f"targets: {shown(target)} has no token; it is left out", stacklevel=callers_level())
+                    continue
+                token = pieces.ids[0]
+                warnings.warn(
+                    f"targets: the vocabulary has no {shown(target)}; its first token {shown(pieces.tokens[0])} stands "
+                    "for it",
+                    stacklevel=callers_level(),
+                )
+            ids.append(token)
+        if not ids:
+            raise InputError(f"targets: expected at least one token of the vocabulary, got {shown(targets)}")
+        return np.array(list(dict.fromkeys(ids)), np.int64)
+
+    def _fill_window(
+        self, window: Window, top_k: int, batch_size: int, wanted: NDArray[np.int64] | None
+    ) -> list[list[Fill] | list[list[Fill]]]:
         masks = [self._masks(e.ids, window.first + index) for index, e in enumerate(window.encodings)]
         fills: list[list[list[Fill]]] = [[] for _ in masks]
         for run in self._texts.run(window.encodings, batch_size):
@@ -125,7 +164,8 @@ class FillMask:
                 probabilities = self._probabilities(run.hidden[[row for row, _, _ in part]])
                 for (_, index, at), row in zip(part, probabilities, strict=True):
                     alone = len(masks[index]) == 1
-                    fills[index].append(self._fill(window.encodings[index].ids, at, row, top_k, alone))
+                    best = top(row, top_k) if wanted is None else wanted[top(row[wanted], top_k)]
+                    fills[index].append(self._fill(window.encodings[index].ids, at, row, best, alone))
         return [filled[0] if len(filled) == 1 else filled for filled in fills]
 
     def _masks(self, ids: list[int], number: int) -> list[int]:
@@ -144,8 +184,9 @@ class FillMask:
         return softmax(head(hidden))  # (M, H) -> (M, V)
 
     def _fill(
-        self, ids: list[int], position: int, probabilities: NDArray[np.float32], top_k: int, skip_special_tokens: bool
-    ) -> list[Fill]:
+        self, ids: list[int], position: int, probabilities: NDArray[np.float32], best: NDArray[np.int64],
+        skip_special_tokens: bool,
+    ) -> list[Fill]:  # fmt: skip
         decode = self._texts.tokenizer.decode
         return [
             {
@@ -154,5 +195,5 @@ class FillMask:
                 "token_str": decode([token], False),
                 "sequence": decode([*ids[:position], token, *ids[position + 1 :]], skip_special_tokens),
             }
-            for token in top(probabilities, top_k).tolist()
+            for token in best.tolist()
         ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from .. import checks, heads
 from ..activations import softmax
 from ..checkpoint.folder import ModelFolder
-from ..text_model import ON_OVERFLOW, WINDOW, Window, check_batch_size, check_texts, each_text
+from ..errors import InputError, shown
+from ..text_model import ON_OVERFLOW, WINDOW, check_batch_size, check_texts, each_text
 from .load import load_texts
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
+from .token_windows import Reading, Sentence, Span, read_sentences
 
 __all__ = ["STRATEGIES", "Entity", "TokenClassifier", "TokenLabel"]
 
@@ -91,17 +90,22 @@ class TokenClassifier:
 
     def __call__(
         self,
-        texts: str | Iterable[str],
+        texts: str | Iterable[str] | Iterable[Sequence[str]],
         aggregation_strategy: str = "simple",
         ignore_labels: Iterable[str] | None = ("O",),
         batch_size: int = 32,
         on_overflow: str = "truncate",
+        *,
+        stride: int | None = None,
+        is_split_into_words: bool = False,
+        delimiter: str = " ",
     ) -> list[Entity] | list[TokenLabel] | list[list[Entity] | list[TokenLabel]]:
         """Find entities.
 
         Parameters
         ----------
         texts : str or iterable of str
+            With `is_split_into_words` a list of words, or an iterable of those.
         aggregation_strategy : {"none", "simple", "first", "average", "max"}
             "none" gives tokens; "simple" joins neighbours with one label (with B- and I- prefixes as these say);
             the others first give each word one label: that of its first token, of the mean of its tokens' scores, or
@@ -112,6 +116,13 @@ class TokenClassifier:
             Texts in one forward pass at most.
         on_overflow : {"truncate", "warn", "error"}
             What to do with texts that are too long for the model.
+        stride : int, optional
+            Read long texts to their end instead, in windows that share so many tokens. Of entities that overlap the
+            longest counts, or else the most certain. Not with "none".
+        is_split_into_words : bool
+            The texts come as lists of words. ``start`` and ``end`` then count characters of the joined words.
+        delimiter : str
+            What joins them.
 
         Returns
         -------
@@ -125,17 +136,24 @@ class TokenClassifier:
         InputError
             If an argument does not fit.
         """
-        inputs = [texts] if isinstance(texts, str) else texts
-        results = list(self._results(inputs, aggregation_strategy, ignore_labels, batch_size, on_overflow, WINDOW))
-        return results[0] if isinstance(texts, str) else results
+        is_one = isinstance(texts, (list, tuple)) and bool(texts) and all(isinstance(word, str) for word in texts)
+        single = is_one if is_split_into_words else isinstance(texts, str)
+        reading = _reading(stride, is_split_into_words, delimiter, on_overflow, aggregation_strategy)
+        inputs: Iterable[object] = [texts] if single else texts
+        results = list(self._results(inputs, aggregation_strategy, ignore_labels, batch_size, reading, WINDOW))
+        return results[0] if single else results
 
     def stream(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str] | Iterable[Sequence[str]],
         aggregation_strategy: str = "simple",
         ignore_labels: Iterable[str] | None = ("O",),
         batch_size: int = 32,
         on_overflow: str = "truncate",
+        *,
+        stride: int | None = None,
+        is_split_into_words: bool = False,
+        delimiter: str = " ",
     ) -> Iterator[list[Entity] | list[TokenLabel]]:
         """Find the entities of any number of texts, holding `batch_size` of them at a time.
 
@@ -146,33 +164,33 @@ class TokenClassifier:
         list
             One for each text, in order.
         """
-        return self._results(texts, aggregation_strategy, ignore_labels, batch_size, on_overflow, 0)
+        reading = _reading(stride, is_split_into_words, delimiter, on_overflow, aggregation_strategy)
+        return self._results(texts, aggregation_strategy, ignore_labels, batch_size, reading, 0)
 
     def _results(
-        self, texts: Iterable[str], strategy: str, ignore_labels: Iterable[str] | None, batch_size: int,
-        on_overflow: str, window: int,
+        self, texts: Iterable[object], strategy: str, ignore_labels: Iterable[str] | None, batch_size: int,
+        reading: Reading, window: int,
     ) -> Iterator[list[Entity] | list[TokenLabel]]:  # fmt: skip
         """Check the arguments; return the results, read in windows of at least `window` texts."""
-        checks.choice(strategy, "aggregation_strategy", STRATEGIES)
-        checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
         batch_size = check_batch_size(batch_size)
         ignored = set() if ignore_labels is None else set(check_texts(ignore_labels, "ignore_labels"))
-        windows = self._texts.windows(
-            each_text(texts, "texts"), "texts", max(window, batch_size), on_overflow, offsets=True
-        )
+        windows = read_sentences(self._texts, each_text(texts, "texts"), reading, max(window, batch_size))
         return (found for window in windows for found in self._window(window, strategy, ignored, batch_size))
 
     def _window(
-        self, window: Window, strategy: str, ignored: set[str], batch_size: int
-    ) -> list[list[Entity] | list[TokenLabel]]:
+        self, sentences: list[Sentence], strategy: str, ignored: set[str], batch_size: int
+    ) -> Iterator[list[Entity] | list[TokenLabel]]:
         head = self._texts.model.head
         assert isinstance(head, heads.TokenClassifier)
-        results: list[list[Entity] | list[TokenLabel]] = [[] for _ in window.texts]
-        for run in self._texts.run(window.encodings, batch_size):
+        flat = [(sentence.text, span) for sentence in sentences for span in sentence.spans]
+        found: list[list[Entity] | list[TokenLabel]] = [[] for _ in flat]
+        for run in self._texts.run([span.encoding for _, span in flat], batch_size):
             for index, scores in run.split(softmax(head(run.hidden))):  # (T, H) -> (T, C)
-                tokens = self._tokens(str(window.texts[index]), window.encodings[index], scores)
-                results[index] = self._entities(tokens, strategy, ignored)
-        return results
+                found[index] = self._entities(self._tokens(*flat[index], scores), strategy, ignored)
+        results = iter(found)
+        for sentence in sentences:
+            parts = [next(results) for _ in sentence.spans]
+            yield parts[0] if len(parts) == 1 else _without_overlaps(parts)
 
     def _entities(self, tokens: list[_Token], strategy: str, ignored: set[str]) -> list[Entity] | list[TokenLabel]:
         if strategy == "none":
@@ -182,9 +200,10 @@ class TokenClassifier:
         entities = map(self._group, _groups([self._labelled(word, strategy) for word in words]))
         return [entity for entity in entities if entity["entity_group"] not in ignored]
 
-    def _tokens(self, text: str, encoding: Encoding, scores: NDArray[np.float32]) -> list[_Token]:
+    def _tokens(self, text: str, span: Span, scores: NDArray[np.float32]) -> list[_Token]:
         """Describe all tokens but the special ones."""
         tokens: list[_Token] = []
+        encoding, starts = span
         columns = zip(
             encoding.tokens,
             encoding.ids,
@@ -197,6 +216,8 @@ class TokenClassifier:
         for index, (word, token, (start, end), word_id, special) in enumerate(columns):
             if special:
                 continue
+            if starts is not None and word_id is not None:  # offsets count in each word
+                start, end = start + starts[word_id], end + starts[word_id]
             # A tokenizer that does not split at spaces takes everything for one word.
             begins = word_id is None or word_id != before[0] or any(map(str.isspace, text[before[1] : start + 1]))
             shown = text[start:end] if token == self._unknown else word
@@ -230,6 +251,31 @@ class TokenClassifier:
             "start": tokens[0].start,
             "end": tokens[-1].end,
         }
+
+
+def _reading(stride: int | None, is_split_into_words: bool, delimiter: str, on_overflow: str, strategy: str) -> Reading:
+    """Check how texts are to be read, and the strategy that goes with it."""
+    checks.choice(strategy, "aggregation_strategy", STRATEGIES)
+    checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
+    if stride is not None:
+        stride = checks.integer(stride, "stride", 0)
+        if strategy == "none":
+            raise InputError('stride: expected an aggregation_strategy that joins tokens, got "none"; choose "simple"')
+    if not isinstance(delimiter, str):
+        raise InputError(f"delimiter: expected str, got {shown(delimiter)}")
+    return Reading(stride, delimiter if is_split_into_words else None, on_overflow)
+
+
+def _without_overlaps(parts: list[list[Entity] | list[TokenLabel]]) -> list[Entity]:
+    """Join the entities of windows; of those that overlap the longest counts, or else the most certain."""
+    kept: list[Any] = []
+    for entity in sorted((entity for part in parts for entity in part), key=lambda entity: entity["start"]):
+        last = kept[-1] if kept else None
+        if last is None or entity["start"] >= last["end"]:
+            kept.append(entity)
+        elif (entity["end"] - entity["start"], entity["score"]) > (last["end"] - last["start"], last["score"]):
+            kept[-1] = entity
+    return kept
 
 
 def _words(tokens: list[_Token]) -> list[list[_Token]]:
