@@ -2,6 +2,7 @@
 
 import json
 
+import httpx
 import numpy as np
 import pytest
 from conftest import GOLDEN
@@ -24,6 +25,18 @@ def test_rerank_of_documents(http, path):
     as_texts = http.post("/rerank", json={"query": "the cat", "texts": texts}).json()
     assert [row["index"] for row in as_texts[:2]] == [row["index"] for row in found["results"]]
     assert "document" not in http.post(path, json=body).json()["results"][0]
+
+
+def test_a_folder_of_sentence_transformers_cross_encoder_is_a_reranker(running):
+    folder = GOLDEN / "cross-encoders" / "one-label"  # its modules.json names a transformer alone
+    expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+    query, texts = expected["pairs"][0][0], [text for _, text in expected["pairs"][:5] if text]
+    wanted = {text: score for (_, text), score in zip(expected["pairs"][:5], expected["predict"][:5], strict=True)}
+    with running.func({"relevance": folder}) as server:
+        found = httpx.post(f"{server.url}/rerank", json={"query": query, "texts": texts}).json()
+    scores = [row["score"] for row in found]
+    np.testing.assert_allclose(scores, [wanted[texts[row["index"]]] for row in found], atol=1e-5)
+    assert scores == sorted(scores, reverse=True) and len(scores) == 4
 
 
 def test_documents_are_cut(http):

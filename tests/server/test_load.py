@@ -1,5 +1,6 @@
 """Under load: the same bits, refusals that mean something, an orderly end, no text in the log."""
 
+import contextlib
 import json
 import os
 import re
@@ -225,6 +226,34 @@ def test_a_second_signal_ends_at_once(folders):
         assert service.process.poll() is None
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(60) == 0
+
+
+def test_it_starts_again_where_it_was_killed(folders, tmp_path):
+    port, home = 0, tmp_path / "home"
+    home.mkdir()
+    wanted = ufbert.SentenceEncoder(folders["tiny"]).encode("the cat", normalize_embeddings=True)
+    for _ in range(3):
+        options = ["--model", f"tiny={folders['tiny']}", "--max-batch-tokens", 8, "--port", port]
+        with Process(*options, HOME=str(home), TMPDIR=str(home)) as service:
+            port = service.url.rpartition(":")[2]
+            (row,) = httpx.post(service.url + "/embed", json={"inputs": "the cat"}).json()
+            np.testing.assert_array_equal(np.array(row, np.float32), wanted)
+
+            def ask(url=service.url):
+                with httpx.Client(base_url=url, timeout=30) as client, contextlib.suppress(httpx.TransportError):
+                    while True:
+                        client.post("/embed", json={"inputs": ["the cat", "a b"] * 20})
+
+            threads = [threading.Thread(target=ask) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            while not httpx.get(service.url + "/metrics").text.count('te_request_success{method="batch"}'):
+                time.sleep(0.01)
+            service.process.kill()
+            for thread in threads:
+                thread.join(30)
+            assert service.process.wait(30) == -signal.SIGKILL
+    assert list(home.iterdir()) == []
 
 
 def test_options_come_from_the_environment_too(folders):

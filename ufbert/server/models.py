@@ -197,9 +197,9 @@ def load_models(specifications: Sequence[str], dtype: str, pooling: str | None =
 
 
 def _load(name: str, root: ModelFolder, dtype: str, pooling: str | None) -> Served:
-    path, task = root.path, "base"
-    if not root.has("modules.json") and root.pooling() is None:
-        task = root.config().task
+    path, task = root.transformer().path, "base"
+    if [module.kind for module in root.modules()] == ["Transformer"]:  # perhaps a CrossEncoder's modules.json
+        task = root.transformer().config().task
     if task == "base":
         return _load_embedder(name, root, dtype, pooling)
     if task == "sequence-classification":
