@@ -26,7 +26,7 @@ RANKS = [
     {"tasks", "convert", "info"},
     {"testing", "routes"},
     {"glue"},
-    {"compare", "integrations", "train", "server"},
+    {"compare", "integrations", "train", "scale", "server"},
     {"distill", "evaluate", "torch"},
     {"cli", "__init__"},
     {"__main__"},
@@ -40,6 +40,7 @@ ROWS = {
     "integrations": ["adapter", "bertopic chroma haystack keybert langchain llama_index mteb sklearn spacy"],
     "glue": ["metrics tasks", "data models", "evaluate submission", "probe report"],
     "routes": ["corpus statistics", "picture record report", "prune"],
+    "scale": ["sources", "sinks", "worker", "job", "run", "ray"],
     "server": [
         "metrics openapi refusal settings", "body queue", "models", "trees", "service", "endpoint inference",
         "protocol tei", "hub leaves ollama openai", "cohere", "app", "run",
@@ -58,7 +59,7 @@ ROWS = {
 SERVER = {"starlette", "uvicorn", "orjson"}
 ADAPTED = {"bertopic", "chromadb", "haystack", "keybert", "langchain_core", "llama_index", "mteb", "pydantic", "spacy"}
 MODELS = {"torch", "transformers", "sentence_transformers"}
-HEAVY = SERVER | ADAPTED | MODELS | {"scipy", "sklearn", "hypothesis", "matplotlib"}
+HEAVY = SERVER | ADAPTED | MODELS | {"pyarrow", "ray", "scipy", "sklearn", "hypothesis", "matplotlib"}
 # Extras, which nothing else imports but on demand.
 FENCED = {
     "testing": HEAVY,
@@ -67,6 +68,7 @@ FENCED = {
     "integrations": ADAPTED | {"sklearn"},
     "train": {"torch", "matplotlib"},
     "server": SERVER,
+    "scale": {"pyarrow", "ray"},
 }
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 # Inside one rank imports follow the order of the data's path.

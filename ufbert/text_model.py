@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 __all__ = [
-    "MAX_BATCH_SIZE", "ON_OVERFLOW", "WINDOW", "Run", "TextModel", "Window", "callers_level", "check_batch_size",
-    "check_texts", "each_text", "windows",
+    "MAX_BATCH_SIZE", "ON_OVERFLOW", "WINDOW", "Run", "TextModel", "TruncationWarning", "Window", "callers_level",
+    "check_batch_size", "check_texts", "each_text", "windows",
 ]  # fmt: skip
 
 WINDOW = 1_024
@@ -36,6 +36,14 @@ WINDOW_CHARACTERS = 1 << 19
 MAX_BATCH_SIZE = 1_000_000
 ON_OVERFLOW = ("truncate", "warn", "error")
 Item = TypeVar("Item")
+
+
+class TruncationWarning(UserWarning):
+    """Texts were cut, `count` of them."""
+
+    def __init__(self, message: str, count: int) -> None:
+        super().__init__(message)
+        self.count = count
 
 
 class Window(NamedTuple):
@@ -199,7 +207,7 @@ class TextModel:
         )
         if on_overflow == "error":
             raise InputError(message + ', or allow it with on_overflow="truncate"')
-        warnings.warn(message + "; the rest is cut off", stacklevel=callers_level())
+        warnings.warn(TruncationWarning(message + "; the rest is cut off", len(cut)), stacklevel=callers_level())
 
 
 def windows(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

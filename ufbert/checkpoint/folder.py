@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from .names import bundled, find_remote
 from .pickled import read_pickled
 from .tensors import Stored, Tensor, Tensors, read_safetensors, write_tensors
 from .weights import has_weights, weight_files
-from .writing import check_regular
+from .writing import check_regular, digest
 
 __all__ = ["INDEX", "TRANSFORMER_SETTINGS", "WEIGHTS", "ModelFolder", "Module"]
 
@@ -213,12 +212,7 @@ class ModelFolder:
 
     def sha256(self) -> str:
         """Digest of the weights, in hexadecimal digits: embeddings can be compared where it is equal."""
-        digest = sha256()
-        for file in sorted(self.weight_files()):
-            with file.open("rb") as opened:
-                while block := opened.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        return digest(sorted(self.weight_files()))
 
     def own_tensors(self) -> Tensors:
         """Open the weights that are in this folder itself."""

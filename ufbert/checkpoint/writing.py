@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 from ..errors import CheckpointError, InputError, shown
 
-__all__ = ["check_regular", "checked_place", "new_folder", "unreadable", "whole_file"]
+__all__ = ["check_regular", "checked_place", "digest", "new_folder", "unreadable", "whole_file"]
 
 
 def check_regular(file: Path) -> int:
@@ -92,8 +93,23 @@ def whole_file(file: Path) -> Iterator[Path]:
         with open(part, "rb") as stream:
             os.fsync(stream.fileno())
         part.replace(file)
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name too outlives a loss of power
+        finally:
+            os.close(folder)
     finally:
         part.unlink(missing_ok=True)
+
+
+def digest(files: Iterable[Path]) -> str:
+    """Return the SHA-256 of files, one after another."""
+    found = sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()
 
 
 def checked_place(target: str | os.PathLike[str], replace: bool = False) -> Path:

@@ -34,6 +34,7 @@ from . import (
     routes,
     serve,
 )
+from .files import check_files, check_without, over_files
 from .options import check_texts
 from .streams import complain, discard_unwritten
 
@@ -117,7 +118,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
             module.add_arguments(verbs[name])
             verbs[name].set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
-    if hasattr(arguments, "input"):  # the verbs on texts
+    if over_files(arguments):
+        check_files(verbs[arguments.command], arguments)
+    elif hasattr(arguments, "input"):  # the verbs on texts
+        check_without(verbs[arguments.command], arguments)
         check_texts(verbs[arguments.command], arguments)
     return arguments
 

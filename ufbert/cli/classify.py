@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import InputError
 from ..tasks import TextClassifier
 from ..tasks.text_classifier import FUNCTIONS
+from .files import add_files, over_files, run_files
 from .options import add_texts, positive
 from .streams import write_results
 
@@ -25,7 +26,8 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    add_texts(parser, default_model="the bundled sentiment classifier")
+    add_texts(parser, default_model="the bundled sentiment classifier", formats=("plain", "jsonl", "parquet"))
+    add_files(parser, "--pair-column", "the column of the second texts of pairs")
     parser.add_argument("--top-k", type=positive, default=1, metavar="N", help="labels for each text (default: 1)")
     parser.add_argument(
         "--function-to-apply",
@@ -38,12 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the labels of each text."""
+    options = {"top_k": arguments.top_k, "function_to_apply": arguments.function_to_apply}
+    if over_files(arguments):
+        return run_files(arguments, options, {}, arguments.pair_column)
     task = TextClassifier(arguments.model, arguments.dtype)
-    options = {"batch_size": arguments.batch_size, "on_overflow": arguments.on_overflow}
+    options |= {"batch_size": arguments.batch_size, "on_overflow": arguments.on_overflow}
 
     def labels(texts: Iterator[str]) -> Iterator[Any]:
         inputs: Iterator[Any] = map(_pair, texts) if arguments.pairs else texts
-        results = task.stream(inputs, arguments.top_k, arguments.function_to_apply, **options)
+        results = task.stream(inputs, **options)
         return ([result] for result in results) if arguments.top_k == 1 else results
 
     return write_results(arguments, _plain, "labels", labels)

@@ -6,6 +6,7 @@ written for each text. With --query, the texts are printed in the order of
 their similarity to it, the most similar first, with their cosine.
 
   ufbert embed --input texts.txt --output embeddings.npy
+  ufbert embed --input 'data/*.parquet' --column text --output embeddings/ --resume
   ufbert embed --query "How do plants make food?" --top 3 --input texts.txt
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..tasks import SentenceEncoder
+from .files import add_files, over_files, run_files
 from .options import add_texts, positive
 from .streams import open_writer, read_texts, write_results
 
@@ -25,7 +27,10 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    add_texts(parser, default_model="the default encoder of ufbert-weights", formats=("plain", "jsonl", "npy"))
+    add_texts(
+        parser, default_model="the default encoder of ufbert-weights", formats=("plain", "jsonl", "npy", "parquet")
+    )
+    add_files(parser)
     parser.add_argument("--query", help="rank the texts by their similarity to this one")
     parser.add_argument("--top", type=positive, metavar="N", help="with --query: print only the N most similar texts")
     parser.add_argument("--normalize", action="store_true", help="scale embeddings to length 1")
@@ -41,16 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write embeddings, or with --query a ranking."""
-    encoder = SentenceEncoder(
-        arguments.model, arguments.max_seq_length, arguments.pooling, arguments.on_overflow, arguments.dtype
-    )
     options = {
-        "batch_size": arguments.batch_size,
         "normalize_embeddings": arguments.normalize,
         "truncate_dim": arguments.truncate_dim,
         "prompt": arguments.prompt,
         "prompt_name": arguments.prompt_name,
     }
+    if over_files(arguments):
+        return run_files(arguments, options, {"max_seq_length": arguments.max_seq_length, "pooling": arguments.pooling})
+    options["batch_size"] = arguments.batch_size
+    encoder = SentenceEncoder(
+        arguments.model, arguments.max_seq_length, arguments.pooling, arguments.on_overflow, arguments.dtype
+    )
     if arguments.query is not None:
         return _rank(encoder, arguments, options)
     width = min(arguments.truncate_dim or encoder.dimension, encoder.dimension)

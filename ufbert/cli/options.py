@@ -18,6 +18,7 @@ __all__ = [
     "add_run",
     "add_texts",
     "batch_size",
+    "check_model",
     "check_texts",
     "natural",
     "positive",
@@ -140,17 +141,23 @@ def _formats(formats: Sequence[str]) -> str:
         "plain": "plain: text for people",
         "jsonl": "jsonl: a JSON object a line",
         "npy": "npy: a NumPy array of embeddings",
+        "parquet": "parquet: with --column",
     }
     return "; ".join(known[name] for name in formats) + " (default: by the ending of --output, else plain)"
 
 
-def check_texts(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Refuse before any work what cannot be read or written, and settle output and format."""
+def check_model(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse a call without a model, where none is bundled."""
     if arguments.model is None and arguments.suggested:
         parser.error(
             f"--model: expected a model, for none is bundled for {arguments.command}; this fetches one the first time "
             f"and keeps it: {parser.prog} --model {arguments.suggested} ..."
         )
+
+
+def check_texts(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse before any work what cannot be read or written, and settle output and format."""
+    check_model(parser, arguments)
     if arguments.texts and arguments.input:
         parser.error("expected TEXT or --input, got both; leave one out")
     if not arguments.texts and not arguments.input and sys.stdin is not None and sys.stdin.isatty():

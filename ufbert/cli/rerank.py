@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 
 from ..tasks import CrossEncoder
+from .files import add_files, over_files, run_files
 from .options import add_texts, positive
 from .streams import open_writer, read_texts
 
@@ -20,9 +21,11 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    add_texts(parser, suggested="cross-encoder/ms-marco-MiniLM-L6-v2")
+    formats = ("plain", "jsonl", "npy", "parquet")
+    add_texts(parser, formats=formats, suggested="cross-encoder/ms-marco-MiniLM-L6-v2")
+    add_files(parser, "--query-column", "the column of the queries, where each row has its own")
     parser.usage = "%(prog)s --model MODEL --query QUERY [OPTIONS] [TEXT ...]"
-    parser.add_argument("--query", required=True, help="what the texts are ranked for")
+    parser.add_argument("--query", help="what the texts are ranked for")
     parser.add_argument("--top", type=positive, metavar="N", help="print only the N best texts")
     parser.add_argument(
         "--max-length", type=positive, metavar="N", help="tokens of query and text (default: the model's)"
@@ -30,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the texts, ranked."""
+    """Write the texts, ranked; over files, the score of each row."""
+    if over_files(arguments):
+        options = {"max_length": arguments.max_length}
+        return run_files(arguments, {"query": arguments.query}, options, arguments.query_column)
     task = CrossEncoder(arguments.model, arguments.max_length, None, arguments.on_overflow, arguments.dtype)
     texts = list(read_texts(arguments))
     show = not arguments.quiet and len(texts) > 1000
