@@ -4,7 +4,8 @@
 
 #include "vectors.h"
 
-/* e^v for v within the floats' exponents, to 2e-7 relative; with a term less to 3e-7. NaN stays NaN. */
+/* e^v for v within the floats' exponents, to 2e-7 relative; with a term less, for v that are not above 0, to 3e-7. NaN
+ * stays NaN. */
 INLINE vec v_exp_inside(const int terms, vec v) {
     const vec k = v_round(v_mul(v, v_set(1.44269504f)));
     /* ln 2 in two parts, the first exact in few bits, so that k * ln 2 loses nothing. */
@@ -17,7 +18,8 @@ INLINE vec v_exp_inside(const int terms, vec v) {
     p = v_fma(p, r, v_set(4.1665795894e-2f));
     p = v_fma(p, r, v_set(1.6666665459e-1f));
     p = v_fma(p, r, v_set(5.0000001201e-1f));
-    return v_scale(v_fma(v_mul(p, r), r, v_add(r, v_set(1.0f))), k);
+    p = v_fma(v_mul(p, r), r, v_add(r, v_set(1.0f)));
+    return terms == 6 ? v_scale(p, k) : v_scale_down(p, k);
 }
 
 /* e^v; 0 below the normal floats, infinity above the largest. */
@@ -31,7 +33,7 @@ INLINE vec v_exp(vec v) {
 /* e^v for v that are not above 0: 1e-38 below -87. */
 INLINE vec v_exp_below(vec v) {
     const vec lowest = v_set(-87.33654f);
-    return v_exp_inside(5, v_if_greater(lowest, v, lowest, v));
+    return v_exp_inside(5, v_max(lowest, v));
 }
 
 /* The normal distribution's cumulative function, and e^(-v*v/2), which it needs anyway.

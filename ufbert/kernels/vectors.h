@@ -35,6 +35,8 @@
  *                        v_store_bf16 (values rounded, as inputs)
  *     VECTORS_IN_PLACE:  for compilers that run out of registers: v_add_products (adds *x * a, *x * b to two sums where
  *                        they are), v_after(p, a) (is p, from which nothing is read before a is computed)
+ *     VECTORS_MAX:       v_max, v_min (b where a or b is NaN)
+ *     VECTORS_SCALE_DOWN: v_scale_down(p, k) (the same as v_scale, for k from -126 to 0)
  *     VECTORS_ROUND_BF16: v_round_bf16 (to the nearest bfloat16, ties to even, NaN stays NaN)
  *     VECTORS_INT8_WORDS: weights of two columns in 16 bits, 256 * w[c + LANES] + w[c] + 128, two products a step. In
  *                        place of the last three of VECTORS_OF_INT8: int8_input, int8_inputs, int8_set (two inputs for
@@ -114,6 +116,15 @@ INLINE const uint16_t *v_after(const uint16_t *p, vec a) {
     (void)a;
     return p;
 }
+#endif
+
+#ifndef VECTORS_MAX
+INLINE vec v_max(vec a, vec b) { return v_if_greater(a, b, a, b); }
+INLINE vec v_min(vec a, vec b) { return v_if_greater(b, a, a, b); }
+#endif
+
+#ifndef VECTORS_SCALE_DOWN
+INLINE vec v_scale_down(vec p, vec k) { return v_scale(p, k); }
 #endif
 
 #ifndef VECTORS_ROUND_BF16

@@ -43,7 +43,7 @@ INLINE float exponentiate(float *scores, const float *penalties, const float *bi
         if (bias)
             score = v_add(score, v_load(bias + i));
         v_store(scores + i, score);
-        highest = v_if_greater(score, highest, score, highest);
+        highest = v_max(score, highest);
     }
     const vec maximum = v_set(v_highest(highest));
     for (ptrdiff_t i = 0; i < columns; i += LANES) {

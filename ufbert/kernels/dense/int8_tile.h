@@ -86,8 +86,8 @@ INLINE void range_of(const float *x, ptrdiff_t n, float *least, float *largest) 
     *least = *largest = x[0];
     for (; i + LANES <= n; i += LANES) {
         const vec values = v_load(x + i);
-        low = v_if_greater(low, values, values, low);
-        high = v_if_greater(values, high, values, high);
+        low = v_min(values, low);
+        high = v_max(values, high);
         total = v_add(total, values); /* comparisons leave NaN out, sums do not */
     }
     v_store(lows, low);
