@@ -22,8 +22,10 @@ if TYPE_CHECKING:
         FillMask,
         QuestionAnswerer,
         SentenceEncoder,
+        SparseEncoder,
         TextClassifier,
         TokenClassifier,
+        ZeroShotClassifier,
         quantize_embeddings,
     )
 
@@ -37,9 +39,11 @@ __all__ = [
     "ModelOutput",
     "QuestionAnswerer",
     "SentenceEncoder",
+    "SparseEncoder",
     "TextClassifier",
     "TokenClassifier",
     "UfbertError",
+    "ZeroShotClassifier",
     "__version__",
     "cmm",
     "convert",

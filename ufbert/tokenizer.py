@@ -47,6 +47,8 @@ class Tokenizer:
         Decode with the spaces around English punctuation taken out, as ``clean_up_tokenization_spaces`` asks.
     truncate_left : bool
         Cut long texts at their beginning.
+    truncate_first : bool
+        Of a long pair cut the first text only, where the second leaves room for some of it.
     """
 
     backend: Any
@@ -56,6 +58,7 @@ class Tokenizer:
     lowercase: bool = False
     clean_up_spaces: bool = False
     truncate_left: bool = False
+    truncate_first: bool = False
 
     def encode(
         self, texts: Sequence[Text], max_length: int | None = None, offsets: bool = False
@@ -90,7 +93,8 @@ class Tokenizer:
         rooms = [limit - self.num_special_tokens(is_pair) for is_pair in (False, True)]
         for parts in pairs:
             encoded = [next(pieces) for _ in parts]
-            truncated.append(_cut(encoded, rooms[len(parts) - 1], "left" if self.truncate_left else "right"))
+            side = "left" if self.truncate_left else "right"
+            truncated.append(_cut(encoded, rooms[len(parts) - 1], side, self.truncate_first))
             encodings.append(self.processor.process(*encoded))
         return encodings, truncated
 
@@ -144,12 +148,14 @@ class Tokenizer:
         return encodings
 
 
-def _cut(parts: Sequence[Encoding], room: int, side: str) -> int:
-    """Cut a text or a pair at one side, the longer one first, to `room` tokens; return by how much."""
+def _cut(parts: Sequence[Encoding], room: int, side: str, first_only: bool) -> int:
+    """Cut a text or a pair at one side to `room` tokens, the longer or only the first; return by how much."""
     before = [len(part) for part in parts]
     if sum(before) <= room:
         return 0
     after = cut_pair(before[0], before[1], room) if len(parts) == 2 else (room,)
+    if first_only and len(parts) == 2 and before[1] < room:
+        after = room - before[1], before[1]
     for part, length, longer in zip(parts, after, before, strict=True):
         if length < longer:
             part.truncate(length, direction=side)

@@ -146,7 +146,7 @@ class ModelFolder:
             path = module.get("path", "")
             self._inside(path, "modules.json")
             found.append(Module(kind, path))
-        if not found or found[0].kind != "Transformer":
+        if not found or found[0].kind not in ("Transformer", "MLMTransformer"):
             kinds = [kind for kind, _ in found]
             raise CheckpointError(
                 f"{file}: expected the modules of an encoder, a Transformer first, found {shown(kinds)}"

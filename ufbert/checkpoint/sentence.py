@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ..activations import TORCH
 from ..batch import Batch
+from ..encoder import Model
 from ..errors import CheckpointError, shown
 from ..heads import Dense, Normalize, Pooling
 from ..layers import Linear, Norm
@@ -19,7 +20,10 @@ from .options import Options
 from .pack import load_model
 from .tokenization import load_tokenizer
 
-__all__ = ["POOLING_MODES", "SIMILARITIES", "SentenceModel", "SentenceSettings", "load_sentence_model"]
+__all__ = [
+    "POOLING_MODES", "SIMILARITIES", "SentenceModel", "SentenceSettings", "call_settings", "load_sentence_model",
+    "text_model",
+]  # fmt: skip
 
 POOLING_MODES = {
     # in the order in which sentence-transformers joins them
@@ -90,13 +94,7 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: 
     modules = _checked_modules(folder, pooling)
     root = folder.transformer()
     model = load_model(root, encoder_only=True, dtype=dtype)
-    positions, transformer = model.config.max_length, _transformer_settings(root)
-    lowercase = transformer.flag("do_lower_case", False)
-    tokenizer = load_tokenizer(root, positions, lowercase, model.config.vocab_size)
-    limit = transformer.integer("max_seq_length", tokenizer.min_length())
-    longest = tokenizer.max_length if limit is None else min(limit, positions)
-    tokenizer = replace(tokenizer, max_length=positions)  # max_seq_length counts, not the tokenizer's model_max_length
-
+    texts = text_model(root, model, ONLY_VALUES)
     pool = _pooling(folder, pooling, model.config.hidden_size)
     width = model.config.hidden_size * len(pool.modes)
     after: list[Callable[[np.ndarray], np.ndarray]] = []
@@ -109,18 +107,32 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: 
             after.append(_layer_norm(folder.subfolder(path), width))
         elif kind == "Normalize":
             after.append(_normalize(folder, path))  # and Dropout does nothing after training
-    settings = _settings(folder)
+    settings = call_settings(folder, "SentenceTransformer", SIMILARITIES)
     prompt = settings.prompts.get(settings.default_prompt_name or "", "")
-    return SentenceModel(TextModel(model, tokenizer, longest, prompt), pool, tuple(after), settings)
+    return SentenceModel(replace(texts, prompt=prompt), pool, tuple(after), settings)
 
 
-def _transformer_settings(root: ModelFolder) -> Options:
+def text_model(root: ModelFolder, model: Model, only_values: Mapping[str, object]) -> TextModel:
+    """Put a model and its tokenizer together, with the length that the Transformer module's settings say.
+
+    `only_values` has keys of those settings with the only value that is supported.
+    """
+    positions, transformer = model.config.max_length, _transformer_settings(root, only_values)
+    lowercase = transformer.flag("do_lower_case", False)
+    tokenizer = load_tokenizer(root, positions, lowercase, model.config.vocab_size)
+    limit = transformer.integer("max_seq_length", tokenizer.min_length())
+    longest = tokenizer.max_length if limit is None else min(limit, positions)
+    # max_seq_length counts, not the tokenizer's model_max_length
+    return TextModel(model, replace(tokenizer, max_length=positions), longest)
+
+
+def _transformer_settings(root: ModelFolder, only_values: Mapping[str, object]) -> Options:
     """Read the settings of the Transformer module; those that would change embeddings and are unknown are refused."""
     name = next((name for name in TRANSFORMER_SETTINGS if root.has(name)), TRANSFORMER_SETTINGS[0])
     found = Options(root.read_optional_json(name), root.path / name)
     for key, value in found.values.items():
-        if key in ONLY_VALUES:
-            found.refuse_unless(key, [ONLY_VALUES[key], None], ONLY_VALUES[key])
+        if key in only_values:
+            found.refuse_unless(key, [only_values[key], None], only_values[key])
         elif key not in HARMLESS and value is not None:
             given = value if isinstance(value, dict) else {key: value}
             if any(name not in HARMLESS_ARGUMENTS and setting not in (None, {}) for name, setting in given.items()):
@@ -150,7 +162,14 @@ def _check_names(config: Options) -> None:
         config.refuse_unless(key, ("sentence_embedding", None), "sentence_embedding")
 
 
-def _settings(folder: ModelFolder) -> SentenceSettings:
+def call_settings(folder: ModelFolder, kind: str, similarities: tuple[str, ...]) -> SentenceSettings:
+    """Read what ``config_sentence_transformers.json`` says of calls; the first similarity is the usual one.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is of another kind of model, or a value does not fit.
+    """
     name = "config_sentence_transformers.json"
     found = folder.read_optional_json(name)
 
@@ -163,11 +182,11 @@ def _settings(folder: ModelFolder) -> SentenceSettings:
     def is_prompts(value: Any) -> bool:
         return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
-    kind = "SentenceTransformer"
-    checked("model_type", f"{kind}, as folders of sentence embeddings have it", lambda value: value == kind, kind)
+    checked("model_type", f"{kind}, as folders of such models have it", lambda value: value == kind, kind)
     prompts = checked("prompts", "an object of names to texts", is_prompts, {})
     default = checked("default_prompt_name", "the name of a prompt", lambda value: value in (None, *prompts), None)
-    similarity = checked("similarity_fn_name", f"one of {', '.join(SIMILARITIES)}", SIMILARITIES.__contains__, "cosine")
+    expected = f"one of {', '.join(similarities)}"
+    similarity = checked("similarity_fn_name", expected, similarities.__contains__, similarities[0])
     width = Options(found, folder.path / name).integer("truncate_dim", 1)
     return SentenceSettings(prompts, default, similarity, width)
 

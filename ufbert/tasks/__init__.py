@@ -11,16 +11,20 @@ if TYPE_CHECKING:
     from .quantize import quantize_embeddings
     from .question_answerer import QuestionAnswerer
     from .sentence_encoder import SentenceEncoder
+    from .sparse_encoder import SparseEncoder
     from .text_classifier import TextClassifier
     from .token_classifier import TokenClassifier
+    from .zero_shot_classifier import ZeroShotClassifier
 
 __all__ = [
     "CrossEncoder",
     "FillMask",
     "QuestionAnswerer",
     "SentenceEncoder",
+    "SparseEncoder",
     "TextClassifier",
     "TokenClassifier",
+    "ZeroShotClassifier",
     "quantize_embeddings",
 ]
 _MODULES = {
@@ -28,8 +32,10 @@ _MODULES = {
     "FillMask": "fill_mask",
     "QuestionAnswerer": "question_answerer",
     "SentenceEncoder": "sentence_encoder",
+    "SparseEncoder": "sparse_encoder",
     "TextClassifier": "text_classifier",
     "TokenClassifier": "token_classifier",
+    "ZeroShotClassifier": "zero_shot_classifier",
     "quantize_embeddings": "quantize",
 }
 

@@ -15,7 +15,30 @@ from ..errors import InputError, shown
 from . import similarity
 from .habits import as_tensor, is_tensor
 
-__all__ = ["EncoderSettings"]
+__all__ = ["EncoderSettings", "prompt_text"]
+
+
+def prompt_text(prompts: Mapping[str, str], default: str | None, prompt: str | None, prompt_name: str | None) -> str:
+    """Return what to put before each text: a prompt as it is given, or by its name, or the default.
+
+    Raises
+    ------
+    InputError
+        If there is no prompt of that name, or `prompt` is no str.
+    """
+    if prompt is None:
+        name = default if prompt_name is None else prompt_name
+        if name is None:
+            return ""
+        if not isinstance(name, str) or name not in prompts:
+            raise InputError(
+                f"prompt_name: expected one of the model's prompts {shown(sorted(prompts))}, got "
+                f"{shown(name)}; or give the text itself as prompt"
+            )
+        return prompts[name]
+    if not isinstance(prompt, str):
+        raise InputError(f"prompt: expected str, got {type(prompt).__name__}: {shown(prompt)}")
+    return prompt
 
 
 class EncoderSettings(ABC):
@@ -103,19 +126,7 @@ class EncoderSettings(ABC):
         return options
 
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
-        if prompt is None:
-            name = self.default_prompt_name if prompt_name is None else prompt_name
-            if name is None:
-                return ""
-            if not isinstance(name, str) or name not in self.prompts:
-                raise InputError(
-                    f"prompt_name: expected one of the model's prompts {shown(sorted(self.prompts))}, got "
-                    f"{shown(name)}; or give the text itself as prompt"
-                )
-            return self.prompts[name]
-        if not isinstance(prompt, str):
-            raise InputError(f"prompt: expected str, got {type(prompt).__name__}: {shown(prompt)}")
-        return prompt
+        return prompt_text(self.prompts, self.default_prompt_name, prompt, prompt_name)
 
     def _width(self, truncate_dim: int | None) -> int:
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
