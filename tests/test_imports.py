@@ -15,7 +15,7 @@ RANKS = [
     {"checks"},
     {"activations", "bfloat16", "isa", "int8"},
     {"reference"},
-    {"config", "threads", "batch"},
+    {"config", "precision", "threads", "batch"},
     {"leaf", "paths"},
     {"cmm"},
     {"dense"},

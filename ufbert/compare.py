@@ -75,7 +75,7 @@ def compare(
         At least 11 texts that no model was trained on.
     scored : mapping of str to ScoredPairs, optional
         Sets of pairs with people's scores, by name.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
         Of the models; the teacher is float32.
     show_progress_bar : bool
 

@@ -14,6 +14,7 @@ from .config import ModelConfig
 from .errors import InputError
 from .heads import MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier
 from .layers import Embeddings, EncoderLayer, Norm
+from .precision import Precision
 
 __all__ = ["TOKEN_BUDGET", "Encoder", "LayerTrace", "Model", "ModelOutput"]
 
@@ -118,6 +119,7 @@ class Model:
     encoder: Encoder
     pooler: Pooler | None = None
     head: MaskedLMHead | SequenceClassifier | TokenClassifier | None = None
+    precision: Precision = field(default=Precision("float32", "plain arrays"), compare=False)
     reload: Callable[[], Model] | None = field(default=None, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:

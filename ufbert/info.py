@@ -10,6 +10,7 @@ import numpy as np
 
 from . import cmm, threads
 from .encoder import Model
+from .precision import automatic
 
 __all__ = ["info"]
 
@@ -28,12 +29,14 @@ def info(model: Model | None = None) -> dict[str, Any]:
         ``version``; ``kernel``, "cython" or "numpy"; ``instruction_set`` in use and ``instruction_sets`` that may be
         chosen with ``UFBERT_ISA``; ``threads``, what a call uses by default, and ``cpus``, what the process may use;
         ``openmp``, None, for the kernels have threads of their own; ``blas``, what NumPy multiplies matrices with;
-        versions of the libraries; ``weights``, the version of the bundled weights, or None. With a model,
-        ``encoder_layers``, how many there are; ``fused_layers``, how many of them are one kernel call; ``not_fused``,
-        why the others run in parts.
+        versions of the libraries; ``weights``, the version of the bundled weights, or None; ``auto_dtype`` and
+        ``auto_dtype_fff``, what ``dtype="auto"`` is here for dense models and for models with trees, and the reasons.
+        With a model, ``dtype``, and ``dtype_reason``, why it is that; ``encoder_layers``, how many there are;
+        ``fused_layers``, how many of them are one kernel call; ``not_fused``, why the others run in parts.
     """
     from importlib import metadata  # slow to import, and rarely wanted
 
+    dense, trees = automatic("dense"), automatic("fff")
     compiled = cmm.supported_isas() != ["numpy"]
     return {
         "version": metadata.version("ufbert"),
@@ -49,12 +52,18 @@ def info(model: Model | None = None) -> dict[str, Any]:
         "tokenizers": metadata.version("tokenizers"),
         "safetensors": metadata.version("safetensors"),
         "weights": metadata.version("ufbert-weights") if importlib.util.find_spec("ufbert_weights") else None,
+        "auto_dtype": dense.dtype,
+        "auto_dtype_reason": dense.reason,
+        "auto_dtype_fff": trees.dtype,
+        "auto_dtype_fff_reason": trees.reason,
     } | ({} if model is None else _layers(model))
 
 
 def _layers(model: Model) -> dict[str, Any]:
     layers = model.encoder.layers
     return {
+        "dtype": model.precision.dtype,
+        "dtype_reason": model.precision.reason,
         "encoder_layers": len(layers),
         "fused_layers": sum(layer.fused is not None for layer in layers),
         "not_fused": sorted({layer.not_fused for layer in layers if layer.fused is None}),

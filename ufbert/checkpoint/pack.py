@@ -18,6 +18,7 @@ from ..int8 import FactoredRows, Int8Matrix
 from ..isa import active_isa
 from ..layers import EncoderLayer, FastFeedForward, GatedFeedForward, Trees
 from ..log import debug
+from ..precision import AUTO, Precision, automatic
 from .build import build_model
 from .folder import ModelFolder
 
@@ -34,8 +35,9 @@ def load(folder: str | os.PathLike[str], dtype: str = "float32") -> Model:
     folder : str or path
         ``config.json`` and ``model.safetensors`` (or a sharded index), as Hugging Face's transformers, this package
         or the authors of crammedBERT and UltraFastBERT store them; in a sub-folder where ``modules.json`` says so.
-    dtype : {"float32", "bfloat16", "int8"}
-        Precision of the layers' weights; see `ufbert.dense.Linear` and `ufbert.cmm.PackedFFF`.
+    dtype : {"float32", "bfloat16", "int8", "auto"}
+        Precision of the layers' weights; see `ufbert.dense.Linear` and `ufbert.cmm.PackedFFF`. "auto": the fastest on
+        this CPU whose lowest cosine to float32 stays above 0.99; see `ufbert.precision`.
 
     Returns
     -------
@@ -62,7 +64,10 @@ def load_model(
     With `encoder_only` its head is left out, whatever it is, and BERT's pooler too. `task` is what a ``config.json``
     without ``architectures`` is taken for.
     """
-    checks.choice(dtype, "dtype", dense.DTYPES)
+    precision = Precision(checks.choice(dtype, "dtype", (*dense.DTYPES, AUTO)), "asked for")
+    if dtype == AUTO:
+        precision = automatic(folder.config(encoder_only, task).feed_forward)
+        dtype = precision.dtype
     if dtype != "float32" and not dense.is_available():
         raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
     model = build_model(folder, encoder_only, task, partial(pack, dtype=dtype))
@@ -71,7 +76,8 @@ def load_model(
     fused = sum(layer.fused is not None for layer in encoder.layers)
     debug("loaded %s: %s on %s, %d of %d layers fused", folder.path, dtype, active_isa(), fused, len(encoder.layers))
     again = partial(_load_again, os.path.abspath(folder.path), encoder_only, dtype, task)
-    return replace(model, encoder=encoder, pooler=pooler, head=_pack_head(model.head, dtype), reload=again)
+    head = _pack_head(model.head, dtype)
+    return replace(model, encoder=encoder, pooler=pooler, head=head, precision=precision, reload=again)
 
 
 def _load_again(path: str, encoder_only: bool, dtype: str, task: str | None) -> Model:

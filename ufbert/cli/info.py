@@ -23,5 +23,5 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     for name, value in facts.items():
         shown = ", ".join(value) if isinstance(value, list) else "none" if value is None else value
-        print(f"{name.replace('_', ' '):<17} {shown}")
+        print(f"{name.replace('_', ' '):<21} {shown}")
     return 0

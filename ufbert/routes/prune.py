@@ -79,7 +79,7 @@ def prune(
         Read twice for each dtype, so a list or a `Corpus`, no generator.
     target : str or path
         A folder that does not exist yet, or is empty; it appears when it is complete and proven.
-    dtypes : sequence of {"float32", "bfloat16", "int8"}
+    dtypes : sequence of {"float32", "bfloat16", "int8", "auto"}
         Precisions in which the corpus is run; a node stays if it is visited in any.
     force : bool
         Replace a model folder at `target`.
@@ -109,13 +109,13 @@ def prune(
         raise InputError(f"dtypes: expected a list of one precision or more, got {dtypes!r}")
     _check_apart(folder.path, Path(target))
     with new_folder(target, force) as complete:
-        before = [run_recorded(load_text_model(folder.path, dtype), texts, dtype) for dtype in dtypes]
+        before = [run_recorded(load_text_model(folder.path, dtype), texts) for dtype in dtypes]
         layers = _write(folder, complete, _visited([routes for routes, _ in before]))
         for (routes, digests), dtype in zip(before, dtypes, strict=True):
-            again, found = run_recorded(load_text_model(complete, dtype), texts, dtype)
+            again, found = run_recorded(load_text_model(complete, dtype), texts)
             _check_same(routes, digests, again, found)
-    routes = before[0][0]
-    return Pruned(Path(target), layers, routes.num_texts, routes.num_tokens, tuple(dtypes), active_isa())
+    routes, names = before[0][0], tuple(found.dtype for found, _ in before)
+    return Pruned(Path(target), layers, routes.num_texts, routes.num_tokens, names, active_isa())
 
 
 def _check_apart(source: Path, target: Path) -> None:

@@ -93,7 +93,7 @@ def record_routes(folder: str | os.PathLike[str], texts: Iterable[str], dtype: s
         A model folder with FFF layers and a tokenizer.
     texts : iterable of str
         Any number; 1,024 are held at a time. See `Corpus`.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
         Precision; see `ufbert.load`.
 
     Returns
@@ -107,11 +107,11 @@ def record_routes(folder: str | os.PathLike[str], texts: Iterable[str], dtype: s
     InputError
         If `texts` holds no text, or something else.
     """
-    routes, _ = run_recorded(load_text_model(folder, dtype), texts, dtype)
+    routes, _ = run_recorded(load_text_model(folder, dtype), texts)
     return routes
 
 
-def run_recorded(source: TextModel, texts: Iterable[str], dtype: str) -> tuple[Routes, list[bytes]]:
+def run_recorded(source: TextModel, texts: Iterable[str]) -> tuple[Routes, list[bytes]]:
     """Record a run; also return a digest of each batch's hidden states, by which another run can be compared."""
     model, trees = recording(source.model)
     num_texts, digests = 0, []
@@ -123,7 +123,7 @@ def run_recorded(source: TextModel, texts: Iterable[str], dtype: str) -> tuple[R
     if not num_texts:
         raise InputError("texts: expected at least one that is not empty, found only empty ones; check the corpus")
     layers = tuple(tree.routes(index) for index, tree in enumerate(trees))
-    return Routes(layers, num_texts, layers[0].num_tokens, dtype), digests
+    return Routes(layers, num_texts, layers[0].num_tokens, source.model.precision.dtype), digests
 
 
 def digest(hidden: np.ndarray) -> bytes:

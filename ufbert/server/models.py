@@ -206,10 +206,12 @@ def _load(name: str, root: ModelFolder, dtype: str, pooling: str | None) -> Serv
         classifier = TextClassifier(path, dtype)
         kind = "reranker" if len(classifier.labels) == 1 else "classifier"
         texts = classifier._texts
-        return Classifier(name=name, kind=kind, folder=path, dtype=dtype, texts=texts, task=classifier)
+        found = texts.model.precision.dtype
+        return Classifier(name=name, kind=kind, folder=path, dtype=found, texts=texts, task=classifier)
     kind, make = TASKS[task]
     made = make(path, dtype)
-    return TaskModel(name=name, kind=kind, folder=path, dtype=dtype, texts=made._texts, task=made)
+    found = made._texts.model.precision.dtype
+    return TaskModel(name=name, kind=kind, folder=path, dtype=found, texts=made._texts, task=made)
 
 
 def _load_embedder(name: str, root: ModelFolder, dtype: str, pooling: str | None) -> Embedder:
@@ -218,7 +220,8 @@ def _load_embedder(name: str, root: ModelFolder, dtype: str, pooling: str | None
     except CheckpointError as error:
         raise CheckpointError(f"--model {name}: {error} (ufbert serve: --pooling)") from None
     texts = replace(sentence.texts, prompt="")
-    return Embedder(name=name, kind="embedding", folder=root.path, dtype=dtype, texts=texts, sentence=sentence)
+    found = texts.model.precision.dtype
+    return Embedder(name=name, kind="embedding", folder=root.path, dtype=found, texts=texts, sentence=sentence)
 
 
 def _alone(run: Run, function: Callable[[Rows, Batch], Rows]) -> Iterator[tuple[int, Rows]]:

@@ -53,7 +53,7 @@ class CrossEncoder:
         folder names, else "sigmoid" for a model with one label and "identity" for others.
     on_overflow : {"truncate", "warn", "error"}
         What to do with pairs that are longer.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
         Precision of the matrix multiplications; see `ufbert.load`.
     revision, token, cache_folder, local_files_only : optional
         Of a model of the hub; see `ufbert.download`.

@@ -39,7 +39,7 @@ class FillMask:
     ----------
     folder : str or path
         A folder with a masked-LM model and its tokenizer.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
         Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises

@@ -58,7 +58,7 @@ class QuestionAnswerer:
     ----------
     folder : str or path
         A folder with a question-answering model and its tokenizer.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
         Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises

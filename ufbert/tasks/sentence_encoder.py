@@ -46,7 +46,7 @@ class SentenceEncoder(EncoderSettings):
         Instead of what the folder says.
     on_overflow : {"truncate", "warn", "error"}
         What to do with longer texts, where a call does not say.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
         Precision of the matrix multiplications; see `ufbert.load`.
     prompts, default_prompt_name, similarity_fn_name, truncate_dim : optional
         Instead of what the folder says; `prompts` are added to its own.

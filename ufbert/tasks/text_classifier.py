@@ -39,7 +39,7 @@ class TextClassifier:
     folder : str or path, optional
         A folder with a sequence classifier, BERT's or a crammed one, and its tokenizer. None for the bundled
         sentiment classifier of English sentences (package ``ufbert-weights``).
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
         Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises

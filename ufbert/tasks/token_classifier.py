@@ -74,7 +74,7 @@ class TokenClassifier:
     ----------
     folder : str or path
         A folder with a token classifier and its tokenizer.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
         Precision of the matrix multiplications; see `ufbert.load`.
 
     Raises
