@@ -46,7 +46,8 @@ ROWS = {
         "protocol tei", "hub leaves ollama openai", "cohere", "app", "run",
     ],
     "tasks": [
-        "habits load quantize sentence_run similarity token_windows", "encoder_settings late_chunks sparse_embeddings",
+        "habits load quantize sentence_run similarity token_windows",
+        "encoder_settings late_chunks pool sparse_embeddings",
         "fill_mask question_answerer sentence_encoder text_classifier token_classifier",
         "cross_encoder sparse_encoder zero_shot_classifier",
     ],

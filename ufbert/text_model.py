@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_BATCH_SIZE", "ON_OVERFLOW", "WINDOW", "Run", "TextModel", "TruncationWarning", "Window", "callers_level",
-    "check_batch_size", "check_texts", "each_text", "windows",
+    "check_batch_size", "check_texts", "checked_texts", "each_text", "windows",
 ]  # fmt: skip
 
 WINDOW = 1_024
@@ -190,7 +190,7 @@ class TextModel:
         """
         first = 0
         for found in windows(texts, size):
-            window = _checked(found, name, first, pairs)
+            window = checked_texts(found, name, first, pairs)
             encodings, truncated = self.tokenize(window, offsets)
             self.check_overflow(truncated, on_overflow, first)
             yield Window(first, window, encodings, truncated)
@@ -250,7 +250,7 @@ def each_text(texts: object, name: str) -> Iterator[object]:
 
 def check_texts(texts: object, name: str) -> list[str]:
     """Return a list of texts, of one for a str."""
-    return [texts] if isinstance(texts, str) else _checked(each_text(texts, name), name, 0, pairs=False)  # type: ignore[return-value]
+    return [texts] if isinstance(texts, str) else checked_texts(each_text(texts, name), name, 0, pairs=False)  # type: ignore[return-value]
 
 
 def check_batch_size(value: object) -> int:
@@ -258,7 +258,7 @@ def check_batch_size(value: object) -> int:
     return checks.integer(value, "batch_size", 1, MAX_BATCH_SIZE)
 
 
-def _checked(texts: Iterable[object], name: str, first: int, pairs: bool) -> list[Text]:
+def checked_texts(texts: Iterable[object], name: str, first: int, pairs: bool) -> list[Text]:
     """Return texts as a list, each a str, or with `pairs` perhaps two of them."""
     found: list[Text] = []
     for number, text in enumerate(texts, first):

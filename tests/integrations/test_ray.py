@@ -205,25 +205,3 @@ def test_actors_that_would_leave_no_cpu_are_refused(cluster, model):
             embed_dataset(dataset, model=model, **settings)
     with pytest.raises(InputError, match="expected options of SentenceEncoder"):
         embed_dataset(dataset, model=model, batch=5)
-
-
-def test_a_dataset_goes_on_from_a_checkpoint(cluster, rows, model, tmp_path):
-    from ray.data.checkpoint import CheckpointConfig
-
-    connect(cluster)
-    context = ray.data.DataContext.get_current()
-    context.checkpoint_config = CheckpointConfig(
-        id_column="id", checkpoint_path=str(tmp_path / "checkpoint"), delete_checkpoint_on_success=False
-    )
-
-    def run(folder):
-        embed_dataset(ray.data.read_parquet(str(folder)), model=model).write_parquet(str(tmp_path / "out"))
-
-    part = tmp_path / "part"
-    part.mkdir()
-    parquet.write_table(parquet.read_table(rows / "in-0.parquet"), part / "in-0.parquet")
-    run(part)
-    before = set(os.listdir(tmp_path / "out"))
-    run(rows)  # the rows of the first run are left out
-    assert before < set(os.listdir(tmp_path / "out"))
-    assert sorted(parquet.read_table(tmp_path / "out")["id"].to_pylist()) == list(range(ROWS))

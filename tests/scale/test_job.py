@@ -9,7 +9,8 @@ from conftest import write_sentence_model
 
 import ufbert
 from ufbert import InputError
-from ufbert.scale import Columns, Job, Part, Settings, Shard, plan
+from ufbert.precision import automatic
+from ufbert.scale import Columns, Job, Part, Settings, Shard, Worker, plan
 from ufbert.scale.job import BLOCK, WHOLE, Input, _digest
 
 
@@ -147,6 +148,14 @@ def test_the_manifest_waits_for_all_parts(tmp_path, model):
     assert job.finish()
     manifest = json.loads((job.output / "_manifest.json").read_text())
     assert (manifest["rows"], manifest["failed"], manifest["bytes"], len(manifest["parts"])) == (15, 2, 8, 2)
+
+
+def test_auto_is_settled_for_all_machines(tmp_path, model):
+    job = planned(write(tmp_path, 5), model, settings={"dtype": "auto"})
+    assert job.settings.dtype == automatic("dense").dtype != "auto"
+    assert (
+        Worker(job.settings).settings.dtype == job.layout(job.parts[0], Worker(job.settings)).metadata["ufbert.dtype"]
+    )
 
 
 def test_large_files_are_digested_at_places(tmp_path):

@@ -53,7 +53,7 @@ def prompted(folder, prompts, **settings):
         {"precision": None},
         {"precision": "float32"},
         {"output_value": "sentence_embedding"},
-        {"pool": None, "chunk_size": None, "task": "query", "processing_kwargs": None},
+        {"pool": None, "chunk_size": None, "processes": 1, "task": "query", "processing_kwargs": None},
     ],
 )
 def test_arguments_that_change_nothing_are_taken(encoder, rows, arguments):
@@ -65,7 +65,7 @@ def test_arguments_that_change_nothing_are_taken(encoder, rows, arguments):
     [
         ({"device": "cuda"}, "expected 'cpu' or None, got 'cuda'; ufbert runs on the CPU"),
         ({"device": ["cpu", "cpu"]}, "device: expected 'cpu' or None"),
-        ({"pool": {"input": None}}, "one process uses all CPUs"),
+        ({"pool": {"input": None}}, "pool: expected what start_multi_process_pool gave"),
         ({"task": "classification"}, "only models with a Router have tasks"),
         ({"precision": "int4"}, "precision: expected one of float32, int8"),
         ({"output_value": "logits"}, "output_value: expected one of sentence_embedding, token_embeddings"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..checkpoint.folder import ModelFolder
 from ..checkpoint.names import default_folder
 from ..checkpoint.writing import whole_file
 from ..errors import InputError, shown
+from ..precision import automatic
 from .sinks import Layout
 from .sources import Columns, find_inputs, open_source
 from .worker import Settings, Worker
@@ -248,16 +249,20 @@ def plan(
     if len(kinds) > 1:
         found = ", ".join(f"{kind} in {path}" for kind, path in kinds.items())
         raise InputError(f"{columns.id}: expected ids of one type in all files, found {found}; convert them")
-    described = _model(settings)
+    folder = ModelFolder(settings.model or default_folder(DEFAULTS.get(settings.task))).complete()
+    if settings.dtype == "auto":  # is settled here, for all machines
+        task = None if settings.task == "embed" else "sequence-classification"
+        chosen = automatic(folder.transformer().config(task is None, task).feed_forward)
+        settings = replace(settings, dtype=chosen.dtype)
+    described = _model(folder, settings)
     return Job(
         output, settings, columns, format, part_rows, tuple(inputs), next(iter(kinds), ""), version, described,
         isa.active_isa(),
     )  # fmt: skip
 
 
-def _model(settings: Settings) -> dict[str, str]:
+def _model(folder: ModelFolder, settings: Settings) -> dict[str, str]:
     """Name a model, and digest what it computes with."""
-    folder = ModelFolder(settings.model or default_folder(DEFAULTS.get(settings.task))).complete()
     path = folder.path
     small = sha256()
     for file in sorted(path.rglob("*")):

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError, shown
 
-__all__ = ["as_tensor", "check_device", "check_unused", "first_given", "is_tensor"]
+__all__ = ["as_tensor", "check_alone", "check_device", "check_unused", "first_given", "is_tensor"]
 
 # What only one value of makes sense here, and the sentence for any other.
 LOADING: dict[str, tuple[tuple[object, ...], str]] = {
@@ -25,11 +25,20 @@ LOADING: dict[str, tuple[tuple[object, ...], str]] = {
     "model_card_data": ((None,), "a model that is only run needs no card"),
 }
 CALLING: dict[str, tuple[tuple[object, ...], str]] = {
-    "pool": ((None,), "one process uses all CPUs; ufbert embed --help says more about many files"),
-    "chunk_size": ((None,), "one process uses all CPUs; ufbert embed --help says more about many files"),
     "task": (("query", "document", None), "only models with a Router have tasks; use prompt_name"),
     "processing_kwargs": ((None, {}), "max_seq_length of the encoder sets the length"),
 }
+
+
+def check_alone(return_truncated: bool, precision: str, convert_to_tensor: bool, beside: str) -> None:
+    """Refuse what has no meaning beside `beside`."""
+    for name, is_given in (
+        ("return_truncated", return_truncated),
+        ("precision", precision != "float32"),
+        ("convert_to_tensor", convert_to_tensor),
+    ):
+        if is_given:
+            raise InputError(f"{name}: expected it without {beside}, got both; leave one out")
 
 
 def check_unused(call: str, given: Mapping[str, object], known: Mapping[str, tuple[tuple[object, ...], str]]) -> None:

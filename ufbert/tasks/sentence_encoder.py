@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -19,9 +20,10 @@ from ..errors import InputError
 from ..heads import normalize
 from ..text_model import ON_OVERFLOW, check_batch_size, check_texts, each_text
 from .encoder_settings import EncoderSettings
-from .habits import CALLING, LOADING, as_tensor, check_device, check_unused, first_given
+from .habits import CALLING, LOADING, as_tensor, check_alone, check_device, check_unused, first_given
 from .late_chunks import chunk_embeddings
 from .load import open_model
+from .pool import Pooled, sharing
 from .quantize import PRECISIONS, RANGED, quantize_embeddings
 from .sentence_run import OUTPUT_VALUES, Call, Embeddings, Outputs
 
@@ -31,7 +33,7 @@ MISSING: Any = object()
 Texts = str | Iterable[str]
 
 
-class SentenceEncoder(EncoderSettings):
+class SentenceEncoder(EncoderSettings, Pooled):
     """Turns texts into embeddings, as sentence-transformers does with the same folder.
 
     Parameters
@@ -204,7 +206,9 @@ class SentenceEncoder(EncoderSettings):
         convert_to_numpy, convert_to_tensor : bool
             Return one array, or one tensor of PyTorch; with neither a list of arrays.
         device, others : optional
-            Of sentence-transformers' method: refused with the reason, unless they are its defaults.
+            `processes`, how many to share the texts among; or the `pool` of `start_multi_process_pool`; `chunk_size`,
+            texts that one gets at a time. Others of sentence-transformers' method are refused with the reason, unless
+            they are its defaults.
 
         Returns
         -------
@@ -217,6 +221,7 @@ class SentenceEncoder(EncoderSettings):
         """
         given = first_given("encode", ("sentences", "inputs"), (sentences, inputs), MISSING)
         check_device(device)
+        shared = sharing(others)
         check_unused("encode", others, CALLING)
         precision = checks.choice(precision or "float32", "precision", PRECISIONS)
         call = self._call(batch_size, normalize_embeddings, truncate_dim, prompt, prompt_name, on_overflow)
@@ -225,7 +230,7 @@ class SentenceEncoder(EncoderSettings):
         if output_value != "sentence_embedding":
             if output_value is not None:
                 checks.choice(output_value, "output_value", OUTPUT_VALUES)
-            _check_alone(return_truncated, precision, convert_to_tensor, f"output_value={output_value!r}")
+            check_alone(return_truncated, precision, convert_to_tensor, f"output_value={output_value!r}")
             outputs = list(call.outputs(read, output_hidden_states))
             if output_value is None:
                 return outputs[0] if single else outputs
@@ -233,10 +238,11 @@ class SentenceEncoder(EncoderSettings):
             return tokens[0] if single else tokens
         if output_hidden_states:
             raise InputError("output_hidden_states: expected output_value=None with it, got sentence_embedding")
-        found = call.embeddings(read, given, bool(show_progress_bar))
+        embed = call.embeddings if shared is None else partial(shared.embeddings, self, call)
+        found = embed(read, given, bool(show_progress_bar))
         rows = quantize_embeddings(found.embeddings, precision)
         if return_truncated:
-            _check_alone(False, precision, convert_to_tensor, "return_truncated")
+            check_alone(False, precision, convert_to_tensor, "return_truncated")
             return Embeddings(rows[0] if single else rows, found.truncated)
         result = rows[0] if single else rows
         if convert_to_tensor:
@@ -385,14 +391,3 @@ class SentenceEncoder(EncoderSettings):
             normalize_embeddings,
             checks.choice(on_overflow, "on_overflow", ON_OVERFLOW),
         )
-
-
-def _check_alone(return_truncated: bool, precision: str, convert_to_tensor: bool, beside: str) -> None:
-    """Refuse what has no meaning beside `beside`."""
-    for name, is_given in (
-        ("return_truncated", return_truncated),
-        ("precision", precision != "float32"),
-        ("convert_to_tensor", convert_to_tensor),
-    ):
-        if is_given:
-            raise InputError(f"{name}: expected it without {beside}, got both; leave one out")
