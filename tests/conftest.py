@@ -15,6 +15,7 @@ from ufbert.checkpoint.tensors import write_tensors
 os.environ["PYTHONSAFEPATH"] = "1"  # subprocesses import what is installed, not the folder they start in
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network; those of the hub have one of their own
 settings.register_profile("ci", derandomize=True, deadline=None)  # the same examples in every run
+settings.register_profile("few", max_examples=20, derandomize=True, deadline=None)  # where all is slow: an emulator
 settings.register_profile("nightly", max_examples=1_000, deadline=None)  # and `lab.examples` ten times as many
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 GOLDEN = Path(__file__).parent / "golden"

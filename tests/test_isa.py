@@ -71,6 +71,19 @@ def test_each_file_of_an_instruction_set_is_in_the_table():
     assert [name for family, name in listed if family in ("ANY", here)] == isa.compiled_isas()
 
 
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux says there what a processor has")
+def test_instruction_sets_are_those_that_the_system_sees():
+    lines = Path("/proc/cpuinfo").read_text().lower().splitlines()
+    flags = {flag for line in lines if line.startswith(("flags", "features")) for flag in line.split(":")[1].split()}
+    wanted = {"generic": set(), "avx2": {"avx2", "fma"}, "neon": {"asimd"}, "neondot": {"asimddp"}}
+    wanted["neonbf16"] = wanted["neondot"] | {"bf16"}
+    wanted["avx2vnni"] = wanted["avx2"] | {"avx_vnni"}
+    wanted["avx512"] = wanted["avx2"] | {"avx512f", "avx512dq", "avx512bw", "avx512vl"}
+    wanted["avx512vnni"] = wanted["avx512"] | {"avx512_vnni"}
+    wanted["avx512bf16"] = wanted["avx512vnni"] | {"avx512_bf16"}
+    assert [name for name in isa.compiled_isas() if wanted[name] <= flags] == SUPPORTED
+
+
 def test_the_limit_of_depth_is_the_kernels():
     assert isa.fff_kernels.MAX_DEPTH == checks.MAX_DEPTH
 

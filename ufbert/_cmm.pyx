@@ -8,8 +8,8 @@ from libc.string cimport memcpy, memset, strcmp
 from ufbert._kernels cimport (
     UFBERT_BF16, UFBERT_CACHE_LINE, UFBERT_F32, UFBERT_GELU, UFBERT_INT8, UFBERT_MAX_DEPTH, UFBERT_RELU, UFBERT_SILU,
     UFBERT_TANH, ufbert_add_above, ufbert_allocate_pages, ufbert_backward, ufbert_dtype, ufbert_fff, ufbert_fff_kernels,
-    ufbert_fff_scratch, ufbert_floats_above, ufbert_isa, ufbert_isa_at, ufbert_leaf_fff, ufbert_pack_bf16_row,
-    ufbert_pack_int8_row, ufbert_round_up, ufbert_row_stride, ufbert_run_team, ufbert_set_spinning,
+    ufbert_fff_scratch, ufbert_floats_above, ufbert_free_pages, ufbert_isa, ufbert_isa_at, ufbert_leaf_fff,
+    ufbert_pack_bf16_row, ufbert_pack_int8_row, ufbert_round_up, ufbert_row_stride, ufbert_run_team, ufbert_set_spinning,
     ufbert_share, ufbert_sort_tokens,
 )
 
@@ -176,7 +176,7 @@ cdef class PackedLayer:
         )
 
     def __dealloc__(self):
-        free(self.memory)
+        ufbert_free_pages(self.memory)
 
     def forward_alone(self, x, out, ptrdiff_t most_tokens):
         """Tokens on one thread, with all checks here: at one token those of `ufbert.cmm` cost as much as the kernel.

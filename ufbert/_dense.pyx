@@ -12,8 +12,8 @@ from ufbert cimport _cmm
 from ufbert._kernels cimport (
     UFBERT_BEHIND_DISTANCES, UFBERT_CACHE_LINE, UFBERT_INT8, UFBERT_NO_ACTIVATION, ufbert_allocate_pages,
     ufbert_attention, ufbert_attention_scratch, ufbert_dense_kernels, ufbert_distance_bias, ufbert_dtype,
-    ufbert_encoder_layer, ufbert_layer_pass, ufbert_layout, ufbert_linear, ufbert_linear_bytes, ufbert_linear_scratch,
-    ufbert_norm, ufbert_pack_linear, ufbert_round_up, ufbert_run_layer, ufbert_share,
+    ufbert_encoder_layer, ufbert_free_pages, ufbert_layer_pass, ufbert_layout, ufbert_linear, ufbert_linear_bytes,
+    ufbert_linear_scratch, ufbert_norm, ufbert_pack_linear, ufbert_round_up, ufbert_run_layer, ufbert_share,
 )
 
 from ufbert._cmm import DTYPES as dtype_codes
@@ -71,7 +71,7 @@ cdef class PackedPanels:
             ufbert_pack_linear(layout, kind, rows, k, n, self.memory, scales, sums, _cmm.run_team, num_threads)
 
     def __dealloc__(self):
-        free(self.memory)
+        ufbert_free_pages(self.memory)
 
     def forward(self, const float[:, ::1] x, const float[:, ::1] residual, int num_threads, float[:, ::1] y):
         """Fill y (rows, width_out); residual may be None. No axis may be empty."""

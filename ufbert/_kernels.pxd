@@ -13,6 +13,7 @@ cdef extern from "kernels/dtypes.h" nogil:
 
 cdef extern from "kernels/memory.h" nogil:
     void *ufbert_allocate_pages(size_t)
+    void ufbert_free_pages(void *)
 
 
 cdef extern from "kernels/team.h" nogil:

@@ -237,7 +237,7 @@ static int check(const ufbert_isa *isa) {
             char *memory;
             const ufbert_fff packed = packed_fff(dtype, WIDTH, OUT, activation, &memory);
             failures += compare(isa, &packed, 0);
-            free(memory);
+            ufbert_free_pages(memory);
         }
     }
     for (ufbert_dtype dtype = UFBERT_F32; dtype <= UFBERT_INT8; dtype++)
@@ -245,7 +245,7 @@ static int check(const ufbert_isa *isa) {
             char *memory;
             const ufbert_fff trees = packed_fff(dtype, SQUARE, SQUARE, UFBERT_GELU, &memory);
             failures += compare_layers(isa, dtype, pre, NULL) + compare_layers(isa, dtype, pre, &trees);
-            free(memory);
+            ufbert_free_pages(memory);
         }
     printf("%s: %s\n", isa->name, failures ? "DIFFERS" : "the same bits by one thread and by several");
     return failures;

@@ -90,7 +90,7 @@ def whole_file(file: Path) -> Iterator[Path]:
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         yield part
-        with open(part, "rb") as stream:
+        with open(part, "rb+") as stream:  # Windows syncs only what may be written
             os.fsync(stream.fileno())
         part.replace(file)
         folder = os.open(file.parent, os.O_RDONLY)

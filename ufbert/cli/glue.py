@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -171,10 +172,13 @@ def _finetune(arguments: argparse.Namespace, names: list[str]) -> int:
 
 
 def _put_beside(encoder: Path, folder: Path) -> None:
-    """Link the encoder where classifiers that have only their last layers look for it."""
+    """Link or copy the encoder where classifiers that have only their last layers look for it."""
     link = folder / encoder.resolve().name
     if not link.exists():
-        link.symlink_to(encoder.resolve(), target_is_directory=True)
+        try:
+            link.symlink_to(encoder.resolve(), target_is_directory=True)
+        except OSError:  # Windows lets only some users make links
+            shutil.copytree(encoder.resolve(), link)
 
 
 def _write(out: str | None, results: dict[str, Any]) -> None:

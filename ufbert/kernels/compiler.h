@@ -2,7 +2,7 @@
 #ifndef UFBERT_COMPILER_H
 #define UFBERT_COMPILER_H
 
-#if !defined(__GNUC__)
+#if !defined(__GNUC__) && !defined(__clang__) /* clang-cl does not call itself GNU */
 #error "the kernels need GCC or Clang, for their vector types; UFBERT_NO_EXTENSION=1 builds the package without kernels"
 #endif
 #if defined(__x86_64__) && !defined(__clang__) && __GNUC__ < 11

@@ -5,15 +5,23 @@
 
 #include <stdlib.h>
 #include <string.h>
-#ifdef __linux__
+#if defined(__linux__)
 #include <sys/mman.h>
+#elif defined(_WIN32)
+#include <malloc.h>
 #endif
 
 enum { HUGE_PAGE = 2 << 20 };
 
+#ifdef _WIN32
+static void *allocate(size_t boundary, size_t bytes) { return _aligned_malloc(bytes, boundary); }
+#else
+static void *allocate(size_t boundary, size_t bytes) { return aligned_alloc(boundary, bytes); }
+#endif
+
 void *ufbert_allocate_pages(size_t bytes) {
     const size_t boundary = bytes < HUGE_PAGE ? UFBERT_CACHE_LINE : HUGE_PAGE;
-    void *pages = aligned_alloc(boundary, (bytes + boundary - 1) / boundary * boundary);
+    void *pages = allocate(boundary, (bytes + boundary - 1) / boundary * boundary);
     if (!pages)
         return NULL;
 #ifdef MADV_HUGEPAGE
@@ -23,4 +31,12 @@ void *ufbert_allocate_pages(size_t bytes) {
 #endif
     memset(pages, 0, bytes);
     return pages;
+}
+
+void ufbert_free_pages(void *pages) {
+#ifdef _WIN32
+    _aligned_free(pages);
+#else
+    free(pages);
+#endif
 }

@@ -4,8 +4,10 @@
 
 #include <stddef.h>
 
-/* Zeroed bytes that begin at a cache line, on huge pages where the system grants them; NULL if there are none.
- * free() frees them. */
+/* Zeroed bytes that begin at a cache line, on huge pages where the system grants them; NULL if there are none. */
 void *ufbert_allocate_pages(size_t bytes);
+
+/* Not free(): Windows keeps aligned memory apart. */
+void ufbert_free_pages(void *pages);
 
 #endif

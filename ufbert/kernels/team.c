@@ -2,11 +2,8 @@
 #include "team.h"
 
 #include "dtypes.h"
-
-#include <pthread.h>
-#include <signal.h>
-#include <stdlib.h>
-#include <time.h>
+#include "memory.h"
+#include "system.h"
 
 /* Longer than the shares of a step differ, or than the caller needs from one call to the next; much shorter than the
  * system's time slices, which are milliseconds. */
@@ -26,14 +23,14 @@ typedef struct {
 typedef struct helper {
     _Alignas(UFBERT_CACHE_LINE) job *next_job; /* NULL for none */
     int member, asleep;
-    pthread_cond_t wake;
+    condition wake;
     struct helper *next; /* of the idle ones, or of a team */
 } helper;
 
 /* Idle helpers, the last one that worked first. The lock is of the list, and of all that sleep. */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t progress = PTHREAD_COND_INITIALIZER; /* a step or a call may be complete */
-static ptrdiff_t sleepers;                                 /* that wait for it */
+static mutex lock = MUTEX_READY;
+static condition progress = CONDITION_READY; /* a step or a call may be complete */
+static ptrdiff_t sleepers;                   /* that wait for it */
 static helper *idle;
 static int num_helpers, watches_forks;
 
@@ -45,12 +42,6 @@ static void pause_briefly(void) {
 #endif
 }
 
-static long now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (long)(time.tv_sec % 1000000 * 1000000000 + time.tv_nsec);
-}
-
 static int equals(const ptrdiff_t *counter, ptrdiff_t value) {
     return __atomic_load_n(counter, __ATOMIC_SEQ_CST) == value;
 }
@@ -58,29 +49,29 @@ static int equals(const ptrdiff_t *counter, ptrdiff_t value) {
 static void wait_until(const ptrdiff_t *counter, ptrdiff_t value) {
     if (equals(counter, value))
         return;
-    const long end = now() + spin_within;
+    const int64_t end = nanoseconds() + spin_within;
     do {
         for (int i = 0; i < 32; i++) {
             if (equals(counter, value))
                 return;
             pause_briefly();
         }
-    } while (now() < end);
-    pthread_mutex_lock(&lock);
+    } while (nanoseconds() < end);
+    take_mutex(&lock);
     __atomic_add_fetch(&sleepers, 1, __ATOMIC_SEQ_CST);
     while (!equals(counter, value))
-        pthread_cond_wait(&progress, &lock);
+        wait_for(&progress, &lock);
     __atomic_sub_fetch(&sleepers, 1, __ATOMIC_SEQ_CST);
-    pthread_mutex_unlock(&lock);
+    release_mutex(&lock);
 }
 
 /* After a counter has reached its value; the counter itself may be gone by now. */
 static void wake_sleepers(void) {
     if (__atomic_load_n(&sleepers, __ATOMIC_SEQ_CST) == 0)
         return;
-    pthread_mutex_lock(&lock);
-    pthread_cond_broadcast(&progress);
-    pthread_mutex_unlock(&lock);
+    take_mutex(&lock);
+    wake_all(&progress);
+    release_mutex(&lock);
 }
 
 void ufbert_finish(ufbert_step *step, ptrdiff_t count) {
@@ -93,20 +84,20 @@ void ufbert_await(ufbert_step *step, ptrdiff_t count) { wait_until(&step->done, 
 static job *next_job(const helper *self) { return __atomic_load_n(&self->next_job, __ATOMIC_SEQ_CST); }
 
 static void sleep_until_called(helper *self) {
-    const long end = now() + spin_between;
+    const int64_t end = nanoseconds() + spin_between;
     do {
         for (int i = 0; i < 32; i++) {
             if (next_job(self))
                 return;
             pause_briefly();
         }
-    } while (now() < end);
-    pthread_mutex_lock(&lock);
+    } while (nanoseconds() < end);
+    take_mutex(&lock);
     __atomic_store_n(&self->asleep, 1, __ATOMIC_SEQ_CST);
     while (!next_job(self))
-        pthread_cond_wait(&self->wake, &lock);
+        wait_for(&self->wake, &lock);
     __atomic_store_n(&self->asleep, 0, __ATOMIC_SEQ_CST);
-    pthread_mutex_unlock(&lock);
+    release_mutex(&lock);
 }
 
 /* Takes a helper's job from it: the helper itself, to do it, or the caller, who has done it alone. */
@@ -117,7 +108,7 @@ static job *take_job(helper *from) {
     return taken ? found : NULL;
 }
 
-static void *help(void *argument) {
+THREAD help(void *argument) {
     helper *self = argument;
     for (;;) {
         sleep_until_called(self);
@@ -128,50 +119,45 @@ static void *help(void *argument) {
             wake_sleepers();
         }
     }
-    return NULL;
+    return THREAD_END;
 }
 
 static void call(helper *one, job *task, int member) {
     one->member = member;
     __atomic_store_n(&one->next_job, task, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&one->asleep, __ATOMIC_SEQ_CST)) {
-        pthread_mutex_lock(&lock); /* it waits now, or will see its job */
-        pthread_mutex_unlock(&lock);
-        pthread_cond_signal(&one->wake);
+        take_mutex(&lock); /* it waits now, or will see its job */
+        release_mutex(&lock);
+        wake_one(&one->wake);
     }
 }
 
-static void before_fork(void) { pthread_mutex_lock(&lock); }
+#ifdef _WIN32
+static int watch_forks(void) { return 1; } /* there are none */
+#else
+static void before_fork(void) { take_mutex(&lock); }
 
-static void after_fork(void) { pthread_mutex_unlock(&lock); }
+static void after_fork(void) { release_mutex(&lock); }
 
 static void after_fork_in_child(void) {
-    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-    progress = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
+    lock = (mutex)MUTEX_READY;
+    progress = (condition)CONDITION_READY;
     sleepers = 0;
     idle = NULL; /* the parent's, which the child does not have */
     num_helpers = 0;
 }
 
+static int watch_forks(void) { return pthread_atfork(before_fork, after_fork, after_fork_in_child) == 0; }
+#endif
+
 /* NULL if the system does not give another thread. */
 static helper *new_helper(void) {
-    helper *made = aligned_alloc(UFBERT_CACHE_LINE, sizeof *made);
-    pthread_attr_t attributes;
-    pthread_t thread;
-    sigset_t all, before;
-    if (!made || pthread_attr_init(&attributes) != 0) {
-        free(made);
+    helper *made = ufbert_allocate_pages(sizeof *made);
+    if (!made)
         return NULL;
-    }
-    *made = (helper){.wake = PTHREAD_COND_INITIALIZER};
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    sigfillset(&all); /* signals are for the program's own threads */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int failed = pthread_create(&thread, &attributes, help, made);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    if (failed) {
-        free(made);
+    *made = (helper){.wake = CONDITION_READY};
+    if (start_thread(help, made) != 0) {
+        ufbert_free_pages(made);
         return NULL;
     }
     num_helpers++;
@@ -181,9 +167,9 @@ static helper *new_helper(void) {
 /* Up to `count` helpers, in a list. */
 static helper *borrow(int count) {
     helper *found = NULL;
-    pthread_mutex_lock(&lock);
+    take_mutex(&lock);
     if (!watches_forks)
-        watches_forks = pthread_atfork(before_fork, after_fork, after_fork_in_child) == 0;
+        watches_forks = watch_forks();
     for (int i = 0; i < count; i++) {
         helper *one = idle ? idle : num_helpers < count ? new_helper() : NULL;
         if (!one)
@@ -193,7 +179,7 @@ static helper *borrow(int count) {
         one->next = found;
         found = one;
     }
-    pthread_mutex_unlock(&lock);
+    release_mutex(&lock);
     return found;
 }
 
@@ -201,10 +187,10 @@ static void give_back(helper *team) {
     helper *last = team;
     while (last->next)
         last = last->next;
-    pthread_mutex_lock(&lock);
+    take_mutex(&lock);
     last->next = idle;
     idle = team;
-    pthread_mutex_unlock(&lock);
+    release_mutex(&lock);
 }
 
 void ufbert_run_team(int threads, ufbert_work *work, void *argument) {

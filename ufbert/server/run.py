@@ -40,7 +40,10 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         if threading.current_thread() is threading.main_thread():
             for sent in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(sent, self._stop)
+                try:
+                    loop.add_signal_handler(sent, self._stop)
+                except NotImplementedError:  # Windows
+                    signal.signal(sent, lambda *_: loop.call_soon_threadsafe(self._stop))
         yield
 
     async def startup(self, sockets: list[Socket] | None = None) -> None:

@@ -1,13 +1,11 @@
 /* AVX2 and FMA. */
 #if defined(__x86_64__)
 #include "../isa.h"
+#include "x86_features.h"
 
 #include <immintrin.h>
 
-static int is_supported(void) {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
+static int is_supported(void) { return has_avx2_fma(); }
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)

@@ -1,16 +1,11 @@
 /* AVX2 and FMA with AVX-VNNI: dot products of bytes in one instruction. */
 #if defined(__x86_64__)
 #include "../isa.h"
+#include "x86_features.h"
 
-#include <cpuid.h>
 #include <immintrin.h>
 
-static int is_supported(void) {
-    unsigned eax, ebx, ecx, edx;
-    const int known = __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx); /* Clang 14 has no name for AVX-VNNI */
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && known && (eax >> 4 & 1);
-}
+static int is_supported(void) { return has_avx_vnni(); }
 
 extern const ufbert_fff_kernels ufbert_fff_avx2;
 

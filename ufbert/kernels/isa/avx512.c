@@ -1,14 +1,11 @@
 /* AVX-512 (F, VL, BW, DQ). */
 #if defined(__x86_64__)
 #include "../isa.h"
+#include "x86_features.h"
 
 #include <immintrin.h>
 
-static int is_supported(void) {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-}
+static int is_supported(void) { return has_avx512(); }
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,fma"))), apply_to = function)

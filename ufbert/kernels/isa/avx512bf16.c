@@ -1,15 +1,11 @@
 /* AVX-512 with VNNI and BF16: dot products of bytes and of bfloat16 in one instruction. */
 #if defined(__x86_64__)
 #include "../isa.h"
+#include "x86_features.h"
 
 #include <immintrin.h>
 
-static int is_supported(void) {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
-}
+static int is_supported(void) { return has_avx512_bf16(); }
 
 extern const ufbert_fff_kernels ufbert_fff_avx512;
 

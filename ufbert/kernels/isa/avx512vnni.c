@@ -1,15 +1,11 @@
 /* AVX-512 with VNNI: dot products of bytes in one instruction. */
 #if defined(__x86_64__)
 #include "../isa.h"
+#include "x86_features.h"
 
 #include <immintrin.h>
 
-static int is_supported(void) {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vnni");
-}
+static int is_supported(void) { return has_avx512_vnni(); }
 
 extern const ufbert_fff_kernels ufbert_fff_avx512;
 

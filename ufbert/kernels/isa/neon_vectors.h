@@ -12,6 +12,7 @@
 #define LANES 4
 #define TOKENS_AT_ONCE 8 /* 16 sums, one row vector or two */
 #define TILE_ROWS 8      /* 16 sums, two vectors of weights, one input */
+#define PANEL 16         /* one cache line after the other */
 #define PANEL_BLOCKS 3   /* 24 sums, one coefficient, two row vectors */
 
 #define VECTORS_OF_FLOATS

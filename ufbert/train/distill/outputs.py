@@ -103,7 +103,7 @@ class Outputs:
         if not file.exists():
             with whole_file(file) as part:
                 part.write_text(json.dumps(facts, indent=1) + "\n")
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         for name, mine in facts.items():
             if found.get(name) != mine:
                 raise InputError(
