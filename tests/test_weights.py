@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
@@ -52,6 +53,11 @@ def test_bundled_weights_are_the_file_that_source_names(name):
     folder = ufbert_weights.path(name)
     named = re.findall(r"`([0-9a-f]{64})`", (folder / "SOURCE.md").read_text())
     assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() in named
+
+
+def test_every_bundled_model_has_an_entry_point():
+    points = [point for point in entry_points(group="ufbert.models") if point.value == "ufbert_weights"]
+    assert sorted(point.name for point in points) == ufbert_weights.names()
 
 
 def test_every_bundled_model_loads():

@@ -1,4 +1,8 @@
-"""What a model may be called: an existing folder, a bundled model, or ``organisation/name`` of the hub."""
+"""What a model may be called: an existing folder, an installed model, or ``organisation/name`` of the hub.
+
+Installed models are those of ``ufbert-weights`` and of any package with entry points in the group `GROUP`: the name of
+an entry point is the model's, its value the package in which the model's folder lies under that name.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +15,59 @@ from typing import Any
 from ..errors import CheckpointError, InputError, shown
 from .hub import Remote, checked_options, parse_name
 
-__all__ = ["bundled", "default_folder", "find_remote"]
+__all__ = ["GROUP", "bundled", "default_folder", "find_remote"]
+
+GROUP = "ufbert.models"
 
 ORGANISATION = "sentence-transformers/"  # of which the bundled models are
 
 
 def bundled(name: object) -> Path | None:
-    """Find a bundled model by its name, with or without its organisation; None if it is no such name.
+    """Find an installed model by its name, those of ``ufbert-weights`` with or without their organisation.
 
-    An existing folder of that name comes first.
+    None if it is no such name. An existing folder of that name comes first.
+
+    Raises
+    ------
+    CheckpointError
+        If a package names the model and does not have it, or several packages name it.
     """
-    if not isinstance(name, str) or importlib.util.find_spec("ufbert_weights") is None:
+    if not isinstance(name, str) or "\0" in name or os.path.lexists(name):
         return None
     bare = name.removeprefix(ORGANISATION)
-    if Path(bare).name != bare or "\0" in name or os.path.lexists(name):
+    if Path(bare).name != bare:
         return None
-    import ufbert_weights
+    if importlib.util.find_spec("ufbert_weights") is not None:  # without a look at every package's entry points
+        import ufbert_weights
 
-    return ufbert_weights.path(bare) if bare in ufbert_weights.names() else None
+        if bare in ufbert_weights.names():
+            found: Path = ufbert_weights.path(bare)
+            return found
+    return _shipped(bare)
+
+
+def _shipped(name: str) -> Path | None:
+    from importlib import metadata  # slow to import
+
+    packages = sorted({point.value for point in metadata.entry_points(group=GROUP, name=name)})
+    if not packages:
+        return None
+    if len(packages) > 1:
+        raise CheckpointError(
+            f"model {name}: expected one package that has it, found {', '.join(packages)}; uninstall all but one"
+        )
+    try:
+        spec = importlib.util.find_spec(packages[0])
+    except (ImportError, ValueError):
+        spec = None
+    folders = [Path(place, name) for place in (spec.submodule_search_locations if spec else None) or ()]
+    for folder in folders:
+        if (folder / "config.json").is_file():
+            return folder
+    raise CheckpointError(
+        f"model {name}: expected its folder, with a config.json, in the package {packages[0]}, found none; "
+        "install that package anew"
+    )
 
 
 def default_folder(name: str | None = None) -> Path:

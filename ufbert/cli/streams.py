@@ -19,8 +19,9 @@ from ..errors import InputError
 from ..routes import Corpus
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from tqdm import tqdm
-    from typing_extensions import Self
 
 __all__ = [
     "ArrayWriter",

@@ -105,7 +105,7 @@ class Endpoint:
             raise _too_large(settings.payload_limit)
         try:
             return await asyncio.wait_for(_body(receive, settings.payload_limit), settings.read_timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise Refusal(408, "Validation", f"the body: expected within {settings.read_timeout:g} s") from None
 
     def _is_full(self) -> bool:
