@@ -16,7 +16,7 @@ from ..errors import InputError
 from .sources import import_pyarrow
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["FORMATS", "ROW_GROUP", "Layout", "Results", "Sink", "arrow_columns", "arrow_type", "open_sink"]
 
