@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -80,6 +79,8 @@ def download(
     folder.complete()
     if out is None:
         return folder.path
+    import shutil  # slow to import, like lzma and bz2, which it brings
+
     kept = (".json", ".txt", ".safetensors", ".md", *((".bin",) if pickled else ()), "LICENSE")
     with new_folder(out) as complete:
         shutil.copytree(folder.path, complete, dirs_exist_ok=True, ignore=partial(_others, kept))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ from .families import Family, find_family, parse_config
 from .files import INDEX, TRANSFORMER_SETTINGS, WEIGHTS
 from .hub import Remote
 from .names import bundled, find_remote
-from .pickled import read_pickled
 from .tensors import Stored, Tensor, Tensors, read_safetensors, write_tensors
 from .weights import has_weights, weight_files
 from .writing import check_regular, digest
@@ -218,7 +216,11 @@ class ModelFolder:
         """Open the weights that are in this folder itself."""
         files = self.weight_files()
         pickled = any(file.suffix == ".bin" for file in files)
-        return Tensors(files, read_pickled if pickled else read_safetensors)
+        if not pickled:
+            return Tensors(files, read_safetensors)
+        from .pickled import read_pickled  # slow to import, and rarely wanted
+
+        return Tensors(files, read_pickled)
 
     def copy_to(
         self,
@@ -307,6 +309,8 @@ class ModelFolder:
         return base
 
     def _copy(self, names: tuple[str, ...], target: Path) -> None:
+        import shutil  # slow to import, and rarely wanted
+
         for name in filter(self.has, names):
             check_regular(self.path / name)
             shutil.copyfile(self.path / name, target / name)

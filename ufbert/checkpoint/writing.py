@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, InputError, shown
+
+if TYPE_CHECKING:
+    import tempfile
 
 __all__ = ["check_regular", "checked_place", "digest", "new_folder", "unreadable", "whole_file"]
 
@@ -75,6 +77,8 @@ def new_folder(target: str | os.PathLike[str], replace: bool = False) -> Iterato
 
 
 def _scratch_beside(place: Path) -> tempfile.TemporaryDirectory[str]:
+    import tempfile  # slow to import, and of use to writers only
+
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(prefix=".ufbert-", dir=place.parent)
@@ -104,6 +108,8 @@ def whole_file(file: Path) -> Iterator[Path]:
 
 def digest(files: Iterable[Path]) -> str:
     """Return the SHA-256 of files, one after another."""
+    from hashlib import sha256  # brings 4 MB of libcrypto
+
     found = sha256()
     for file in files:
         with file.open("rb") as opened:

@@ -36,7 +36,7 @@ class SparseEncoder:
         Keep only so many of the largest values; by default what the folder says, usually all.
     on_overflow : {"truncate", "warn", "error"}
         What to do with longer texts.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
         Precision of the encoder's matrix multiplications; see `ufbert.load`.
     revision, token, cache_folder, local_files_only : optional
         Of a model of the hub; see `ufbert.download`.

@@ -41,7 +41,7 @@ class ZeroShotClassifier:
     folder : str or path
         A folder with a classifier of natural-language inference and its tokenizer, or the name of such a model of the
         Hugging Face hub.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
         Precision of the matrix multiplications; see `ufbert.load`.
     entailment_id : int, optional
         Number of the label that means entailment; by default the one whose name begins with "entail".
