@@ -28,8 +28,7 @@ from .sentence_run import Call, Embeddings, Progress
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["START_METHODS", "EncoderPool", "Pooled", "Sharing", "sharing"]
 
