@@ -35,7 +35,7 @@ RANKS = [
 ROWS = {
     "checkpoint": [
         "hub options writing", "files names tensors", "families pickled weights", "folder",
-        "build download tokenization", "pack", "sentence", "saving sparse",
+        "build download tokenization", "pack", "sentence", "multi_vector saving sparse",
     ],
     "integrations": ["adapter", "bertopic chroma haystack keybert langchain llama_index mteb sklearn spacy"],
     "glue": ["metrics tasks", "data models", "evaluate submission", "probe report"],
@@ -49,7 +49,7 @@ ROWS = {
         "habits load quantize sentence_run similarity token_windows",
         "encoder_settings late_chunks pool sparse_embeddings",
         "fill_mask question_answerer sentence_encoder text_classifier token_classifier",
-        "cross_encoder sparse_encoder zero_shot_classifier",
+        "cross_encoder multi_vector_encoder sparse_encoder zero_shot_classifier",
     ],
     "train": ["batches device run walk", "fast_feedforward", "bert", "cuda finetune", "distill"],
     "train.distill": [

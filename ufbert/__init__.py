@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .tasks import (
         CrossEncoder,
         FillMask,
+        MultiVectorEncoder,
         QuestionAnswerer,
         SentenceEncoder,
         SparseEncoder,
@@ -37,6 +38,7 @@ __all__ = [
     "InputError",
     "Model",
     "ModelOutput",
+    "MultiVectorEncoder",
     "QuestionAnswerer",
     "SentenceEncoder",
     "SparseEncoder",

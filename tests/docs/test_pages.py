@@ -46,6 +46,7 @@ def folder(tmp_path, monkeypatch):
     shutil.copytree(GOLDEN / "cross-encoders" / "one-label", tmp_path / "my-reranker")
     shutil.copytree(GOLDEN / "sparse-encoders" / "max-relu", tmp_path / "my-splade")
     shutil.copytree(GOLDEN / "zero-shot", tmp_path / "my-nli")
+    shutil.copytree(GOLDEN / "multi-vector" / "native", tmp_path / "my-colbert")
     write_sentence_model(tmp_path / "my-encoder")
     write_bert(tmp_path / "my-bert", bert_tensors(BERT_CONFIG))
     (tmp_path / "texts.txt").write_text("Leaves turn sunlight into sugar.\nTides follow the moon.\n", "utf-8")

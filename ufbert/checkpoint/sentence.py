@@ -21,8 +21,8 @@ from .pack import load_model
 from .tokenization import load_tokenizer
 
 __all__ = [
-    "POOLING_MODES", "SIMILARITIES", "SentenceModel", "SentenceSettings", "call_settings", "load_sentence_model",
-    "text_model",
+    "ONLY_VALUES", "POOLING_MODES", "SIMILARITIES", "SentenceModel", "SentenceSettings", "call_settings",
+    "load_sentence_model", "text_model", "token_dense",
 ]  # fmt: skip
 
 POOLING_MODES = {
@@ -94,7 +94,7 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: 
     modules = _checked_modules(folder, pooling)
     root = folder.transformer()
     model = load_model(root, encoder_only=True, dtype=dtype)
-    texts = text_model(root, model, ONLY_VALUES)
+    texts, _ = text_model(root, model, ONLY_VALUES)
     pool = _pooling(folder, pooling, model.config.hidden_size)
     width = model.config.hidden_size * len(pool.modes)
     after: list[Callable[[np.ndarray], np.ndarray]] = []
@@ -112,28 +112,31 @@ def load_sentence_model(folder: ModelFolder, pooling: str | None = None, dtype: 
     return SentenceModel(replace(texts, prompt=prompt), pool, tuple(after), settings)
 
 
-def text_model(root: ModelFolder, model: Model, only_values: Mapping[str, object]) -> TextModel:
+def text_model(
+    root: ModelFolder, model: Model, only_values: Mapping[str, object], known: tuple[str, ...] = ()
+) -> tuple[TextModel, Options]:
     """Put a model and its tokenizer together, with the length that the Transformer module's settings say.
 
-    `only_values` has keys of those settings with the only value that is supported.
+    `only_values` has keys of those settings with the only value that is supported; `known` ones are the caller's to
+    read in the settings, which are returned too.
     """
-    positions, transformer = model.config.max_length, _transformer_settings(root, only_values)
+    positions, transformer = model.config.max_length, _transformer_settings(root, only_values, known)
     lowercase = transformer.flag("do_lower_case", False)
     tokenizer = load_tokenizer(root, positions, lowercase, model.config.vocab_size)
     limit = transformer.integer("max_seq_length", tokenizer.min_length())
     longest = tokenizer.max_length if limit is None else min(limit, positions)
     # max_seq_length counts, not the tokenizer's model_max_length
-    return TextModel(model, replace(tokenizer, max_length=positions), longest)
+    return TextModel(model, replace(tokenizer, max_length=positions), longest), transformer
 
 
-def _transformer_settings(root: ModelFolder, only_values: Mapping[str, object]) -> Options:
+def _transformer_settings(root: ModelFolder, only_values: Mapping[str, object], known: tuple[str, ...]) -> Options:
     """Read the settings of the Transformer module; those that would change embeddings and are unknown are refused."""
     name = next((name for name in TRANSFORMER_SETTINGS if root.has(name)), TRANSFORMER_SETTINGS[0])
     found = Options(root.read_optional_json(name), root.path / name)
     for key, value in found.values.items():
         if key in only_values:
             found.refuse_unless(key, [only_values[key], None], only_values[key])
-        elif key not in HARMLESS and value is not None:
+        elif key not in (*HARMLESS, *known) and value is not None:
             given = value if isinstance(value, dict) else {key: value}
             if any(name not in HARMLESS_ARGUMENTS and setting not in (None, {}) for name, setting in given.items()):
                 raise found.error(key, "nothing that changes embeddings", value)
@@ -156,10 +159,10 @@ def _layer_norm(folder: ModelFolder, width: int) -> Norm:
     return Norm("layer_norm", weight, bias, 1e-5)  # torch's own epsilon
 
 
-def _check_names(config: Options) -> None:
-    """Refuse a module that reads or writes anything but the sentence embedding."""
+def _check_names(config: Options, name: str = "sentence_embedding") -> None:
+    """Refuse a module that reads or writes anything but that."""
     for key in ("module_input_name", "module_output_name"):
-        config.refuse_unless(key, ("sentence_embedding", None), "sentence_embedding")
+        config.refuse_unless(key, (name, None), name)
 
 
 def call_settings(folder: ModelFolder, kind: str, similarities: tuple[str, ...]) -> SentenceSettings:
@@ -238,10 +241,15 @@ def _pooling(folder: ModelFolder, pooling: str | None, hidden_size: int) -> Pool
     return Pooling(tuple(modes), config.flag("include_prompt", True))
 
 
-def _dense(folder: ModelFolder, width: int) -> Dense:
+def token_dense(folder: ModelFolder, width: int) -> Dense:
+    """Read a Dense module that stands on each token's hidden state."""
+    return _dense(folder, width, "token_embeddings")
+
+
+def _dense(folder: ModelFolder, width: int, name: str = "sentence_embedding") -> Dense:
     file = folder.path / "config.json"
     config = Options(folder.read_json("config.json"), file)
-    _check_names(config)
+    _check_names(config, name)
     path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = path.rsplit(".", 1)[-1]
     if not path.startswith("torch.") or activation not in TORCH:

@@ -95,7 +95,7 @@ def load_sparse_model(folder: ModelFolder, dtype: str = "float32") -> SparseMode
             f"{root.path / 'config.json'}: expected an architecture for masked-lm, found one for "
             f"{model.config.task}; use a model that was trained for sparse embeddings"
         )
-    texts = text_model(root, model, TRANSFORMER)
+    texts, _ = text_model(root, model, TRANSFORMER)
     settings = call_settings(folder, "SparseEncoder", ("dot", "cosine"))
     found = Options(folder.read_optional_json("config_sentence_transformers.json"), folder.path)
     return SparseModel(

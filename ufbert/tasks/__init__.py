@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .cross_encoder import CrossEncoder
     from .fill_mask import FillMask
+    from .multi_vector_encoder import MultiVectorEncoder
     from .quantize import quantize_embeddings
     from .question_answerer import QuestionAnswerer
     from .sentence_encoder import SentenceEncoder
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CrossEncoder",
     "FillMask",
+    "MultiVectorEncoder",
     "QuestionAnswerer",
     "SentenceEncoder",
     "SparseEncoder",
@@ -30,6 +32,7 @@ __all__ = [
 _MODULES = {
     "CrossEncoder": "cross_encoder",
     "FillMask": "fill_mask",
+    "MultiVectorEncoder": "multi_vector_encoder",
     "QuestionAnswerer": "question_answerer",
     "SentenceEncoder": "sentence_encoder",
     "SparseEncoder": "sparse_encoder",

@@ -1,0 +1,190 @@
+"""A late-interaction folder (ColBERT) as sentence-transformers and PyLate store it: one vector for each token."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from ..batch import Batch
+from ..errors import CheckpointError, shown
+from ..heads import Dense, normalize
+from ..text_model import TextModel
+from .folder import ModelFolder
+from .options import Options
+from .pack import load_model
+from .sentence import ONLY_VALUES, text_model, token_dense
+
+__all__ = ["Expansion", "MultiVectorModel", "load_multi_vector_model"]
+
+LENGTHS = ("query_length", "document_length", "query_expansion")
+PYLATE = {"pylate.models.Dense.Dense": "Dense"}
+DEFAULT_LENGTH = 32  # of ColBERT's queries
+SETTINGS = "config_sentence_transformers.json"
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """Queries are filled up to `length` tokens with `token`; tokens of the text attend to it only with `attend`."""
+
+    length: int
+    token: int
+    attend: bool
+
+
+@dataclass(frozen=True)
+class MultiVectorModel:
+    """An encoder with its tokenizer, and what makes vectors of its hidden states. arXiv 2004.12832.
+
+    Attributes
+    ----------
+    queries, documents : TextModel
+        With the prompt and the length of each.
+    expansion : Expansion or None
+    dense : tuple of Dense
+    skipped : (n,) int array
+        Ids of tokens that documents leave out.
+    """
+
+    queries: TextModel
+    documents: TextModel
+    expansion: Expansion | None
+    dense: tuple[Dense, ...]
+    skipped: np.ndarray
+    normalized: bool
+
+    @property
+    def dimension(self) -> int:
+        """Width of a vector."""
+        return self.dense[-1].linear.shape[0] if self.dense else self.queries.model.config.hidden_size
+
+    def embed(self, hidden: np.ndarray) -> np.ndarray:
+        """Make vectors of hidden states: (T, H) -> (T, dim)."""
+        for module in self.dense:
+            hidden = module(hidden)
+        return normalize(hidden) if self.normalized else hidden
+
+    def expanded(self, ids: list[int]) -> tuple[list[int], int]:
+        """Fill a query up: its ids, and how many are its own."""
+        missing = 0 if self.expansion is None else self.expansion.length - len(ids)
+        return (ids, len(ids)) if missing <= 0 or self.expansion is None else (
+            [*ids, *[self.expansion.token] * missing], len(ids)
+        )  # fmt: skip
+
+    def kept(self, batch: Batch) -> np.ndarray:
+        """Which tokens of documents have a vector, (T,) bool."""
+        return ~np.isin(batch.input_ids, self.skipped)
+
+
+def load_multi_vector_model(folder: ModelFolder, dtype: str = "float32") -> MultiVectorModel:
+    """Load a late-interaction folder.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder is not usable, or has a module or a setting that is not supported.
+    """
+    modules = [(PYLATE.get(kind, kind), path) for kind, path in folder.modules()]
+    kinds, settings = [kind for kind, _ in modules], _settings(folder)
+    pylate = settings.get("model_type", "MultiVectorEncoder") == "ColBERT"
+    dense_count = kinds.count("Dense")
+    native = ["Transformer", *["Dense"] * dense_count, "MultiVectorMask", "Normalize"]
+    expected = ["Transformer", *["Dense"] * dense_count] if pylate else native
+    if kinds != expected or not folder.has("modules.json"):
+        raise CheckpointError(
+            f"{folder.path / 'modules.json'}: expected Transformer, Dense, MultiVectorMask and Normalize, or PyLate's "
+            f"Transformer and Dense, found {shown(kinds)}; ufbert supports no others"
+        )
+    root = folder.transformer()
+    model = load_model(root, encoder_only=True, dtype=dtype)
+    texts, transformer = text_model(root, model, ONLY_VALUES, LENGTHS)
+    width, dense = model.config.hidden_size, []
+    for kind, path in modules:
+        if kind == "Dense":
+            dense.append(token_dense(folder.subfolder(path), width))
+            width = dense[-1].linear.shape[0]
+    source = settings if pylate else transformer
+    expansion = _expansion(source, texts, pylate)
+    prompts = _prompts(settings, texts)
+    query_length = expansion.length if expansion else source.integer("query_length", 3)
+    return MultiVectorModel(
+        _limited(replace(texts, prompt=prompts["query"]), query_length),
+        _limited(replace(texts, prompt=prompts["document"]), source.integer("document_length", 3)),
+        expansion,
+        tuple(dense),
+        _skipped(settings if pylate else _mask(folder), texts, list(string.punctuation) if pylate else []),
+        True,
+    )
+
+
+def _settings(folder: ModelFolder) -> Options:
+    found = Options(folder.read_optional_json(SETTINGS), folder.path / SETTINGS)
+    found.choice("model_type", ("MultiVectorEncoder", "ColBERT"), None)
+    found.choice("similarity_fn_name", ("maxsim", "MaxSim", None), None)
+    return found
+
+
+def _mask(folder: ModelFolder) -> Options:
+    path = next(module.path for module in folder.modules() if module.kind == "MultiVectorMask")
+    found = Options(folder.subfolder(path).read_json("config.json"), folder.path / path / "config.json")
+    found.refuse_unless("skiplist_tasks", (["document"], None), ["document"])
+    found.refuse_unless("keep_only_token_ids", (None,), None)
+    return found
+
+
+def _limited(texts: TextModel, length: int | None) -> TextModel:
+    return texts if length is None else replace(texts, max_length=min(length, texts.model.config.max_length))
+
+
+def _prompts(settings: Options, texts: TextModel) -> dict[str, str]:
+    """What stands before queries and documents; PyLate's prefixes are one token where the vocabulary has it."""
+    saved, prompts = settings.section("prompts"), {}
+    for name in ("query", "document"):
+        text, prefix = saved.get(name, ""), settings.get(f"{name}_prefix", "")
+        if not isinstance(text, str) or not isinstance(prefix, str):
+            raise settings.error("prompts", "texts by their names", {name: text, f"{name}_prefix": prefix})
+        prompts[name] = prefix + text.removeprefix(prefix)
+        _register(texts.tokenizer.backend, prefix)
+    return prompts
+
+
+def _register(backend: Any, prefix: str) -> None:  # noqa: ANN401
+    from tokenizers import AddedToken
+
+    for text in (prefix, *prefix.split(None, 1)[:1]):
+        if text and backend.token_to_id(text) is not None:
+            if backend.encode(text, add_special_tokens=False).tokens != [text]:
+                backend.add_special_tokens([AddedToken(text, normalized=False, special=True)])
+            return
+
+
+def _expansion(source: Options, texts: TextModel, pylate: bool) -> Expansion | None:
+    if pylate:
+        if not source.flag("do_query_expansion", True):
+            return None
+        length = source.integer("query_length", 3) or DEFAULT_LENGTH
+        attend, name = source.flag("attend_to_expansion_tokens", False), None
+    else:
+        found = source.section("query_expansion")
+        if not found.values:
+            return None
+        found.choice("strategy", ("fixed",), None)
+        length = checks.integer(
+            found.get("length", None), f"{found.where}: length", 3, texts.model.config.max_length, error=CheckpointError
+        )
+        attend, name = found.flag("attend", False), found.get("token", None)
+    token = texts.tokenizer.token_id("mask_token") if name is None else texts.tokenizer.backend.token_to_id(str(name))
+    if token is None:
+        raise source.error("query_expansion", "a tokenizer with a mask token", name)
+    return Expansion(min(length, texts.model.config.max_length), token, attend)
+
+
+def _skipped(source: Options, texts: TextModel, default: list[str]) -> np.ndarray:
+    words = source.get("skiplist_words", default)
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise source.error("skiplist_words", "a list of tokens", words)
+    ids = (texts.tokenizer.backend.token_to_id(word) for word in words)
+    return np.array([number for number in ids if number is not None], np.int64)
