@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +24,7 @@ from .habits import check_device
 from .sentence_run import Call, Embeddings, Progress
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Self
 
@@ -67,6 +65,9 @@ class EncoderPool:
     def __init__(
         self, encoder: Pooled, processes: int, start_method: str = "spawn", num_threads: int | None = None
     ) -> None:
+        import multiprocessing  # here, for it imports tempfile and more that one process does not need
+        from concurrent.futures import ProcessPoolExecutor
+
         self.processes = checks.integer(processes, "processes", 1)
         context = multiprocessing.get_context(checks.choice(start_method, "start_method", START_METHODS))
         threads = max(1, get_num_threads() // processes) if num_threads is None else get_num_threads(num_threads)
@@ -87,6 +88,8 @@ class EncoderPool:
             raise UfbertError(
                 "pool: expected a pool that is open, got one that was closed, or lost a worker; start another"
             )
+        from concurrent.futures import BrokenExecutor  # that of processes is one
+
         settings = _Settings(call.texts.prompt, call.texts.max_length, call.width, call.batch_size, call.normalize)
         running: deque[Future[Embeddings]] = deque()
         first = 0
@@ -109,7 +112,7 @@ class EncoderPool:
                     yield finished()
             while running:
                 yield finished()
-        except BrokenProcessPool as error:
+        except BrokenExecutor as error:
             self.close()
             raise UfbertError(
                 "processes: expected every worker to live, one has died (killed, perhaps for its memory; or a script "
@@ -246,7 +249,9 @@ def _begin(encoder: Pooled, threads: int) -> None:
 
 def _follow_parent() -> None:
     """End with the parent, even if that was killed."""
-    parent = multiprocessing.parent_process()
+    from multiprocessing import parent_process
+
+    parent = parent_process()
     if parent is not None:
         parent.join()
     os._exit(1)
