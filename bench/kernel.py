@@ -1,29 +1,29 @@
 """Measures the fast feedforward kernels against dense feed-forward layers, in one run, outputs verified first.
 
-    python bench/kernel.py            # about ten minutes; writes bench/results/kernel.json and kernel.png
-    python bench/kernel.py --quick    # about one minute; prints only
+    python bench/kernel.py                                     # about ten minutes; with --out FOLDER, writes there
+    python bench/kernel.py --quick                             # about one minute
+    python bench/kernel.py --only headline --threads 2 --batches 128 16384 --dtypes float32 int8
 
 Every ratio is the fastest correct dense float32 layer over ours, same shape, same threads, measured in turns.
 Inputs are normal, weights are scaled so that scores have a deviation of about 1 and every leaf is reached; how many
-distinct leaves a batch really reached, and their entropy, stand beside each figure.
+distinct leaves a batch really reached, and their entropy, stand beside each figure, with the instruction set and the
+ceiling: neurons of the dense layer over those that a token visits.
 """
 
 import argparse
 import json
 import os
-import platform
-import statistics
 import time
-import timeit
 from pathlib import Path
 
 import numpy as np
 from dense import installed
+from kernel_plot import plot
+from timing import bound_ms, diversity, in_turns, limits, machine, report
 
-import ufbert
 from ufbert import cmm, reference, testing
+from ufbert.int8 import quantize
 
-RESULTS = Path(__file__).parent / "results"
 HIDDEN = 768
 PAPER_SWEEP = [
     (1, 11),
@@ -39,66 +39,8 @@ PAPER_SWEEP = [
     (1536, 1),
     (3072, 0),
 ]
-SETTLE = 0.1  # seconds between candidates
 STACK = 16  # layers of the model whose weights a single token goes through
 GPT3_WIDTH, GPT3_NEURONS, GPT3_DEPTH = 12_288, 49_152, 15
-
-
-def machine():
-    """Facts that explain the figures."""
-    facts = {"system": platform.platform(), "python": platform.python_version(), "numpy": np.__version__}
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-        facts["cpu"] = names[0] if names else platform.machine()
-    facts |= {
-        "cpus": os.cpu_count(),
-        "isa": cmm.active_isa(),
-        "load_before": os.getloadavg(),
-        "ufbert": ufbert.__version__,
-    }
-    for path, name in (("/sys/kernel/mm/transparent_hugepage/enabled", "huge_pages"),):
-        if Path(path).exists():
-            facts[name] = Path(path).read_text().strip()
-    facts["environment"] = {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "OPENBLAS", "UFBERT", "MKL_"))}
-    for module in ("torch", "onnxruntime", "openvino", "scipy"):
-        try:
-            facts[module] = __import__(module).__version__
-        except ImportError:
-            facts[module] = None
-    return facts
-
-
-def in_turns(candidates, rounds, seconds=0.02):
-    """Time each candidate in every round; fast ones repeatedly, for `seconds`. Returns milliseconds by name."""
-    repeats = {}
-    for name, run in candidates.items():
-        # The fastest of three: the first ones wake threads, or wait for those of the previous candidate.
-        fastest = min(timeit.repeat(run, number=1, repeat=3))
-        repeats[name] = max(1, min(2000, int(seconds / max(fastest, 1e-7))))
-    samples = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name, run in candidates.items():
-            # Idle threads of the previous candidate's pool spin for some milliseconds and would share the cores.
-            time.sleep(SETTLE)
-            if repeats[name] > 1:
-                run()
-            for _ in range(repeats[name]):
-                start = time.perf_counter()
-                run()
-                samples[name].append((time.perf_counter() - start) * 1e3)
-    return {name: summary(values) for name, values in samples.items()}
-
-
-def summary(values):
-    quarters = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
-    return {
-        "ms": statistics.median(values),
-        "low": quarters[0],
-        "high": quarters[2],
-        "best": min(values),
-        "n": len(values),
-    }
 
 
 def weights(trees, depth, width=HIDDEN, seed=0):
@@ -115,18 +57,17 @@ def tokens(count, width=HIDDEN, seed=1):
     return np.random.default_rng(seed).standard_normal((count, width), np.float32)
 
 
-def diversity(path, depth):
-    """Distinct leaves of the first tree that the batch reached, and their entropy in bits."""
-    counts = np.unique(path[:, 0, -1], return_counts=True)[1]
-    shares = counts / counts.sum()
-    return {"leaves": len(counts), "of": 2**depth, "entropy": float(-(shares * np.log2(shares)).sum() + 0.0)}
+def in_int8(rows):
+    """What int8 rows stand for, in float64."""
+    matrix = quantize(rows.reshape(-1, rows.shape[-1]))
+    return (matrix.values * matrix.scale.astype(np.float64).reshape(-1, 1)).reshape(rows.shape)
 
 
 def verify(layer, arrays, x):
     """Ours against the float64 reference, along the path taken; the first 64 tokens."""
     y, path = layer(x, return_path=True)
-    if layer.weight_dtype == "bfloat16":
-        arrays = (reference.round_to_bfloat16(arrays[0]), arrays[1], reference.round_to_bfloat16(arrays[2]))
+    as_kept = {"float32": np.asarray, "bfloat16": reference.round_to_bfloat16, "int8": in_int8}[layer.weight_dtype]
+    arrays = (as_kept(arrays[0]), arrays[1], as_kept(arrays[2]))
     few = slice(0, 64)
     testing.assert_fff_close(y[few], path[few], x[few], *arrays, layer.depth)
     return diversity(path, layer.depth)
@@ -146,80 +87,22 @@ def verify_dense(runs, x):
     return agreed
 
 
-def limits(threads):
-    """What this machine reaches now: float32 multiply-adds in NumPy's GEMM, and traffic with memory of large copies."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from threadpoolctl import threadpool_limits
-
-    a = tokens(1536, 1536)
-    source = np.ones((threads, 1 << 24), np.float32)
-    target = np.zeros_like(source)
-    with threadpool_limits(threads):
-        gemm = in_turns({"gemm": lambda: a @ a}, 12)["gemm"]["best"]
-    with ThreadPoolExecutor(threads) as pool:
-        copy = in_turns({"copy": lambda: list(pool.map(np.copyto, target, source))}, 8)["copy"]["best"]
-    return {"gflops": 2 * 1536**3 / gemm / 1e6, "copy_gb_s": 2 * source.nbytes / copy / 1e6}
-
-
-def bound_ms(layer, path, limit, cached_weights):
-    """The time that arithmetic, or traffic with memory, would take alone: the larger of the two, and which it is."""
-    count = len(path)
-    flops = 2 * count * layer.num_trees * (layer.depth + 1) * (layer.width_in + layer.width_out)
-    item = 2 if layer.weight_dtype == "bfloat16" else 4
-    rows = sum(len(np.unique(path[:, tree])) for tree in range(layer.num_trees))
-    traffic = 4 * count * (layer.width_in + layer.width_out)
-    traffic += 0 if cached_weights else rows * item * (layer.width_in + layer.width_out)
-    arithmetic, memory = flops / limit["gflops"] / 1e6, traffic / limit["copy_gb_s"] / 1e6
-    return (arithmetic, "FMA") if arithmetic > memory else (memory, "memory")
-
-
-def report(title, times, ours, theory, spread, bounds=None):
-    dense = {name: t for name, t in times.items() if name not in ours}
-    best = min(dense, key=lambda name: dense[name]["ms"])
-    rows = {"title": title, "fastest_dense": best, "dense": dense, "ours": {}, "theory": theory, "diversity": spread}
-    print(f"\n{title}: limit {theory:.0f}x; leaves {spread['leaves']} of {spread['of']}, {spread['entropy']:.1f} bits")
-    for name, t in sorted(dense.items(), key=lambda item: item[1]["ms"]):
-        print(f"  {name:28s} {t['ms']:10.4f} ms  [{t['low']:.4f} .. {t['high']:.4f}]")
-    for name in ours:
-        t = times[name]
-        ratio, ratio_best = dense[best]["ms"] / t["ms"], dense[best]["best"] / t["best"]
-        rows["ours"][name] = t | {"ratio": ratio, "ratio_of_best": ratio_best}
-        line = f"  {name:28s} {t['ms']:10.4f} ms  [{t['low']:.4f} .. {t['high']:.4f}]"
-        line += f"  {ratio:6.1f}x (best/best {ratio_best:.1f}x)"
-        if bounds:
-            milliseconds, what = bounds[name]
-            rows["ours"][name] |= {"bound_ms": milliseconds, "bound": what, "of_bound": milliseconds / t["ms"]}
-            line += f"  {100 * milliseconds / t['ms']:.0f} % of the bound ({what})"
-        print(line, flush=True)
-    return rows
-
-
-def headline(batch, threads, rounds, limit):
-    """768 -> 4095 -> 768, 1x11."""
-    arrays = weights(1, 11)
-    x, out = tokens(batch), np.empty((batch, HIDDEN), np.float32)
-    dense = verify_dense(
-        {n: make(arrays[0][0], arrays[1][0], arrays[2][0], threads) for n, make in installed().items()}, x
-    )
-    runs = {name: (lambda run=run: run(x)) for name, run in dense.items()}
+def headline(batch, threads, rounds, limit, dtypes, width=HIDDEN, depth=11):
+    """One tree against the dense layer of as many neurons: 768 -> 4095 -> 768 unless asked otherwise."""
+    arrays, x = weights(1, depth, width), tokens(batch, width)
+    neurons = arrays[0].shape[1]
+    makers = {n: make(arrays[0][0], arrays[1][0], arrays[2][0], threads) for n, make in installed().items()}
+    runs = {name: (lambda run=run: run(x)) for name, run in verify_dense(makers, x).items()}
     names, bounds = [], {}
-    for dtype in ("float32", "bfloat16"):
-        layer = cmm.PackedFFF(*arrays, 11, weight_dtype=dtype)
+    for dtype in dtypes:
+        layer, out = cmm.PackedFFF(*arrays, depth, weight_dtype=dtype), aligned(batch, width)
         spread = verify(layer, arrays, x)
-        out = aligned(batch)
-        name = f"ufbert {dtype}"
-        names.append(name)
-        bounds[name] = bound_ms(layer, layer(x, return_path=True)[1], limit, cached_weights=True)
-        runs[name] = lambda layer=layer, out=out: layer(x, num_threads=threads, out=out)
-    return report(
-        f"768 -> 4095 -> 768, 1x11, batch {batch}, {threads} thread(s)",
-        in_turns(runs, rounds, 0.2 if batch > 1000 else 0.02),
-        names,
-        4095 / 12,
-        spread,
-        bounds,
-    )
+        names.append(f"ufbert {dtype}")
+        bounds[names[-1]] = bound_ms(layer, layer(x, return_path=True)[1], limit, cached_weights=True)
+        runs[names[-1]] = lambda layer=layer, out=out: layer(x, num_threads=threads, out=out)
+    title = f"{width} -> {neurons} -> {width}, 1x{depth}, batch {batch}, {threads} thread(s)"
+    times = in_turns(runs, rounds, 0.2 if batch > 1000 else 0.02)
+    return report(title, times, names, neurons / (depth + 1), spread, bounds)
 
 
 def aligned(batch, width=HIDDEN):
@@ -228,7 +111,7 @@ def aligned(batch, width=HIDDEN):
     return memory[start : start + batch * width].reshape(batch, width)
 
 
-def single_token(threads, rounds):
+def single_token(threads, rounds, dtypes):
     """One token through a stack of layers in turn: both sides find their weights in memory, not in L2."""
     stack = [weights(1, 11, seed=seed) for seed in range(STACK)]
     x, out = tokens(512), np.empty((1, HIDDEN), np.float32)
@@ -239,11 +122,8 @@ def single_token(threads, rounds):
             {"NumPy": installed()["NumPy"](stack[0][0][0], stack[0][1][0], stack[0][2][0], threads), name: layers[0]}, x
         )
         dense[name] = layers
-    ours = {
-        f"ufbert {t}": [cmm.PackedFFF(*arrays, 11, weight_dtype=t) for arrays in stack] for t in ("float32", "bfloat16")
-    }
-    spread = verify(ours["ufbert float32"][0], stack[0], x)
-    verify(ours["ufbert bfloat16"][0], stack[0], x)
+    ours = {f"ufbert {t}": [cmm.PackedFFF(*arrays, 11, weight_dtype=t) for arrays in stack] for t in dtypes}
+    spread, *_ = [verify(layers[0], stack[0], x) for layers in ours.values()]
     turn = iter(range(10**9))
 
     def through(layers, **options):
@@ -375,76 +255,60 @@ def training_step(threads, rounds, batch=4096):
     )
 
 
-def plot(results, file):
-    import matplotlib
+def parsed():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer shapes and rounds, nothing written")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="sections to run")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--batches", nargs="+", type=int, default=[128, 16384], help="of the headline")
+    parser.add_argument("--width", type=int, default=HIDDEN, help="of the headline's layer")
+    parser.add_argument("--depth", type=int, default=11, help="of its tree")
+    parser.add_argument("--dtypes", nargs="+", choices=cmm.WEIGHT_DTYPES, default=list(cmm.WEIGHT_DTYPES))
+    parser.add_argument("--rounds", type=int, help="of the headline and of one token")
+    parser.add_argument("--out", type=Path, help="a folder for kernel.json and kernel.png; other sections stay there")
+    return parser.parse_args()
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2))
-    rows = [row for row in results["headline"] + results["single_token"] if "2 thread" in row["title"]]
-    labels = [row["title"].split(", ")[2] for row in rows]
-    for offset, name in ((-0.2, "ufbert float32"), (0.2, "ufbert bfloat16")):
-        bars = left.bar(np.arange(len(rows)) + offset, [row["ours"][name]["ratio"] for row in rows], 0.4, label=name)
-        left.bar_label(bars, fmt="%.0f")
-    left.axhline(78, color="grey", linestyle="--", label="the paper, batch 16,384")
-    left.set_xticks(range(len(rows)), labels)
-    left.set_ylabel("times the fastest dense float32 layer")
-    left.set_title("768 to 4095 to 768, one tree of depth 11, 2 threads")
-    left.legend()
-    for dtype in ("float32", "bfloat16"):
-        right.plot(
-            [r["neurons"] for r in results["depth"]], [r["ns"][dtype] for r in results["depth"]], "o-", label=dtype
-        )
-    right.set_xscale("log", base=2)
-    right.set_ylim(bottom=0)
-    right.set_xlabel("neurons in the tree")
-    right.set_ylabel("nanoseconds a token, batch 4096")
-    right.set_title("cost grows with the logarithm of the size")
-    right.legend()
-    figure.tight_layout()
-    figure.savefig(file, dpi=120)
+SECTIONS = ["headline", "single_token", "sweep", "depth", "training", "gpt3"]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer shapes and rounds, no files written")
-    parser.add_argument(
-        "--skip",
-        default="",
-        help="sections to leave as the file has them: headline, single_token, sweep, depth, gpt3, training",
-    )
-    options = parser.parse_args()
-    quick, skip, start = options.quick, options.skip.split(","), time.time()
-    pairs = [(128, 2)] if quick else [(16384, 2), (128, 2), (128, 1), (16384, 1)]
+    options, start = parsed(), time.time()
+    quick, most = options.quick, max(options.threads)
+    batches = [b for b in options.batches if not quick or b <= 1000]
+    limit = {t: limits(t) for t in options.threads}
+    shape = options.dtypes, options.width, options.depth
     sections = {
-        "headline": lambda: [headline(b, t, 3 if b > 1000 else 15, limit[t]) for b, t in pairs],
-        "single_token": lambda: [single_token(t, 5 if quick else 15) for t in ((1,) if quick else (1, 2))],
-        "sweep": lambda: [] if quick else sweep(2, 3),
-        "depth": lambda: depth_cost(2, 5, range(5, 16, 5 if quick else 1)),
-        "training": lambda: [training_step(2, 2 if quick else 4)],
-        "gpt3": lambda: [] if quick else [gpt3(2, 3)],
+        "headline": lambda: [
+            headline(b, t, options.rounds or (3 if b > 1000 else 15), limit[t], *shape)
+            for b in batches
+            for t in options.threads
+        ],
+        "single_token": lambda: [
+            single_token(t, options.rounds or (5 if quick else 15), options.dtypes) for t in options.threads
+        ],
+        "sweep": lambda: [] if quick else sweep(most, 3),
+        "depth": lambda: depth_cost(most, 5, range(5, 16, 5 if quick else 1)),
+        "training": lambda: [training_step(most, 2 if quick else 4)],
+        "gpt3": lambda: [] if quick else [gpt3(most, 3)],
     }
-    file = RESULTS / "kernel.json"
-    results = json.loads(file.read_text()) if options.skip and file.exists() else {}
-    limit = {t: limits(t) for t in (1, 2)}
+    file = options.out / "kernel.json" if options.out and not quick else None
+    results = json.loads(file.read_text()) if file and file.exists() else {}
     results |= {"machine": machine(), "limits": limit}
     print(json.dumps(results["machine"] | {"limits": limit}, indent=1))
-    for name, run in sections.items():
-        if name in skip:
-            continue
+    for name in options.only:
         load = os.getloadavg()
-        results[name] = run()
+        results[name] = sections[name]()
         results.setdefault("when", {})[name] = {
             "utc": time.strftime("%F %T", time.gmtime()),
             "load": [load, os.getloadavg()],
         }
-        if not quick:  # after each section: an interrupted run keeps what it has
-            RESULTS.mkdir(exist_ok=True)
+        if file:  # after each section: an interrupted run keeps what it has
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(results, indent=1) + "\n")
     print(f"\n{(time.time() - start) / 60:.1f} minutes")
-    if not quick:
-        plot(results, RESULTS / "kernel.png")
+    if file and {"headline", "single_token", "depth"} <= results.keys():
+        plot(results, file.with_suffix(".png"))
 
 
 if __name__ == "__main__":
