@@ -1,7 +1,7 @@
 """The FFF kernels: typed, unchecked, without the GIL. `ufbert.cmm` checks before it calls them."""
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uintptr_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strcmp
 
@@ -9,8 +9,8 @@ from ufbert._kernels cimport (
     UFBERT_BF16, UFBERT_CACHE_LINE, UFBERT_F32, UFBERT_GELU, UFBERT_INT8, UFBERT_MAX_DEPTH, UFBERT_RELU, UFBERT_SILU,
     UFBERT_TANH, ufbert_add_above, ufbert_allocate_pages, ufbert_backward, ufbert_dtype, ufbert_fff, ufbert_fff_kernels,
     ufbert_fff_scratch, ufbert_floats_above, ufbert_free_pages, ufbert_isa, ufbert_isa_at, ufbert_leaf_fff,
-    ufbert_pack_bf16_row, ufbert_pack_int8_row, ufbert_round_up, ufbert_row_stride, ufbert_run_team, ufbert_set_spinning,
-    ufbert_share, ufbert_sort_tokens,
+    ufbert_pack_rows, ufbert_round_up, ufbert_row_stride, ufbert_run_team, ufbert_set_spinning, ufbert_share,
+    ufbert_sort_tokens,
 )
 
 from numpy import empty, float32, ndarray
@@ -59,6 +59,11 @@ def use_isa(str name):
     """Switch to the instruction set `name`, one of `supported_isas`; not while a kernel runs."""
     global active
     active = ufbert_isa_at(isas(True)[supported_isas().index(name)])
+
+
+cdef const ufbert_isa *isa_named(str name) except *:
+    """The instruction set `name`; NULL if this machine does not run it."""
+    return ufbert_isa_at(isas(True)[supported_isas().index(name)]) if name in supported_isas() else NULL
 
 
 active = ufbert_isa_at(max(isas(True)))
@@ -144,19 +149,26 @@ cdef class PackedLayer:
     def __cinit__(
         self, w_in, const float[:, ::1] b_in, w_out, int depth, int activation, str dtype,
         const float[:, ::1] scales_in=None, const float[:, ::1] scales_out=None, const float[::1] columns_out=None,
+        tuple stored=None,
     ):
         """w_in and w_out: (P, n, H) float32; or int8, with the scales (P, n) of their rows.
 
-        columns_out: factors (H_out,) of all output rows, for int8; None for 1.
+        columns_out: factors (H_out,) of all output rows, for int8; None for 1. stored: of `__reduce__`, without arrays.
         """
         cdef ufbert_dtype kind = <ufbert_dtype> <int> DTYPES[dtype]
-        cdef ptrdiff_t trees = b_in.shape[0], nodes = b_in.shape[1], total = trees * nodes
-        cdef ptrdiff_t width_in = w_in.shape[2], width_out = w_out.shape[2]
+        cdef bint has_columns = columns_out is not None
+        cdef const unsigned char[::1] memory = None
+        cdef ptrdiff_t trees, nodes, width_in, width_out
+        if stored is None:
+            trees, nodes, width_in, width_out = b_in.shape[0], b_in.shape[1], w_in.shape[2], w_out.shape[2]
+        else:
+            trees, nodes, width_in, width_out, has_columns, memory = stored
+        cdef ptrdiff_t total = trees * nodes
         cdef ptrdiff_t stride_in = ufbert_row_stride(width_in, kind), stride_out = ufbert_row_stride(width_out, kind)
         cdef bint int8 = kind == UFBERT_INT8
         self.nbytes = total * (stride_in + stride_out + sizeof(float))
         if int8:
-            self.nbytes += (2 * total + (width_out if columns_out is not None else 0)) * sizeof(float)
+            self.nbytes += (2 * total + (width_out if has_columns else 0)) * sizeof(float)
         self.memory = <char *> ufbert_allocate_pages(self.nbytes)
         if self.memory == NULL:
             raise MemoryError(f"packed weights: could not allocate {self.nbytes} bytes; use a shorter dtype or free some")
@@ -164,12 +176,17 @@ cdef class PackedLayer:
         cdef float *biases = <float *> (rows_out + total * stride_out)
         cdef float *steps_in = biases + total if int8 else NULL
         cdef float *steps_out = biases + 2 * total if int8 else NULL
-        cdef float *columns = biases + 3 * total if int8 and columns_out is not None else NULL
-        memcpy(biases, &b_in[0, 0], total * sizeof(float))
-        pack_rows(w_in, scales_in, kind, self.memory, stride_in, steps_in)
-        pack_rows(w_out, scales_out, kind, rows_out, stride_out, steps_out)
-        if columns != NULL:
-            memcpy(columns, &columns_out[0], width_out * sizeof(float))
+        cdef float *columns = biases + 3 * total if int8 and has_columns else NULL
+        if stored is None:
+            memcpy(biases, &b_in[0, 0], total * sizeof(float))
+            pack_rows(w_in, scales_in, kind, self.memory, stride_in, steps_in)
+            pack_rows(w_out, scales_out, kind, rows_out, stride_out, steps_out)
+            if columns != NULL:
+                memcpy(columns, &columns_out[0], width_out * sizeof(float))
+        elif memory.shape[0] == <ptrdiff_t> self.nbytes:
+            memcpy(self.memory, &memory[0], self.nbytes)
+        else:
+            raise ValueError(f"stored weights: expected {self.nbytes} bytes, got {memory.shape[0]}; store them again")
         self.fff = ufbert_fff(
             trees, nodes, depth, width_in, width_out, activation, kind, self.memory, biases, rows_out, stride_in,
             stride_out, steps_in, steps_out, columns,
@@ -177,6 +194,14 @@ cdef class PackedLayer:
 
     def __dealloc__(self):
         ufbert_free_pages(self.memory)
+
+    def __reduce__(self):
+        """All of it, in the layout that every instruction set has."""
+        cdef ufbert_fff *fff = &self.fff
+        names = {code: name for name, code in DTYPES.items()}
+        shape = fff.num_trees, fff.num_nodes, fff.width_in, fff.width_out
+        stored = (*shape, fff.columns_out != NULL, self.memory[:self.nbytes])
+        return PackedLayer, (None, None, None, fff.depth, fff.activation, names[<int> fff.dtype], None, None, None, stored)
 
     def forward_alone(self, x, out, ptrdiff_t most_tokens):
         """Tokens on one thread, with all checks here: at one token those of `ufbert.cmm` cost as much as the kernel.
@@ -242,31 +267,16 @@ cdef int pack_rows(
     rows, const float[:, ::1] scales, ufbert_dtype dtype, char *packed, ptrdiff_t stride, float *steps
 ) except -1:
     """The rows of all nodes, (P, n, H), one after another; those that come with scales are int8 already."""
-    cdef ptrdiff_t nodes = rows.shape[0] * rows.shape[1], width = rows.shape[2], node
+    cdef ptrdiff_t nodes = rows.shape[0] * rows.shape[1], width = rows.shape[2]
     cdef const float[:, :, ::1] floats
     cdef const int8_t[:, :, ::1] wholes
-    cdef const char *first
-    cdef bint given = scales is not None
-    if given:
-        wholes = rows
-        first = <const char *> &wholes[0, 0, 0]
-        memcpy(steps, &scales[0, 0], nodes * sizeof(float))
-    else:
+    if scales is None:
         floats = rows
-        first = <const char *> &floats[0, 0, 0]
-    with nogil:
-        for node in range(nodes):
-            if given:
-                memcpy(packed + node * stride, first + node * width, width)
-            elif dtype == UFBERT_INT8:
-                steps[node] = ufbert_pack_int8_row(
-                    <const float *> first + node * width, width, <int8_t *> packed + node * stride
-                )
-            elif dtype == UFBERT_BF16:
-                ufbert_pack_bf16_row(<const float *> first + node * width, width, <uint16_t *> (packed + node * stride))
-            else:
-                memcpy(packed + node * stride, <const float *> first + node * width, width * sizeof(float))
-    return 0
+        ufbert_pack_rows(dtype, &floats[0, 0, 0], NULL, nodes, width, packed, stride, steps)
+    else:
+        wholes = rows
+        memcpy(steps, &scales[0, 0], nodes * sizeof(float))
+        ufbert_pack_rows(dtype, NULL, &wholes[0, 0, 0], nodes, width, packed, stride, steps)
 
 
 ctypedef struct backward_work:

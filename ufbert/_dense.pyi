@@ -23,6 +23,7 @@ class PackedPanels:
         dtype: str,
         num_threads: int,
         scale: _Floats | None = None,
+        stored: tuple[str, int, int, bytes] | None = None,
     ) -> None: ...
     def forward(self, x: _Floats, residual: _Floats | None, num_threads: int, y: _Floats) -> None: ...
 

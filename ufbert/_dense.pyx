@@ -12,8 +12,9 @@ from ufbert cimport _cmm
 from ufbert._kernels cimport (
     UFBERT_BEHIND_DISTANCES, UFBERT_CACHE_LINE, UFBERT_INT8, UFBERT_NO_ACTIVATION, ufbert_allocate_pages,
     ufbert_attention, ufbert_attention_scratch, ufbert_dense_kernels, ufbert_distance_bias, ufbert_dtype,
-    ufbert_encoder_layer, ufbert_free_pages, ufbert_layer_pass, ufbert_layout, ufbert_linear, ufbert_linear_bytes,
-    ufbert_linear_scratch, ufbert_norm, ufbert_pack_linear, ufbert_round_up, ufbert_run_layer, ufbert_share,
+    ufbert_encoder_layer, ufbert_free_pages, ufbert_isa, ufbert_layer_pass, ufbert_layout, ufbert_linear,
+    ufbert_linear_bytes, ufbert_linear_scratch, ufbert_norm, ufbert_pack_linear, ufbert_round_up, ufbert_run_layer,
+    ufbert_share,
 )
 
 from ufbert._cmm import DTYPES as dtype_codes
@@ -32,23 +33,44 @@ cdef class PackedPanels:
 
     cdef ufbert_linear linear
     cdef const ufbert_dense_kernels *kernels
+    cdef str isa
     cdef char *memory
     cdef readonly size_t nbytes
 
     def __cinit__(
         self, weight, const float[::1] bias, int activation, str dtype, int num_threads, const float[::1] scale=None,
+        tuple stored=None,
     ):
-        """weight: (O, I) float32; or int8, for that dtype, with the scale (O,) of its rows. bias may be None."""
+        """weight: (O, I) float32; or int8, for that dtype, with the scale (O,) of its rows. bias may be None.
+
+        stored: what `__reduce__` has put last, with None for all arrays.
+        """
         cdef ufbert_dtype kind = <ufbert_dtype> <int> dtype_codes[dtype]
         cdef const float[:, ::1] floats
         cdef const int8_t[:, ::1] wholes
-        if scale is None:
-            floats = weight
+        cdef const unsigned char[::1] bytes_stored = None
+        cdef const ufbert_isa *variant = _cmm.active
+        cdef ptrdiff_t n, k
+        if stored is not None:
+            variant = _cmm.isa_named(stored[0])
+            if variant == NULL:
+                raise InputError(
+                    f"stored weights: packed for {stored[0]}, which does not run here; store a whole model, or pack here"
+                )
+            n = stored[1]
+            k = stored[2]
+            bytes_stored = stored[3]
         else:
-            wholes = weight
-        self.kernels = _cmm.active.dense
+            n = weight.shape[0]
+            k = weight.shape[1]
+            if scale is None:
+                floats = weight
+            else:
+                wholes = weight
+        self.kernels = variant.dense
+        self.isa = variant.name.decode()
         cdef const ufbert_layout *layout = &self.kernels.layout
-        cdef ptrdiff_t n = weight.shape[0], k = weight.shape[1], columns = ufbert_round_up(n, layout.panel)
+        cdef ptrdiff_t columns = ufbert_round_up(n, layout.panel)
         cdef size_t weights = ufbert_linear_bytes(layout, k, n, kind)
         self.nbytes = weights + columns * (3 if kind == UFBERT_INT8 else 1) * sizeof(float)
         self.memory = <char *> ufbert_allocate_pages(self.nbytes)
@@ -58,6 +80,13 @@ cdef class PackedPanels:
         cdef float *scales = biases + columns if kind == UFBERT_INT8 else NULL
         cdef float *sums = biases + 2 * columns if kind == UFBERT_INT8 else NULL
         self.linear = ufbert_linear(k, n, activation, kind, self.memory, biases, scales, sums)
+        if stored is not None:
+            if bytes_stored.shape[0] != <ptrdiff_t> self.nbytes:
+                raise ValueError(
+                    f"stored weights: expected {self.nbytes} bytes, got {bytes_stored.shape[0]}; store them again"
+                )
+            memcpy(self.memory, &bytes_stored[0], self.nbytes)
+            return
         if bias is not None:
             memcpy(biases, &bias[0], n * sizeof(float))
         cdef const void *rows
@@ -72,6 +101,15 @@ cdef class PackedPanels:
 
     def __dealloc__(self):
         ufbert_free_pages(self.memory)
+
+    def __reduce__(self):
+        """All of it, in the layout of the instruction set that it was packed for, with that one's name."""
+        names = {code: name for name, code in dtype_codes.items()}
+        stored = self.isa, self.linear.width_out, self.linear.width_in, self.memory[:self.nbytes]
+        return PackedPanels, (None, None, self.linear.activation, names[<int> self.linear.dtype], 1, None, stored)
+
+    def __deepcopy__(self, memo):
+        return self  # nothing changes it
 
     def forward(self, const float[:, ::1] x, const float[:, ::1] residual, int num_threads, float[:, ::1] y):
         """Fill y (rows, width_out); residual may be None. No axis may be empty."""

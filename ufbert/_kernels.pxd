@@ -77,8 +77,9 @@ cdef extern from "kernels/fff/fff.h" nogil:
     void ufbert_sort_tokens(const ufbert_backward *, ptrdiff_t, ptrdiff_t, int64_t *, int32_t *, int32_t *)
     void ufbert_add_above(const ufbert_backward *, ptrdiff_t, ptrdiff_t, const float *)
     size_t ufbert_fff_scratch(const ufbert_fff *, ptrdiff_t)
-    void ufbert_pack_bf16_row(const float *, ptrdiff_t, uint16_t *)
-    float ufbert_pack_int8_row(const float *, ptrdiff_t, int8_t *)
+    void ufbert_pack_rows(
+        ufbert_dtype, const float *, const int8_t *, ptrdiff_t, ptrdiff_t, char *, ptrdiff_t, float *
+    )
 
 
 cdef extern from "kernels/dense/dense.h" nogil:

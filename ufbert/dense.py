@@ -7,6 +7,7 @@ computes (`ufbert.reference`).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,10 @@ class FusedLayer:
         window: int | None = None,
         gate: str | None = None,
     ) -> None:
+        positions: dict[str, Any] = {"distance_bias": distance_bias, "rotations": rotations, "window": window}
+        settings: dict[str, Any] = {"num_heads": num_heads, "scale": scale, "norm_position": norm_position}
+        options: dict[str, Any] = {"norm1": norm1, "norm2": norm2, "gate": gate, **settings, **positions}
+        self._arguments = (query_key_value, output, feed_forward), options
         if output is None or any(norm is not None and norm[1] is None for norm in (norm1, norm2)):
             raise InputError(
                 "FusedLayer: expected an output projection and layer norms with a bias, found them missing"
@@ -229,6 +234,11 @@ class FusedLayer:
             _window(window),
             None if gate is None else IN_KERNELS[checks.choice(gate, "gate", IN_KERNELS)],
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Of the parts, which the kernel only points to, and the settings."""
+        parts, options = self._arguments
+        return partial(FusedLayer, **options), parts
 
     def __call__(self, x: ArrayLike, batch: Batch, *, num_threads: int | None = None) -> Floats:
         """Apply the layer to the tokens of a batch: (T, H) float32 -> (T, H) float32."""

@@ -97,6 +97,10 @@ static inline size_t ufbert_fff_scratch(const ufbert_fff *fff, ptrdiff_t tokens)
 void ufbert_pack_bf16_row(const float *row, ptrdiff_t n, uint16_t *packed);
 /* Rounds to multiples of the row's scale, which it returns. */
 float ufbert_pack_int8_row(const float *row, ptrdiff_t n, int8_t *packed);
+/* The rows of all nodes, `stride` bytes from one to the next; of int8 rows their scales, unless the rows are int8
+ * already (`given`). */
+void ufbert_pack_rows(ufbert_dtype dtype, const float *rows, const int8_t *given, ptrdiff_t nodes, ptrdiff_t width,
+                      char *packed, ptrdiff_t stride, float *scales);
 
 /* One tree's tokens in the order of their leaves; starts (leaves + 1,) tells where each leaf's begin. Those of a leaf come
  * by the level tried: where levels are alike, so are the first nodes of the paths not taken. */

@@ -22,3 +22,18 @@ float ufbert_pack_int8_row(const float *row, ptrdiff_t n, int8_t *packed) {
     }
     return scale;
 }
+
+void ufbert_pack_rows(ufbert_dtype dtype, const float *rows, const int8_t *given, ptrdiff_t nodes, ptrdiff_t width,
+                      char *packed, ptrdiff_t stride, float *scales) {
+    for (ptrdiff_t node = 0; node < nodes; node++, packed += stride) {
+        const float *row = rows ? rows + node * width : NULL;
+        if (given)
+            memcpy(packed, given + node * width, (size_t)width);
+        else if (dtype == UFBERT_INT8)
+            scales[node] = ufbert_pack_int8_row(row, width, (int8_t *)packed);
+        else if (dtype == UFBERT_BF16)
+            ufbert_pack_bf16_row(row, width, (uint16_t *)packed);
+        else
+            memcpy(packed, row, (size_t)width * sizeof(float));
+    }
+}
