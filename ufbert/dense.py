@@ -25,8 +25,9 @@ __all__ = ["DTYPES", "FusedLayer", "Linear", "attention", "gate", "is_available"
 
 DTYPES = ("float32", "bfloat16", "int8")
 # How many dense multiply-adds cost as much as one in a tree walk, which `threads.SERIAL_BELOW` counts. Measured on one
-# short text of MiniLM: a second thread pays if the work takes 80 microseconds or more.
+# short text of MiniLM. AVX-512: a second thread pays if the work takes 80 microseconds or more. AVX2: from 20 on.
 CHEAPER = {"float32": 25, "bfloat16": 50, "int8": 100}
+CHEAPER_AVX2 = 8
 Floats = NDArray[np.float32]
 NormWeights = tuple[Floats, Floats | None, float]  # a layer norm's weight, bias and eps
 
@@ -105,7 +106,7 @@ class Linear:
         )
         code = IN_KERNELS.get(self.activation or "", isa.dense_kernels.NO_ACTIVATION)
         self.packed = isa.dense_kernels.PackedPanels(stored[0], bias, code, dtype, threads_for(size, None), stored[1])
-        self.row_work = size / CHEAPER[dtype]
+        self.row_work = size / (CHEAPER_AVX2 if isa.active_isa().startswith("avx2") else CHEAPER[dtype])
         self.weight = self.bias = None
 
     def pack(self, dtype: str) -> Linear:

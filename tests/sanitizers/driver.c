@@ -128,8 +128,15 @@ static void free_linear(linear_memory *memory) {
     free(memory->weights);
 }
 
-/* A layer with trees, or without: by groups and by columns, by a team and by one thread. */
-static int compare_layers(const ufbert_isa *isa, ufbert_dtype dtype, int pre, const ufbert_fff *trees) {
+static float *filled(size_t count, float scale) {
+    float *values = malloc(count * sizeof(float));
+    fill(values, count, scale);
+    return values;
+}
+
+/* A layer with trees, or without: by groups and by columns, by a team and by one thread. `all`: with a bias by distance,
+ * rotations, masked keys, and gates where there are no trees; their memory has no byte more than it must. */
+static int compare_layers(const ufbert_isa *isa, ufbert_dtype dtype, int pre, const ufbert_fff *trees, int all) {
     static const int64_t cu_seqlens[TEXTS + 1] = {0, 40, 41, 41, 110, 130, 170, 177, 250, ROWS};
     static const int64_t groups[] = {0, 3, 4, 6, 9};
     static float in[ROWS * HIDDEN], one[ROWS * HIDDEN], many[ROWS * HIDDEN], norms[4 * HIDDEN];
@@ -137,9 +144,15 @@ static int compare_layers(const ufbert_isa *isa, ufbert_dtype dtype, int pre, co
     linear_memory memory[4];
     const ufbert_linear qkv = packed_linear(layout, HIDDEN, 3 * HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[0]);
     const ufbert_linear output = packed_linear(layout, HIDDEN, HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[1]);
-    const ufbert_linear dense_in = packed_linear(layout, HIDDEN, INNER, UFBERT_GELU, dtype, &memory[2]);
+    const ufbert_linear dense_in = packed_linear(layout, HIDDEN, all ? 2 * INNER : INNER,
+                                                 all ? UFBERT_NO_ACTIVATION : UFBERT_GELU, dtype, &memory[2]);
     const ufbert_linear dense_out = packed_linear(layout, INNER, HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[3]);
+    enum { LONGEST = 73, STRIDE = 2 * LONGEST - 1 + UFBERT_BEHIND_DISTANCES };
+    float *biases = filled(HEADS * STRIDE, 1.0f), *rotations = filled(LONGEST * (HIDDEN / HEADS), 1.0f);
+    uint8_t attended[ROWS];
     int failures = 0;
+    for (int i = 0; i < ROWS; i++)
+        attended[i] = i % 7 != 3;
     fill(in, ROWS * HIDDEN, 1.0f);
     fill(norms, 4 * HIDDEN, 1.0f);
     const ufbert_encoder_layer layer = {.width = HIDDEN,
@@ -153,15 +166,20 @@ static int compare_layers(const ufbert_isa *isa, ufbert_dtype dtype, int pre, co
                                         .trees = trees,
                                         .tree_bias = norms,
                                         .window = pre ? 20 : 0,
+                                        .distance_bias = {all ? biases : NULL, LONGEST - 1, STRIDE},
+                                        .rotations = all ? rotations : NULL,
+                                        .gated = all && !trees,
+                                        .gate_activation = UFBERT_SILU,
                                         .norm1 = {norms, norms + HIDDEN, 1e-5f},
                                         .norm2 = {norms + 2 * HIDDEN, norms + 3 * HIDDEN, 1e-5f}};
     ufbert_layer_pass pass = {.x = in,
                               .y = one,
+                              .attended = all ? attended : NULL,
                               .cu_seqlens = cu_seqlens,
                               .groups = groups,
                               .num_texts = TEXTS,
                               .num_groups = 4,
-                              .longest = 73,
+                              .longest = LONGEST,
                               .largest = 130};
     run_team(isa, &layer, &pass, 1);
     pass.y = many;
@@ -173,6 +191,8 @@ static int compare_layers(const ufbert_isa *isa, ufbert_dtype dtype, int pre, co
         printf("%s: a layer%s in %s differs\n", isa->name, trees ? " with trees" : "", name_of(dtype));
     for (int i = 0; i < 4; i++)
         free_linear(&memory[i]);
+    free(biases);
+    free(rotations);
     return failures;
 }
 
@@ -244,7 +264,8 @@ static int check(const ufbert_isa *isa) {
         for (int pre = 0; pre < 2; pre++) {
             char *memory;
             const ufbert_fff trees = packed_fff(dtype, SQUARE, SQUARE, UFBERT_GELU, &memory);
-            failures += compare_layers(isa, dtype, pre, NULL) + compare_layers(isa, dtype, pre, &trees);
+            for (int all = 0; all < 2; all++)
+                failures += compare_layers(isa, dtype, pre, NULL, all) + compare_layers(isa, dtype, pre, &trees, all);
             ufbert_free_pages(memory);
         }
     printf("%s: %s\n", isa->name, failures ? "DIFFERS" : "the same bits by one thread and by several");
