@@ -49,6 +49,9 @@ class Tokenizer:
         Cut long texts at their beginning.
     truncate_first : bool
         Of a long pair cut the first text only, where the second leaves room for some of it.
+    takes_words : bool
+        Whether words may be given as such: RoBERTa's byte-level BPE needs a space before each, which
+        ``add_prefix_space`` puts there.
     """
 
     backend: Any
@@ -59,6 +62,7 @@ class Tokenizer:
     clean_up_spaces: bool = False
     truncate_left: bool = False
     truncate_first: bool = False
+    takes_words: bool = True
 
     def encode(
         self, texts: Sequence[Text], max_length: int | None = None, offsets: bool = False
@@ -122,6 +126,11 @@ class Tokenizer:
 
     def pieces_of_words(self, texts: Sequence[Sequence[str]]) -> list[Encoding]:
         """Tokenise texts whose words are given, uncut and without special tokens; offsets count in each word."""
+        if not self.takes_words:
+            raise InputError(
+                "is_split_into_words: expected a tokenizer that puts a space before each word (add_prefix_space in "
+                "tokenizer_config.json), got one that does not; join the words to a text"
+            )
         checked = [[_checked(word, self.lowercase) for word in words] for words in texts]
         encodings: list[Encoding] = self.backend.encode_batch(checked, is_pretokenized=True, add_special_tokens=False)
         return encodings

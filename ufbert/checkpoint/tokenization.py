@@ -106,7 +106,10 @@ def load_tokenizer(
             special |= {name: known[0]} if known else {}
     clean_up = settings.flag("clean_up_tokenization_spaces", False)
     processor, backend.post_processor = backend.post_processor, _plain_processor()
-    tokenizer = Tokenizer(backend, processor, max_positions, special, lowercase, clean_up, truncate_left=side == "left")
+    words = kind not in BYTE_LEVEL_CLASSES or settings.flag("add_prefix_space", False)
+    tokenizer = Tokenizer(
+        backend, processor, max_positions, special, lowercase, clean_up, side == "left", takes_words=words
+    )
     limit = settings.get("model_max_length", settings.get("max_len", max_positions))  # the latter is of 2019
     minimum = tokenizer.min_length()
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= minimum:

@@ -16,7 +16,7 @@ from ..checkpoint.folder import TRANSFORMER_SETTINGS, ModelFolder
 from ..checkpoint.options import Options
 from ..errors import CheckpointError, InputError, shown
 from ..text_model import ON_OVERFLOW, WINDOW, each_text
-from .habits import CALLING, LOADING, as_tensor, check_device, check_unused, first_given
+from .habits import CALLING, LOADING, Evaluations, as_tensor, check_device, check_unused, first_given
 from .load import load_texts, open_model
 from .text_classifier import class_logits
 
@@ -92,6 +92,7 @@ class CrossEncoder:
         check_device(device)
         check_unused("CrossEncoder", others, LOADING)
         self.on_overflow = checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
+        self.model_card_data = Evaluations()
         hub = {"revision": revision, "token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
         root = open_model(folder, **hub)
         texts = load_texts(root.transformer(), "sequence-classification", dtype)

@@ -10,7 +10,10 @@ import numpy as np
 
 from ..errors import InputError, shown
 
-__all__ = ["as_tensor", "check_alone", "check_device", "check_unused", "first_given", "is_tensor"]
+__all__ = [
+    "CALLING", "LOADING", "Evaluations", "as_tensor", "check_alone", "check_device", "check_unused", "first_given",
+    "is_tensor",
+]  # fmt: skip
 
 # What only one value of makes sense here, and the sentence for any other.
 LOADING: dict[str, tuple[tuple[object, ...], str]] = {
@@ -39,6 +42,25 @@ def check_alone(return_truncated: bool, precision: str, convert_to_tensor: bool,
     ):
         if is_given:
             raise InputError(f"{name}: expected it without {beside}, got both; leave one out")
+
+
+class Evaluations:
+    """Takes what sentence-transformers' evaluators find, where its own models have their card.
+
+    Attributes
+    ----------
+    metrics : dict of str to dict of str to float
+        By the evaluator's name, or else its class; the last of a name counts.
+    """
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, dict[str, float]] = {}
+
+    def set_evaluation_metrics(
+        self, evaluator: object, metrics: Mapping[str, float], epoch: int = 0, step: int = 0
+    ) -> None:
+        """Keep the metrics of an evaluator."""
+        self.metrics[getattr(evaluator, "name", "") or type(evaluator).__name__] = dict(metrics)
 
 
 def check_unused(call: str, given: Mapping[str, object], known: Mapping[str, tuple[tuple[object, ...], str]]) -> None:

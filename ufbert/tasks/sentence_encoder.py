@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..heads import normalize
 from ..text_model import ON_OVERFLOW, check_batch_size, check_texts, each_text
 from .encoder_settings import EncoderSettings
-from .habits import CALLING, LOADING, as_tensor, check_alone, check_device, check_unused, first_given
+from .habits import CALLING, LOADING, Evaluations, as_tensor, check_alone, check_device, check_unused, first_given
 from .late_chunks import chunk_embeddings
 from .load import open_model
 from .pool import Pooled, sharing
@@ -96,6 +96,7 @@ class SentenceEncoder(EncoderSettings, Pooled):
             folder = first_given("SentenceEncoder", ("folder", "model_name_or_path"), (folder, name), None)
         check_unused("SentenceEncoder", others, LOADING)
         self.on_overflow = checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
+        self.model_card_data = Evaluations()
         hub = {"revision": revision, "token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
         root = open_model(folder, **hub)
         self._model = load_sentence_model(root, pooling, dtype)
