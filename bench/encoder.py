@@ -1,13 +1,16 @@
 """Whole encoders, ours beside the engines that people would use instead.
 
     python bench/encoder.py minilm FOLDER     all-MiniLM-L6-v2 (float32 folder): one text, 1,000 mixed texts, 32 x 128
+    python bench/encoder.py minilm FOLDER --size 12x768     random weights at another size: one text, 1 x 128, 8 x 128
     python bench/encoder.py bundled           the bundled encoders, dense and with trees, beside each other
     python bench/encoder.py ultrafast         UltraFastBERT-1x11 and dense twins at the released shape, random weights
     python bench/encoder.py growth FOLDER     resident memory over 100,000 calls with texts of all lengths
+    python bench/encoder.py busy              one short text while three other processes want each CPU
 
 Needs torch, transformers, onnx and onnxscript to make the other engines' models; onnxruntime, openvino and ctranslate2
 take part where they are installed. Every engine's outputs are checked against ours before anything is timed; engines
-take turns within one run; figures are medians, with the least and the most of all rounds. bench/results/ gets the JSON.
+take turns within one run; figures are medians, with the least and the most of all rounds, written to
+bench/results/ISA/ as JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,6 +42,7 @@ HERE = Path(__file__).parent
 DTYPES = ("float32", "bfloat16", "int8")
 SHORT = "How do I run a BERT encoder on a CPU without PyTorch?"
 SETTLE = 0.1  # seconds between engines: idle threads of the last one's pool spin for a while
+COMPARED = 250  # mixed texts whose embeddings are compared with ours
 Calls = dict[str, Callable[[], Any]]
 CEILING = 3.44  # (4 H^2 + 2 x 4095 H) / (4 H^2 + 24 H) multiply-adds of a layer at H = 768, without attention's own
 
@@ -52,17 +57,20 @@ def mixed_texts(count: int) -> list[str]:
 def measure(title: str, calls: Calls, rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds of each call; the calls take turns, short ones several times in each."""
     repeats = {}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for name, call in calls.items():
         for _ in range(2):  # the second one is warm
             start = time.perf_counter()
             call()
             taken = time.perf_counter() - start
             repeats[name] = max(1, int(0.2 / taken))
-            if taken > 1:
+            if taken > 1:  # what was cold about it does not show: it counts
+                times[name].append(taken * 1e3)
                 break
-    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            if len(times[name]) >= rounds:
+                continue
             time.sleep(SETTLE)
             if repeats[name] > 1:
                 call()
@@ -77,14 +85,21 @@ def measure(title: str, calls: Calls, rounds: int) -> dict[str, dict[str, float]
     return rows
 
 
-def minilm(folder: str, rounds: int) -> dict[str, Any]:
-    """Sentence embeddings with the dense model."""
+def minilm(folder: str, rounds: int, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Sentence embeddings with the dense model, or with one of another size (layers, width)."""
+    if size is not None:
+        with tempfile.TemporaryDirectory() as made:
+            return _minilm(str(engines.write_bert(Path(folder), Path(made, "bert"), *size)), rounds, base_work())
+    return _minilm(folder, rounds, work())
+
+
+def _minilm(folder: str, rounds: int, batches: dict[str, list[str]]) -> dict[str, Any]:
     encoders: dict[str, Any] = {f"ufbert {dtype}": ufbert.SentenceEncoder(folder, dtype=dtype) for dtype in DTYPES}
-    texts = mixed_texts(1_000)
+    texts = mixed_texts(1_000)[:COMPARED]
     ours = encoders["ufbert float32"]
     expected = ours.encode(texts)
     tokens = ours.tokenize(texts)["attention_mask"].sum(1)
-    print(f"1,000 mixed texts: {tokens.mean():.1f} tokens on average, {tokens.min()} to {tokens.max()}")
+    print(f"mixed texts: {tokens.mean():.1f} tokens on average, {tokens.min()} to {tokens.max()}")
     with tempfile.TemporaryDirectory() as scratch:
         encoders |= engines.sentence_encoders(folder, Path(scratch), ours, texts[:128])
         lowest, costs = {}, {}
@@ -104,7 +119,7 @@ def minilm(folder: str, rounds: int) -> dict[str, Any]:
             check_parts(encoder)
         times = {
             title: measure(title, {n: lambda e=e, b=batch: e.encode(b) for n, e in encoders.items()}, rounds)
-            for title, batch in work().items()
+            for title, batch in batches.items()
         }
     print_ratios(times)
     print_table(times, lowest, costs)
@@ -115,6 +130,12 @@ def minilm(folder: str, rounds: int) -> dict[str, Any]:
 def work() -> dict[str, list[str]]:
     """What sentence encoders are timed on."""
     return {"one short text": [SHORT], "1,000 mixed texts": mixed_texts(1_000), "32 x 128 tokens": ["word " * 126] * 32}
+
+
+def base_work() -> dict[str, list[str]]:
+    """What larger models are timed on."""
+    text = "word " * 126
+    return {"one short text": [SHORT], "1 x 128 tokens": [text], "8 x 128 tokens": [text] * 8}
 
 
 def bundled(_: str | None, rounds: int) -> dict[str, Any]:
@@ -159,6 +180,8 @@ def print_ratios(times: dict[str, dict[str, dict[str, float]]]) -> None:
     for title, rows in times.items():
         for dtype in ("float32", "int8"):
             others = {n: r["median"] for n, r in rows.items() if dtype in n and not n.startswith("ufbert")}
+            if not others:
+                continue
             best = min(others, key=others.__getitem__)
             for name in (f"ufbert {dtype}", f"ufbert 8x8 FFF {dtype}"):
                 print(f"{title}: {name} {others[best] / rows[name]['median']:.2f}x of {best}")
@@ -181,7 +204,7 @@ def print_table(times: dict[str, Any], lowest: dict[str, float], costs: dict[str
 
 
 def plot(times: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Bars of all engines, to results/encoder.png, where matplotlib is installed."""
+    """Bars of all engines, to results/ISA/encoder.png, where matplotlib is installed."""
     if not engines.has("matplotlib"):
         return
     import matplotlib
@@ -197,7 +220,7 @@ def plot(times: dict[str, dict[str, dict[str, float]]]) -> None:
         axis.set_title(title)
         axis.set_xlabel("milliseconds, median")
         axis.tick_params(axis="y", labelsize=7)
-    figure.savefig(HERE / "results" / "encoder.png", dpi=110)
+    figure.savefig(results() / "encoder.png", dpi=110)
 
 
 def growth(folder: str, _: int) -> dict[str, Any]:
@@ -238,7 +261,7 @@ def ultrafast(_: None, rounds: int) -> dict[str, Any]:
             part = np.ascontiguousarray(ids[:texts, :length])
             calls = {name: lambda run=run, part=part: run(part) for name, run in models.items()}
             title = f"{texts} x {length} tokens"
-            times[title] = measure(title, calls, rounds if texts == 1 else 3)
+            times[title] = measure(title, calls, rounds if texts == 1 else max(1, rounds - 1))
     print(f"\nceiling of 1x11 over the dense twin at equal precision: {CEILING}")
     for title, rows in times.items():
         medians = {name: row["median"] for name, row in rows.items()}
@@ -281,24 +304,73 @@ def routes(model: ufbert.Model, ids: np.ndarray) -> Iterator[np.ndarray]:
         yield path
 
 
+def busy(_: None, rounds: int) -> dict[str, Any]:
+    """One short text by one thread and by several while other processes want the CPUs, and without them."""
+    cpus = len(os.sched_getaffinity(0))
+    calls: Calls = {}
+    for dtype in DTYPES:
+        encoder = ufbert.SentenceEncoder("all-MiniLM-L6-v2", dtype=dtype)
+        for threads in dict.fromkeys((1, cpus)):
+            calls[f"{dtype}, {threads} threads"] = lambda e=encoder, n=threads: _encode_short(e, n)
+    times = {"no others": measure("no others", calls, rounds)}
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3 * cpus)]
+    try:
+        times["busy"] = measure(f"{len(others)} others on {cpus} CPUs", calls, rounds)
+    finally:
+        for other in others:
+            other.kill()
+    return {"milliseconds": times}
+
+
+def _encode_short(encoder: ufbert.SentenceEncoder, threads: int) -> None:
+    os.environ["UFBERT_NUM_THREADS"] = str(threads)
+    encoder.encode(SHORT)
+
+
+def results() -> Path:
+    """The folder of this kind of machine's figures."""
+    folder = HERE / "results" / ufbert.info()["instruction_set"]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def spinning() -> str:
+    """How the engines' idle threads wait, by what they read from the environment."""
+    ort = "ONNX Runtime's threads spin (session default)"
+    policy = os.environ.get("OMP_WAIT_POLICY", "not set: threads of OpenMP engines spin for a while")
+    return f"{ort}; OMP_WAIT_POLICY {policy}; ours spin for 50 microseconds, between calls for 200"
+
+
 def machine() -> dict[str, Any]:
     """What the figures were taken on."""
     with open("/proc/cpuinfo") as stream:
         cpu = next(line.split(":")[1].strip() for line in stream if line.startswith("model name"))
-    return {"cpu": cpu, "cpus": len(os.sched_getaffinity(0)), "system": platform.release(), **ufbert.info()}
+    waiting = {"bench_threads": engines.THREADS, "spinning": spinning(), "peers": engines.versions()}
+    return waiting | {"cpu": cpu, "cpus": len(os.sched_getaffinity(0)), "system": platform.release(), **ufbert.info()}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("minilm", "bundled", "ultrafast", "growth"))
+    parser.add_argument("what", choices=("minilm", "bundled", "ultrafast", "growth", "busy"))
     parser.add_argument("folder", nargs="?", help="all-MiniLM-L6-v2 in float32")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2, help="of every engine (default: 2)")
+    parser.add_argument("--size", metavar="LAYERSxWIDTH", help="minilm: a BERT of this size with random weights")
     arguments = parser.parse_args()
     if arguments.what in ("minilm", "growth") and not arguments.folder:
         parser.error(f"{arguments.what} needs the model's folder")
-    run = {"minilm": minilm, "bundled": bundled, "ultrafast": ultrafast, "growth": growth}[arguments.what]
-    figures = run(arguments.folder, arguments.rounds)
-    (HERE / "results").mkdir(exist_ok=True)
-    target = HERE / "results" / f"encoder-{arguments.what}.json"
-    target.write_text(json.dumps({"machine": machine(), **figures}, indent=1) + "\n")
+    run = {"minilm": minilm, "bundled": bundled, "ultrafast": ultrafast, "growth": growth, "busy": busy}[arguments.what]
+    engines.THREADS = arguments.threads
+    os.environ["UFBERT_NUM_THREADS"] = str(arguments.threads)
+    facts = machine()
+    print(
+        f"{facts['instruction_set']}, {facts['cpu']}, {arguments.threads} threads of each engine; {facts['spinning']}"
+    )
+    if arguments.size:
+        layers, width = map(int, arguments.size.split("x"))
+        figures = minilm(arguments.folder, arguments.rounds, (layers, width))
+    else:
+        figures = run(arguments.folder, arguments.rounds)
+    target = results() / f"encoder-{arguments.size or arguments.what}.json"
+    target.write_text(json.dumps({"machine": facts, **figures}, indent=1) + "\n")
     print(f"\nwritten to {target}")

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import ufbert
 from ufbert.checkpoint.build import sinusoids
 from ufbert.checkpoint.tensors import Tensors, write_tensors
 
-THREADS = 2
+THREADS = 2  # of every engine; bench/encoder.py --threads sets it
 BATCH = 16
 Run = Callable[..., np.ndarray]
 
@@ -25,14 +26,20 @@ def has(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
+def versions() -> dict[str, str]:
+    """Versions of the engines that are installed."""
+    names = ("torch", "onnxruntime", "openvino", "nncf", "ctranslate2")
+    return {name: metadata.version(name) for name in names if has(name)}
+
+
 class PaddedEncoder:
     """Sentence embeddings around an engine that wants padded batches: sorted by length, mean-pooled, normalised.
 
     `workers` batches run at once.
     """
 
-    def __init__(self, tokenize: Callable[[Sequence[str]], dict[str, np.ndarray]], run: Run, workers: int = 1) -> None:
-        self.tokenize, self.run = tokenize, run
+    def __init__(self, ours: ufbert.SentenceEncoder, run: Run, workers: int = 1) -> None:
+        self.tokenize, self.run, self.width = ours.tokenize, run, ours.dimension
         self.pool = ThreadPoolExecutor(workers) if workers > 1 else None
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -40,7 +47,7 @@ class PaddedEncoder:
         lengths = features["attention_mask"].sum(1)
         order = np.argsort(-lengths, kind="stable")
         parts = [order[start : start + BATCH] for start in range(0, len(texts), BATCH)]
-        out = np.empty((len(texts), 384), np.float32)
+        out = np.empty((len(texts), self.width), np.float32)
 
         def one(rows: np.ndarray) -> None:
             batch = {name: np.ascontiguousarray(array[rows, : lengths[rows].max()]) for name, array in features.items()}
@@ -70,7 +77,7 @@ def sentence_encoders(
     encoders = {}
     for name, run in found.items():
         run, workers = run if isinstance(run, tuple) else (run, 1)
-        encoders[name] = PaddedEncoder(ours.tokenize, run, workers)
+        encoders[name] = PaddedEncoder(ours, run, workers)
     return encoders
 
 
@@ -222,6 +229,26 @@ def torch_twin(folder: Path) -> Any:
             return self.norm(x, "final_norm")
 
     return Twin().eval()
+
+
+def write_bert(like: Path, folder: Path, layers: int, hidden: int) -> Path:
+    """A sentence-transformers folder of another size, with random weights and the tokenizer of `like`."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    shutil.copytree(like, folder)
+    config = BertConfig(
+        position_embedding_type="absolute",  # what CTranslate2's converter asks for
+        vocab_size=json.loads((like / "config.json").read_text())["vocab_size"], num_hidden_layers=layers,
+        hidden_size=hidden, intermediate_size=4 * hidden, num_attention_heads=hidden // 64,
+    )  # fmt: skip
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    pooling = folder / "1_Pooling" / "config.json"
+    settings = json.loads(pooling.read_text())
+    settings[next(key for key in settings if key.endswith("embedding_dimension"))] = hidden
+    pooling.write_text(json.dumps(settings))
+    return folder
 
 
 def write_fff(dense: Path, folder: Path, num_trees: int = 8, depth: int = 8) -> Path:
