@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
-import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,8 @@ TEXT = "How do I run a BERT encoder on a CPU without PyTorch?"
 
 def installed_megabytes(package: str) -> float:
     """Of a package and all that it requires, with tokenizers, which every engine needs to take text."""
+    from importlib import metadata
+
     waiting, seen, total = [package, "tokenizers", "numpy"], set(), 0
     while waiting:
         name = re.sub("[-_.]+", "-", waiting.pop()).lower()
@@ -51,6 +50,9 @@ def installed_megabytes(package: str) -> float:
 
 def measure(engine: str, dtype: str, model: str, folder: str, rounds: int) -> dict[str, float]:
     """Median seconds and megabytes of fresh processes."""
+    import statistics  # with hashlib and libcrypto, which the fresh processes need not pay for
+    import subprocess
+
     command = [sys.executable, __file__, engine, dtype, model, folder]
     seconds, memory = [], []
     for _ in range(rounds + 1):
