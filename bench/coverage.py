@@ -28,7 +28,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import ufbert
 
@@ -199,6 +199,25 @@ def sparse(folder, weights):
     return agree(ufbert.SparseEncoder(readable(folder, weights)).encode(TEXTS).toarray(), expected)
 
 
+def late_interaction(folder, weights):
+    """Stanford's form of a folder, which is the published one."""
+    from sentence_transformers import MultiVectorEncoder
+
+    file = folder / "model.safetensors"
+    tensors = {f"bert.{name}": values for name, values in load_file(file).items()}
+    save_file(tensors | {"linear.weight": torch.randn(16, 32) * 0.2}, file, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["HF_ColBERT"]}))
+    settings = {"query_token_id": "[UNK]", "doc_token_id": "[MASK]", "dim": 16, "query_maxlen": 32, "doc_maxlen": 60}
+    (folder / "artifact.metadata").write_text(json.dumps(settings | {"mask_punctuation": False}))
+    theirs, own = MultiVectorEncoder(str(folder), device="cpu"), ufbert.MultiVectorEncoder(folder)
+    worst = 0.0
+    for name in ("encode_query", "encode_document"):
+        pairs = zip(getattr(own, name)(TEXTS), getattr(theirs, name)(TEXTS), strict=True)
+        worst = max(worst, *(agree(found, expected) for found, expected in pairs))
+    return worst
+
+
 def logits(folder, weights, auto, inputs):
     """Of a model of transformers, for padded texts that its own tokenizer makes."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -262,7 +281,7 @@ def answers(folder, weights):
 
 CHECKS = {
     "emb": embeddings, "rerank": reranker, "mlm": masked_lm, "cls": classifier, "ner": entities, "qa": answers,
-    "sparse": sparse,
+    "sparse": sparse, "colbert": late_interaction,
 }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         TextClassifier,
         TokenClassifier,
         ZeroShotClassifier,
+        maxsim,
         quantize_embeddings,
     )
 
@@ -52,6 +53,7 @@ __all__ = [
     "download",
     "info",
     "load",
+    "maxsim",
     "quantize_embeddings",
     "reference",
 ]

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import BERT_CONFIG, FFF_CONFIG, GOLDEN, bert_tensors, fff_tensors, write_bert, write_fff
+from safetensors.numpy import load_file, save_file
 
 import ufbert
 from ufbert import CheckpointError
-from ufbert.checkpoint.families import MODULES, family_of, parse_config, rewritten
+from ufbert.checkpoint.families import MODULES, family_of, find_family, parse_config, rewritten
 
 LABELS = {"0": "no", "1": "yes", "2": "perhaps"}
 
@@ -70,7 +71,7 @@ def test_every_tensor_of_a_checkpoint_has_a_key():
 
 
 @pytest.mark.parametrize("load", [ufbert.load, lambda folder: ufbert.SentenceEncoder(folder, pooling="mean")])
-@pytest.mark.parametrize("architecture", ["JinaBertForMaskedLM", "BertForCL", "HF_ColBERT"])
+@pytest.mark.parametrize("architecture", ["JinaBertForMaskedLM", "BertForCL"])
 def test_classes_of_others_are_refused_by_name(tmp_path, load, architecture):
     with pytest.raises(CheckpointError, match=f"architectures: expected one of BertModel, .* found '{architecture}'"):
         load(write_bert(tmp_path / "model", architectures=[architecture]))
@@ -82,6 +83,20 @@ def test_the_encoder_of_a_class_with_another_head_is_used(tmp_path):
         assert ufbert.SentenceEncoder(folder, pooling="mean").encode("the cat").shape == (12,)
         with pytest.raises(CheckpointError, match=f"architectures: expected one of BertModel, .* found '{name}'"):
             ufbert.load(folder)
+
+
+@pytest.mark.parametrize("name", ["distilbert", "electra", "modernbert", "mpnet", "roberta", "xlm-roberta"])
+def test_stanfords_colbert_is_the_encoder_of_any_architecture(tmp_path, name):
+    config = json.loads((GOLDEN / name / "base" / "config.json").read_text())
+    tensors = load_file(GOLDEN / name / "base" / "model.safetensors")
+    prefix = find_family(config).prefix
+    named = {prefix + key: value for key, value in tensors.items()}
+    named["linear.weight"] = np.ones((5, config.get("hidden_size", config.get("dim"))), np.float32)
+    save_file(named, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["HF_ColBERT"]}))
+    found, wanted = ufbert.load(tmp_path), ufbert.load(GOLDEN / name / "base")
+    ids = [[5, 6, 7, 8]]
+    np.testing.assert_array_equal(found(ids).last_hidden_state, wanted(ids).last_hidden_state)
 
 
 @pytest.mark.parametrize("value", [0, 1.5, True])

@@ -267,6 +267,15 @@ def test_modules_come_with_their_weights(hub, model, place, tmp_path):
     np.testing.assert_array_equal(SentenceEncoder(converted).encode("the cat"), expected)
 
 
+def test_stanfords_colbert_comes_with_its_settings(hub, tmp_path):
+    folder = GOLDEN / "colbert" / "attend"
+    hub.add(NAME, folder)
+    found, expected = ufbert.MultiVectorEncoder(NAME), ufbert.MultiVectorEncoder(folder)
+    np.testing.assert_array_equal(found.encode_query("water"), expected.encode_query("water"))
+    copy = ufbert.MultiVectorEncoder(ufbert.download(NAME, tmp_path / "copy"))
+    np.testing.assert_array_equal(copy.encode_document("water"), expected.encode_document("water"))
+
+
 def test_a_transformer_in_a_sub_folder(hub, tmp_path):
     folder = write_sentence_model(tmp_path / "model")
     inner = folder / "0_Transformer"

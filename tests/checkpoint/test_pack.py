@@ -64,7 +64,7 @@ def test_what_is_packed_stays_as_it_is(tmp_path):
 
 
 def test_unknown_precisions_are_refused(tmp_path):
-    with pytest.raises(InputError, match="dtype: expected one of float32, bfloat16, int8, got 'int4'"):
+    with pytest.raises(InputError, match="dtype: expected one of float32, bfloat16, int8, auto, got 'int4'"):
         ufbert.load(write_bert(tmp_path), "int4")
 
 

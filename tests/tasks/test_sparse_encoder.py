@@ -75,6 +75,18 @@ def test_nothing_in_nothing_out():
     none = encoder.encode([])
     assert none.shape == (0, 130) and list(none) == [] and encoder.decode(none) == []
     assert encoder.similarity(none, encoder.encode(["water"])).shape == (0, 1)
+    assert encoder.similarity_pairwise(none, none).shape == (0,)
+
+
+@pytest.mark.parametrize("name", ["dot", "cosine"])
+def test_pairs_are_scored_as_all_are(name):
+    encoder = ufbert.SparseEncoder(FOLDERS[0])
+    encoder.similarity_fn_name = name
+    one, two = encoder.encode(TEXTS[:5]), encoder.encode(TEXTS[2:7])
+    found = encoder.similarity_pairwise(one, two)
+    np.testing.assert_array_equal(found, encoder.similarity(one, two).diagonal())
+    with pytest.raises(InputError, match=r"expected two of one shape, got \(5, 130\) and \(1, 130\)"):
+        encoder.similarity_pairwise(one, encoder.encode(["water"]))
 
 
 def test_an_encoder_is_pickled_and_copied():

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, shown
+from .files import ARTIFACT
 from .folder import ModelFolder
 from .names import bundled, find_remote
 from .writing import checked_place, new_folder
@@ -81,7 +82,7 @@ def download(
         return folder.path
     import shutil  # slow to import, like lzma and bz2, which it brings
 
-    kept = (".json", ".txt", ".safetensors", ".md", *((".bin",) if pickled else ()), "LICENSE")
+    kept = (".json", ".txt", ".safetensors", ".md", ARTIFACT, *((".bin",) if pickled else ()), "LICENSE")
     with new_folder(out) as complete:
         shutil.copytree(folder.path, complete, dirs_exist_ok=True, ignore=partial(_others, kept))
     return Path(out)

@@ -9,7 +9,7 @@ from ..errors import CheckpointError, shown
 from .writing import check_regular, unreadable
 
 __all__ = [
-    "BASE", "COPIED", "FETCHED", "INDEX", "OLD_BASE", "PICKLED", "SENTENCE_TRANSFORMERS", "TOKENIZER",
+    "ARTIFACT", "BASE", "COPIED", "FETCHED", "INDEX", "OLD_BASE", "PICKLED", "SENTENCE_TRANSFORMERS", "TOKENIZER",
     "TRANSFORMER_SETTINGS", "WEIGHTS", "inside", "parse_json", "read_text",
 ]  # fmt: skip
 
@@ -30,7 +30,9 @@ TRANSFORMER_SETTINGS = tuple(
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 """Where sentence-transformers keeps the settings of its Transformer module, in the order in which it looks."""
-SETTINGS = ("config.json", "config_sentence_transformers.json", "modules.json", *TRANSFORMER_SETTINGS)
+ARTIFACT = "artifact.metadata"
+"""Settings of Stanford's ColBERT, in JSON."""
+SETTINGS = (ARTIFACT, "config.json", "config_sentence_transformers.json", "modules.json", *TRANSFORMER_SETTINGS)
 COPIED = (*TOKENIZER, *SETTINGS, "README.md", "LICENSE")
 FETCHED = (*COPIED, INDEX, PICKLED[1], "adapter_config.json", "[0-9]*_[A-Z]*/*.json", "[0-9]*_[A-Z]*/*.txt")
 """What is fetched of a model of the hub before its weights: all settings, those of module folders too."""

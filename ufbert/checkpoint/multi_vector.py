@@ -1,4 +1,4 @@
-"""A late-interaction folder (ColBERT) as sentence-transformers and PyLate store it: one vector for each token."""
+"""A late-interaction folder (ColBERT) of sentence-transformers, PyLate or Stanford's code: a vector for each token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from .. import checks
 from ..batch import Batch
 from ..errors import CheckpointError, shown
 from ..heads import Dense, normalize
+from ..layers import Linear
 from ..text_model import TextModel
+from .families import COLBERT
+from .files import ARTIFACT
 from .folder import ModelFolder
 from .options import Options
 from .pack import load_model
@@ -23,6 +26,22 @@ __all__ = ["Expansion", "MultiVectorModel", "load_multi_vector_model"]
 LENGTHS = ("query_length", "document_length", "query_expansion")
 PYLATE = {"pylate.models.Dense.Dense": "Dense"}
 DEFAULT_LENGTH = 32  # of ColBERT's queries
+DEFAULT_DOCUMENT_LENGTH, DEFAULT_DIM = 220, 128
+MARKERS = {"query_token_id": "[unused0]", "doc_token_id": "[unused1]"}
+# Settings of Stanford's ColBERT: those that its own code alone names or shows, of training, of indexes and of runs; and
+# the only values of those that would change vectors or scores.
+WITHOUT_EFFECT = (
+    "accumsteps", "amp", "avoid_fork_if_possible", "bsize", "centroid_score_threshold", "checkpoint",
+    "clustering_mode", "collection", "distillation_alpha", "doc_token", "experiment", "gpus", "ignore_scores",
+    "index_bsize", "index_name", "index_path", "index_root", "kmeans_niters", "load_index_with_mmap", "lr", "maxsteps",
+    "meta", "model_name", "name", "nbits", "ncells", "ndocs", "nranks", "nway", "overwrite", "protected_tokens",
+    "queries", "query_token", "rank", "resume", "root", "save_every", "total_visible_gpus", "triples",
+    "use_ib_negatives", "warmup", "warmup_bert",
+)  # fmt: skip
+ONLY = {"interaction": "colbert", "pool_factor": 1, "relu": False, "reranker": False, "similarity": "cosine"}
+UNDERSTOOD = (
+    "attend_to_mask_tokens", "dim", "doc_maxlen", "doc_token_id", "mask_punctuation", "query_maxlen", "query_token_id",
+)  # fmt: skip
 SETTINGS = "config_sentence_transformers.json"
 
 
@@ -47,6 +66,8 @@ class MultiVectorModel:
     dense : tuple of Dense
     skipped : (n,) int array
         Ids of tokens that documents leave out.
+    markers : (int, int) or None
+        Ids that are put behind the first token of a query, of a document.
     """
 
     queries: TextModel
@@ -55,6 +76,7 @@ class MultiVectorModel:
     dense: tuple[Dense, ...]
     skipped: np.ndarray
     normalized: bool
+    markers: tuple[int, int] | None = None
 
     @property
     def dimension(self) -> int:
@@ -67,12 +89,13 @@ class MultiVectorModel:
             hidden = module(hidden)
         return normalize(hidden) if self.normalized else hidden
 
-    def expanded(self, ids: list[int]) -> tuple[list[int], int]:
-        """Fill a query up: its ids, and how many are its own."""
-        missing = 0 if self.expansion is None else self.expansion.length - len(ids)
-        return (ids, len(ids)) if missing <= 0 or self.expansion is None else (
-            [*ids, *[self.expansion.token] * missing], len(ids)
-        )  # fmt: skip
+    def sequence(self, ids: list[int], is_query: bool) -> tuple[list[int], int]:
+        """Mark a text, and fill a query up: its ids, and how many are its own."""
+        if self.markers is not None:
+            ids = [*ids[:1], self.markers[0 if is_query else 1], *ids[1:]]
+        if not is_query or self.expansion is None:
+            return ids, len(ids)
+        return [*ids, *[self.expansion.token] * (self.expansion.length - len(ids))], len(ids)
 
     def kept(self, batch: Batch) -> np.ndarray:
         """Which tokens of documents have a vector, (T,) bool."""
@@ -87,6 +110,8 @@ def load_multi_vector_model(folder: ModelFolder, dtype: str = "float32") -> Mult
     CheckpointError
         If the folder is not usable, or has a module or a setting that is not supported.
     """
+    if not folder.has("modules.json") and _is_stanfords(folder):
+        return _stanfords(folder, dtype)
     modules = [(PYLATE.get(kind, kind), path) for kind, path in folder.modules()]
     kinds, settings = [kind for kind, _ in modules], _settings(folder)
     pylate = settings.get("model_type", "MultiVectorEncoder") == "ColBERT"
@@ -96,7 +121,8 @@ def load_multi_vector_model(folder: ModelFolder, dtype: str = "float32") -> Mult
     if kinds != expected or not folder.has("modules.json"):
         raise CheckpointError(
             f"{folder.path / 'modules.json'}: expected Transformer, Dense, MultiVectorMask and Normalize, or PyLate's "
-            f"Transformer and Dense, found {shown(kinds)}; ufbert supports no others"
+            f"Transformer and Dense, or config.json of Stanford's {COLBERT}, found {shown(kinds)}; ufbert supports no "
+            "others"
         )
     root = folder.transformer()
     model = load_model(root, encoder_only=True, dtype=dtype)
@@ -118,6 +144,74 @@ def load_multi_vector_model(folder: ModelFolder, dtype: str = "float32") -> Mult
         _skipped(settings if pylate else _mask(folder), texts, list(string.punctuation) if pylate else []),
         True,
     )
+
+
+def _is_stanfords(folder: ModelFolder) -> bool:
+    names = folder.read_optional_json("config.json").get("architectures")
+    return folder.has(ARTIFACT) or names == [COLBERT]
+
+
+def _stanfords(folder: ModelFolder, dtype: str) -> MultiVectorModel:
+    """Load a folder of colbert-ai: an encoder, ``linear.weight`` and ``artifact.metadata``. arXiv 2112.01488."""
+    source = _artifact(folder)
+    model = load_model(folder, encoder_only=True, dtype=dtype)
+    texts, _ = text_model(folder, model, ONLY_VALUES)
+    backend, longest = texts.tokenizer.backend, model.config.max_length
+    query_length = min(source.integer("query_maxlen", 4) or DEFAULT_LENGTH, longest)
+    document_length = min(source.integer("doc_maxlen", 4) or DEFAULT_DOCUMENT_LENGTH, longest)
+    mask, padding = texts.tokenizer.token_id("mask_token"), texts.tokenizer.token_id("pad_token")
+    if mask is None:
+        raise source.error("query_maxlen", "a tokenizer with a mask token, to fill queries up", query_length)
+    skipped = [] if padding is None else [padding]
+    if source.flag("mask_punctuation", True):
+        # A mark that the vocabulary lacks skips the unknown token: it is what the tokenizer gives, as there.
+        marks = (backend.encode(mark, add_special_tokens=False).ids[:1] for mark in string.punctuation)
+        skipped += [number for first in marks for number in first]
+    return MultiVectorModel(
+        _limited(texts, query_length - 1),
+        _limited(texts, document_length - 1),
+        Expansion(query_length, mask, source.flag("attend_to_mask_tokens", False)),
+        (_projection(folder, source, model.config.hidden_size),),
+        np.array(sorted(set(skipped)), np.int64),
+        True,
+        (_marker(source, texts, "query_token_id"), _marker(source, texts, "doc_token_id")),
+    )
+
+
+def _artifact(folder: ModelFolder) -> Options:
+    """Read the settings; what is not understood is refused."""
+    values = folder.read_optional_json(ARTIFACT)
+    found = Options(values, folder.path / ARTIFACT)
+    if "config" in values:
+        found = found.section("config")
+    for key, value in found.values.items():
+        if key in ONLY:
+            found.refuse_unless(key, (ONLY[key], None), ONLY[key])
+        elif key not in (*UNDERSTOOD, *WITHOUT_EFFECT) and value is not None:
+            raise found.error(key, "settings of colbert-ai 0.2", value)
+    return found
+
+
+def _marker(source: Options, texts: TextModel, key: str) -> int:
+    """Id of a marker; the unknown token's where the vocabulary lacks it, as transformers gives it."""
+    name = source.get(key, MARKERS[key])
+    number: int | None = texts.tokenizer.backend.token_to_id(name) if isinstance(name, str) else None
+    if number is None and isinstance(name, str):
+        number = texts.tokenizer.token_id("unk_token")
+    if number is None:
+        raise source.error(key, "a token of the vocabulary", name)
+    return number
+
+
+def _projection(folder: ModelFolder, source: Options, width: int) -> Dense:
+    """Read the linear layer on each token."""
+    tensors, name = folder.tensors(), "linear.weight"
+    stored = tensors.tensor(name).shape[:1] if name in tensors else ()
+    dim = source.integer("dim", 1) or next(iter(stored), DEFAULT_DIM)
+    weight = tensors.take(name, (dim, width))
+    dense = Dense(Linear(weight).pack("float32"), "identity")
+    tensors.release()
+    return dense
 
 
 def _settings(folder: ModelFolder) -> Options:

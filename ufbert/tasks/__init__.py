@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .cross_encoder import CrossEncoder
     from .fill_mask import FillMask
-    from .multi_vector_encoder import MultiVectorEncoder
+    from .multi_vector_encoder import MultiVectorEncoder, maxsim
     from .quantize import quantize_embeddings
     from .question_answerer import QuestionAnswerer
     from .sentence_encoder import SentenceEncoder
@@ -27,6 +27,7 @@ __all__ = [
     "TextClassifier",
     "TokenClassifier",
     "ZeroShotClassifier",
+    "maxsim",
     "quantize_embeddings",
 ]
 _MODULES = {
@@ -39,6 +40,7 @@ _MODULES = {
     "TextClassifier": "text_classifier",
     "TokenClassifier": "token_classifier",
     "ZeroShotClassifier": "zero_shot_classifier",
+    "maxsim": "multi_vector_encoder",
     "quantize_embeddings": "quantize",
 }
 

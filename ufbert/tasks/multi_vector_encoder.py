@@ -28,8 +28,8 @@ class MultiVectorEncoder:
     Parameters
     ----------
     folder : str or path
-        A folder of sentence-transformers' ``MultiVectorEncoder`` or of PyLate; or the name of a model of the Hugging
-        Face hub.
+        A folder of sentence-transformers' ``MultiVectorEncoder``, of PyLate or of Stanford's ColBERT; or the name of a
+        model of the Hugging Face hub.
     on_overflow : {"truncate", "warn", "error"}
         What to do with texts that are longer than the folder allows.
     dtype : {"float32", "bfloat16", "int8"}
@@ -117,6 +117,21 @@ class MultiVectorEncoder:
         """Score every query with every document; see `maxsim`."""
         return maxsim(queries, documents)
 
+    def similarity_pairwise(
+        self, queries: Vectors | Sequence[ArrayLike], documents: Vectors | Sequence[ArrayLike]
+    ) -> NDArray[np.float32]:
+        """Score each query with the document in its place, as `maxsim` does: (N,) float32.
+
+        Raises
+        ------
+        InputError
+            If the arguments do not fit `maxsim`, or their numbers differ.
+        """
+        rows, columns = _each(queries, "queries"), _each(documents, "documents")
+        if len(rows) != len(columns):
+            raise InputError(f"documents: expected {len(rows)}, one for each query, got {len(columns)}")
+        return np.array([_score(*pair) for pair in zip(rows, columns, strict=True)], np.float32)
+
     def _encode(self, sentences: str | Iterable[str], is_query: bool, batch_size: int) -> Vectors | list[Vectors]:
         texts = [sentences] if isinstance(sentences, str) else sentences
         found = list(self._vectors(texts, is_query, batch_size, WINDOW))
@@ -131,10 +146,8 @@ class MultiVectorEncoder:
 
     def _window(self, window: Window, is_query: bool, batch_size: int) -> list[Vectors]:
         model = self._model.queries.model
-        ids = [encoding.ids for encoding in window.encodings]
-        own = [len(each) for each in ids]
-        if is_query:
-            ids = [self._model.expanded(each)[0] for each in ids]
+        marked = [self._model.sequence(encoding.ids, is_query) for encoding in window.encodings]
+        ids, own = [each for each, _ in marked], [count for _, count in marked]
         order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
         types = [window.encodings[index].type_ids for index in order]
         ids = [ids[index] for index in order]
@@ -175,12 +188,15 @@ def maxsim(queries: Vectors | Sequence[ArrayLike], documents: Vectors | Sequence
     rows, columns = _each(queries, "queries"), _each(documents, "documents")
     scores = np.zeros((len(rows), len(columns)), np.float32)
     for row, query in zip(scores, rows, strict=True):
-        for index, document in enumerate(columns):
-            if query.shape[1] != document.shape[1]:
-                raise InputError(f"documents: expected vectors of width {query.shape[1]}, got {document.shape[1]}")
-            if len(query) and len(document):
-                row[index] = (query @ document.T).max(axis=1).sum()
+        row[:] = [_score(query, document) for document in columns]
     return scores
+
+
+def _score(query: Vectors, document: Vectors) -> np.float32:
+    if query.shape[1] != document.shape[1]:
+        raise InputError(f"documents: expected vectors of width {query.shape[1]}, got {document.shape[1]}")
+    found: np.float32 = (query @ document.T).max(axis=1).sum() if len(document) else np.float32(0)
+    return found
 
 
 def _each(vectors: Vectors | Sequence[ArrayLike], name: str) -> list[Vectors]:

@@ -123,6 +123,25 @@ class SparseEmbeddings:
             one[row.indices] = 0
         return scores
 
+    def dot_pairwise(self, other: SparseEmbeddings) -> NDArray[np.float32]:
+        """Multiply each embedding with the one in its place of another's: two (N, dim) -> (N,), as `dot` has it.
+
+        Raises
+        ------
+        InputError
+            If the shapes differ.
+        """
+        if self.shape != other.shape:
+            raise InputError(f"embeddings: expected two of one shape, got {self.shape} and {other.shape}")
+        one = np.zeros(self.dim, np.float32)
+        scores = np.zeros(len(self), np.float32)
+        for index, (row, column) in enumerate(zip(self, other, strict=True)):
+            one[column.indices] = column.values
+            if len(row.indices):
+                scores[index] = np.add.reduceat(row.values * one[row.indices], [0])[0]
+            one[column.indices] = 0
+        return scores
+
     def lengths(self) -> NDArray[np.float32]:
         """Euclidean lengths, (N,)."""
         found = (np.linalg.norm(row.values) for row in self)

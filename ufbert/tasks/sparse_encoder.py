@@ -198,14 +198,31 @@ class SparseEncoder:
         InputError
             If the arguments are not such embeddings.
         """
-        for each in (embeddings1, embeddings2):
-            if not isinstance(each, SparseEmbeddings):
-                raise InputError(f"embeddings: expected what encode gave, got {type(each).__name__}")
+        a, b = self._lengths(embeddings1), self._lengths(embeddings2)
         scores = embeddings1.dot(embeddings2)
-        if checks.choice(self.similarity_fn_name, "similarity_fn_name", ("dot", "cosine")) == "cosine":
-            a, b = (np.maximum(each.lengths(), np.float32(1e-12)) for each in (embeddings1, embeddings2))
-            scores /= a[:, None] * b
+        scores /= a[:, None] * b
         return scores
+
+    def similarity_pairwise(self, embeddings1: SparseEmbeddings, embeddings2: SparseEmbeddings) -> NDArray[np.float32]:
+        """Similarity of each embedding to the one in its place, by `similarity_fn_name`: two (N, dim) -> (N,).
+
+        Raises
+        ------
+        InputError
+            If the arguments are not such embeddings, or not of one shape.
+        """
+        a, b = self._lengths(embeddings1), self._lengths(embeddings2)
+        scores = embeddings1.dot_pairwise(embeddings2)
+        scores /= a * b
+        return scores
+
+    def _lengths(self, embeddings: SparseEmbeddings) -> NDArray[np.float32]:
+        """What scores are divided by, (N,)."""
+        if not isinstance(embeddings, SparseEmbeddings):
+            raise InputError(f"embeddings: expected what encode gave, got {type(embeddings).__name__}")
+        if checks.choice(self.similarity_fn_name, "similarity_fn_name", ("dot", "cosine")) == "dot":
+            return np.ones(len(embeddings), np.float32)
+        return np.maximum(embeddings.lengths(), np.float32(1e-12))
 
     def _rows(
         self, sentences: Iterable[str], batch_size: int, max_active_dims: int | None, prompt: str | None,

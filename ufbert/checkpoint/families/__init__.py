@@ -10,10 +10,10 @@ from typing import Any
 from ...config import ModelConfig
 from ...errors import CheckpointError, shown
 from ..options import Options
-from .family import Family, Spelling
+from .family import COLBERT, Family, Spelling
 
 __all__ = [
-    "IN_8_BITS", "Family", "Spelling", "family_of", "find_family", "parse_config", "retyped", "rewritten",
+    "COLBERT", "IN_8_BITS", "Family", "Spelling", "family_of", "find_family", "parse_config", "retyped", "rewritten",
 ]  # fmt: skip
 
 # model_type of config.json: the module of this folder that knows it. A new architecture is a module and a line.
@@ -88,8 +88,8 @@ def parse_config(data: Mapping[str, Any], encoder_only: bool = False, task: str 
     top, family = Options(data, "config.json"), find_family(data)
     architecture = _architecture(top)
     known = [*family.tasks, *family.encoders] if encoder_only else [*family.tasks]
-    if architecture is None:
-        return family.read(top, "base" if encoder_only or task is None else task)
+    if architecture is None or architecture == COLBERT:
+        return family.read(top, "base" if encoder_only or architecture or task is None else task)
     if architecture not in known:
         raise top.error("architectures", "one of " + ", ".join(known), architecture)
     return family.read(top, "base" if encoder_only else family.tasks[architecture])

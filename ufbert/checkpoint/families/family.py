@@ -11,8 +11,10 @@ from ...activations import HUGGING_FACE
 from ...config import ModelConfig
 from ..options import Options
 
-__all__ = ["Family", "Spelling", "base_of_rotations", "labels", "read_keys", "twice", "written"]
+__all__ = ["COLBERT", "Family", "Spelling", "base_of_rotations", "labels", "read_keys", "twice", "written"]
 
+COLBERT = "HF_ColBERT"
+"""Class of Stanford's ColBERT, of any architecture: an encoder with a linear layer on each token, ``linear``."""
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 LEFTOVERS = r"(loss|loss_fct|loss_fn|loss_function|criterion)\..*|class_weights"
 """Tensors of loss functions, which training with class weights leaves behind."""
@@ -93,7 +95,7 @@ class Family:
         """Give a pattern of tensors that may be there without being used."""
         patterns = [f"({re.escape(self.prefix)})?({pattern})" for pattern in self.ignored] + [LEFTOVERS]
         if with_other_heads:
-            patterns += sorted({name.split(".")[0] + r"\..*" for name in self.head.values()})
+            patterns += [*sorted({name.split(".")[0] + r"\..*" for name in self.head.values()}), r"linear\.weight"]
         return "|".join(patterns)
 
 
