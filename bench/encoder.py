@@ -2,6 +2,7 @@
 
     python bench/encoder.py minilm FOLDER     all-MiniLM-L6-v2 (float32 folder): one text, 1,000 mixed texts, 32 x 128
     python bench/encoder.py minilm FOLDER --size 12x768     random weights at another size: one text, 1 x 128, 8 x 128
+    python bench/encoder.py mpnet FOLDER      all-mpnet-base-v2: one text, 1 x 128, 8 x 128
     python bench/encoder.py bundled           the bundled encoders, dense and with trees, beside each other
     python bench/encoder.py ultrafast         UltraFastBERT-1x11 and dense twins at the released shape, random weights
     python bench/encoder.py growth FOLDER     resident memory over 100,000 calls with texts of all lengths
@@ -90,7 +91,7 @@ def minilm(folder: str, rounds: int, size: tuple[int, int] | None = None) -> dic
     if size is not None:
         with tempfile.TemporaryDirectory() as made:
             return _minilm(str(engines.write_bert(Path(folder), Path(made, "bert"), *size)), rounds, base_work())
-    return _minilm(folder, rounds, work())
+    return _minilm(folder, rounds, base_work() if ufbert.load(folder).config.hidden_size >= 768 else work())
 
 
 def _minilm(folder: str, rounds: int, batches: dict[str, list[str]]) -> dict[str, Any]:
@@ -113,8 +114,9 @@ def _minilm(folder: str, rounds: int, batches: dict[str, list[str]]) -> dict[str
             if lowest[name] < (0.85 if "int8" in name else 0.999):
                 sys.exit(f"{name}: expected the model's embeddings, found others; its figures would mean nothing")
         # Trees of random weights: nothing to compare with but their own layers, part by part.
-        trees = engines.write_fff(Path(folder), Path(scratch, "fff"))
-        for dtype in DTYPES[::2]:
+        is_bert = ufbert.load(folder).config.family == "bert"
+        trees = engines.write_fff(Path(folder), Path(scratch, "fff")) if is_bert else None
+        for dtype in DTYPES[::2] if trees else ():
             encoders[f"ufbert 8x8 FFF {dtype}"] = encoder = ufbert.SentenceEncoder(trees, dtype=dtype)
             check_parts(encoder)
         times = {
@@ -123,7 +125,6 @@ def _minilm(folder: str, rounds: int, batches: dict[str, list[str]]) -> dict[str
         }
     print_ratios(times)
     print_table(times, lowest, costs)
-    plot(times)
     return {"mean tokens": float(tokens.mean()), "lowest cosine": lowest, "footprint": costs, "milliseconds": times}
 
 
@@ -203,8 +204,8 @@ def print_table(times: dict[str, Any], lowest: dict[str, float], costs: dict[str
         print(f"| {label} | " + " | ".join(cells) + " |")
 
 
-def plot(times: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Bars of all engines, to results/ISA/encoder.png, where matplotlib is installed."""
+def plot(times: dict[str, dict[str, dict[str, float]]], file: Path) -> None:
+    """Bars of all engines, where matplotlib is installed."""
     if not engines.has("matplotlib"):
         return
     import matplotlib
@@ -220,7 +221,7 @@ def plot(times: dict[str, dict[str, dict[str, float]]]) -> None:
         axis.set_title(title)
         axis.set_xlabel("milliseconds, median")
         axis.tick_params(axis="y", labelsize=7)
-    figure.savefig(results() / "encoder.png", dpi=110)
+    figure.savefig(file, dpi=110)
 
 
 def growth(folder: str, _: int) -> dict[str, Any]:
@@ -351,15 +352,16 @@ def machine() -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("minilm", "bundled", "ultrafast", "growth", "busy"))
+    parser.add_argument("what", choices=("minilm", "mpnet", "bundled", "ultrafast", "growth", "busy"))
     parser.add_argument("folder", nargs="?", help="all-MiniLM-L6-v2 in float32")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2, help="of every engine (default: 2)")
     parser.add_argument("--size", metavar="LAYERSxWIDTH", help="minilm: a BERT of this size with random weights")
     arguments = parser.parse_args()
-    if arguments.what in ("minilm", "growth") and not arguments.folder:
+    if arguments.what in ("minilm", "mpnet", "growth") and not arguments.folder:
         parser.error(f"{arguments.what} needs the model's folder")
-    run = {"minilm": minilm, "bundled": bundled, "ultrafast": ultrafast, "growth": growth, "busy": busy}[arguments.what]
+    runs = {"minilm": minilm, "mpnet": minilm, "bundled": bundled, "ultrafast": ultrafast, "growth": growth}
+    run = (runs | {"busy": busy})[arguments.what]
     engines.THREADS = arguments.threads
     os.environ["UFBERT_NUM_THREADS"] = str(arguments.threads)
     facts = machine()
@@ -373,4 +375,6 @@ if __name__ == "__main__":
         figures = run(arguments.folder, arguments.rounds)
     target = results() / f"encoder-{arguments.size or arguments.what}.json"
     target.write_text(json.dumps({"machine": facts, **figures}, indent=1) + "\n")
+    if run is minilm:
+        plot(figures["milliseconds"], target.with_suffix(".png"))
     print(f"\nwritten to {target}")
