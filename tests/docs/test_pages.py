@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from conftest import BERT_CONFIG, GOLDEN, bert_tensors, write_bert, write_sentence_model
@@ -69,7 +70,8 @@ def service():
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.01)
-    yield str(server.servers[0].sockets[0].getsockname()[1])
+    with mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", False):  # the service is on this machine
+        yield str(server.servers[0].sockets[0].getsockname()[1])
     server.should_exit = True
     thread.join()
 

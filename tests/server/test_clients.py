@@ -6,7 +6,7 @@ import cohere
 import numpy as np
 import openai
 import pytest
-from huggingface_hub import InferenceClient
+from huggingface_hub import InferenceClient, constants
 from huggingface_hub.errors import HfHubHTTPError
 from langchain_openai import OpenAIEmbeddings
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
@@ -21,6 +21,12 @@ TEXTS = ["the cat", "a b c"]
 @pytest.fixture(scope="module")
 def expected(folders):
     return ufbert.SentenceEncoder(folders["tiny"]).encode(TEXTS, normalize_embeddings=True)
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch):
+    """The tests forbid the hub's library to ask the network; the service is on this machine."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture(scope="module")
