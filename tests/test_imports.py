@@ -34,7 +34,7 @@ RANKS = [
 # The same inside the larger sub-packages; their faces (`__init__`) stand above all rows.
 ROWS = {
     "checkpoint": [
-        "hub options writing", "files names tensors", "families pickled weights", "folder",
+        "hub options template writing", "files names tensors", "families pickled weights", "folder",
         "build download tokenization", "pack", "sentence", "multi_vector saving sparse",
     ],
     "integrations": ["adapter", "bertopic chroma haystack keybert langchain llama_index mteb sklearn spacy"],

@@ -11,6 +11,7 @@ from conftest import BERT_CONFIG, GOLDEN, VOCABULARY, bert_tensors, write_bert, 
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from lab import examples
+from safetensors.numpy import load_file, save_file
 
 import ufbert
 from ufbert import CheckpointError, UfbertError
@@ -343,6 +344,33 @@ def test_tokenizers_that_fail_when_they_are_used(tmp_path, change):
         content[part] = values if part == "model" else content[part] | values
     (folder / "tokenizer.json").write_text(json.dumps(content))
     refused(folder, "tokenizer.json", load=ufbert.SentenceEncoder)
+
+
+@pytest.mark.parametrize(
+    ("part", "pieces", "message"),
+    [
+        ("single", [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "?", "type_id": 0}}], "found '?'"),
+        ("pair", [{"Sequence": {"id": "A", "type_id": 0}}], "expected the texts A and B, found A"),
+        ("single", [], "expected the texts A, found none"),
+    ],
+)
+def test_templates_are_checked_before_the_library_panics(tmp_path, capfd, part, pieces, message):
+    folder = write_sentence_model(tmp_path / "model")
+    load_tokenizer(ModelFolder(folder), 32).backend.save(str(folder / "tokenizer.json"))
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["post_processor"][part] = pieces
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    refused(folder, "tokenizer.json", message, load=ufbert.SentenceEncoder)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("factor", [-1.0, np.nan, np.inf])
+def test_factors_of_rows_in_8_bits(tmp_path, factor):
+    folder = ufbert.convert(write_bert(tmp_path / "source"), tmp_path / "target", "int8")
+    tensors = load_file(folder / "model.safetensors")
+    tensors[f"{QUERY}.scale"] = tensors[f"{QUERY}.scale"] * np.float32(factor)
+    save_file(tensors, folder / "model.safetensors")
+    refused(folder, f"{QUERY}.scale", "expected factors from 0 on")
 
 
 def test_no_tokenizer(tmp_path):

@@ -26,7 +26,7 @@ from ..layers import (
     Trees,
 )
 from .families import family_of
-from .families.ufbert import expand, kept_nodes
+from .families.ufbert import column_factors, expand, kept_nodes
 from .folder import ModelFolder
 from .tensors import Tensors
 
@@ -218,7 +218,7 @@ class Source:
         w_in = self.matrix("fff_in.weight", (stored, hidden), index)
         b_in = whole(self.tensor("fff_in.bias", (stored,), index))
         w_out = self.matrix("fff_out.weight", (hidden, stored), index)
-        columns = self.tensor("fff_columns", (hidden,), index) if self.has("fff_columns", index) else None
+        columns = column_factors(self.tensors, self.name("fff_columns", index), hidden)
         rows: list[np.ndarray | FactoredRows] = [
             FactoredRows(whole(w_in.values), whole(w_in.scale)) if isinstance(w_in, Int8Matrix) else whole(w_in),
             FactoredRows(whole(w_out.values.T), None, np.where(w_out.scale == 0, 1, w_out.scale))

@@ -60,7 +60,8 @@ class ModelFolder:
             self.path = bundled(path) or Path(path)
             is_folder = self.path.is_dir()
         except (TypeError, ValueError, OSError):  # not a path at all, or one with a NUL, or too long
-            raise CheckpointError(f"model folder: expected a path, got {shown(path)}") from None
+            name = f"{path!s:.400}" if isinstance(path, os.PathLike) else shown(path)
+            raise CheckpointError(f"model folder: expected a path, got {name}") from None
         if not is_folder:
             is_there = "a file" if self.path.exists() else "nothing"
             raise CheckpointError(

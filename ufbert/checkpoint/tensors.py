@@ -257,6 +257,10 @@ def _scaled(tensor: Tensor, scale: Tensor) -> Tensor:
             f"{scale.file}: tensor {scale.name}: expected F32 of shape {tensor.shape[:1]}, a factor for each row of "
             f"{tensor.name} {tensor.shape}, found {scale.dtype} of shape {scale.shape}; convert the model anew"
         )
+    factors = scale.array()
+    if not (np.isfinite(factors) & (factors >= 0)).all():
+        where = f"{scale.file}: tensor {scale.name}"
+        raise CheckpointError(f"{where}: expected factors from 0 on, found others; convert the model anew")
     return replace(tensor, scale=scale)
 
 

@@ -13,6 +13,7 @@ from ..errors import CheckpointError, shown
 from ..tokenizer import Tokenizer
 from .folder import ModelFolder
 from .options import Options
+from .template import check_template
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken
@@ -199,6 +200,7 @@ def _from_json(folder: ModelFolder, file: Path, settings: Options, kind: str) ->
     backend = _guarded(file, lambda: Tokenizer.from_str(text))
     if backend.post_processor is None:
         backend.post_processor = _plain_processor()
+    check_template(file, backend.post_processor)
     # Some classes set anew what the settings say, whatever the file has.
     if kind in (*BERT_CLASSES, "MPNetTokenizer") and isinstance(backend.normalizer, normalizers.BertNormalizer):
         backend.normalizer = _normalizer(settings, backend.normalizer.clean_text)

@@ -14,7 +14,7 @@ from ..tensors import Tensors
 from . import bert, electra, mpnet
 from .family import Family, written
 
-__all__ = ["FAMILY", "FFF_COLUMNS", "FFF_NODES", "expand", "kept_nodes"]
+__all__ = ["FAMILY", "FFF_COLUMNS", "FFF_NODES", "column_factors", "expand", "kept_nodes"]
 
 KEYS = bert.KEYS | {  # 0 in students of BERT; those of RoBERTa, MPNet and ELECTRA keep what their teachers have
     "first_position": ("first_position", 0),
@@ -88,6 +88,23 @@ def kept_nodes(tensors: Tensors, name: str, num_trees: int, num_nodes: int) -> n
         found = f"{orphans[0]} without"
         raise CheckpointError(f"{where}: expected each node's parent too, found {found}; prune the model anew")
     return nodes
+
+
+def column_factors(tensors: Tensors, name: str, width: int) -> np.ndarray | None:
+    """Return what output columns are divided by before they are rounded, (width,) float32; None where nothing says it.
+
+    Raises
+    ------
+    CheckpointError
+        If a factor is not a positive number.
+    """
+    if name not in tensors:
+        return None
+    factors = tensors.take(name, (width,))
+    if not (np.isfinite(factors) & (factors > 0)).all():
+        where = f"{tensors.tensor(name).file}: tensor {name}"
+        raise CheckpointError(f"{where}: expected positive factors, found others; prune the model anew")
+    return factors
 
 
 def expand(rows: np.ndarray, nodes: np.ndarray, count: int) -> np.ndarray:
