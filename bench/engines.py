@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -35,15 +36,15 @@ def versions() -> dict[str, str]:
 class PaddedEncoder:
     """Sentence embeddings around an engine that wants padded batches: sorted by length, mean-pooled, normalised.
 
-    `workers` batches run at once.
+    `workers` batches run at once, with the arrays of those `names`.
     """
 
-    def __init__(self, ours: ufbert.SentenceEncoder, run: Run, workers: int = 1) -> None:
-        self.tokenize, self.run, self.width = ours.tokenize, run, ours.dimension
+    def __init__(self, ours: ufbert.SentenceEncoder, run: Run, workers: int, names: Sequence[str]) -> None:
+        self.tokenize, self.run, self.width, self.names = ours.tokenize, run, ours.dimension, names
         self.pool = ThreadPoolExecutor(workers) if workers > 1 else None
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        features = self.tokenize(texts)
+        features = {name: array for name, array in self.tokenize(texts).items() if name in self.names}
         lengths = features["attention_mask"].sum(1)
         order = np.argsort(-lengths, kind="stable")
         parts = [order[start : start + BATCH] for start in range(0, len(texts), BATCH)]
@@ -68,16 +69,17 @@ def sentence_encoders(
     from transformers import AutoModel
 
     torch.set_num_threads(THREADS)
-    model = AutoModel.from_pretrained(folder, add_pooling_layer=False, attn_implementation="sdpa").eval()
+    model = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()  # attention as the architecture has it
     graph = scratch / "minilm.onnx"
-    export(model, graph, tuple(ours.tokenize([""])))
+    names = [name for name in ours.tokenize([""]) if name in inspect.signature(model.forward).parameters]
+    export(model, graph, names)
     found: dict[str, Run | tuple[Run, int]] = {"torch float32": _torch(model)}
     found |= _onnxruntime(graph, with_workers=True) | _openvino(graph)
     found |= _openvino_int8(graph, ours, texts) | _ctranslate2(folder, scratch)
     encoders = {}
     for name, run in found.items():
         run, workers = run if isinstance(run, tuple) else (run, 1)
-        encoders[name] = PaddedEncoder(ours, run, workers)
+        encoders[name] = PaddedEncoder(ours, run, workers, names)
     return encoders
 
 
