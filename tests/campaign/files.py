@@ -142,7 +142,9 @@ class accepted_or_refused:
         message = str(error)
         if len(message) > 3000:
             raise Fault(f"message of {len(message)} characters: {message[:200]}")
-        if str(self.place) not in message and not message.startswith("input_ids: "):  # of another vocabulary
+        if str(self.place) not in message and not message.startswith(
+            ("input_ids: ", "token_type_ids: ")
+        ):  # another vocabulary
             raise Fault(f"the message names no file: {message[:300]}")
         return True
 
