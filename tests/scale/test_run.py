@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+import pyarrow
 import pyarrow as pa
 import pytest
 from conftest import write_sentence_model
@@ -64,6 +65,7 @@ def test_a_row_is_named_where_it_stands(tmp_path, model):
     assert sorted(os.listdir(job.output)) == ["_job.json", "_parts", "part-00000.parquet"]
 
 
+@pytest.mark.skipif(int(pyarrow.__version__.split(".")[0]) < 26, reason="pyarrow reads no null lists before 26")
 def test_rows_without_a_result_are_counted(tmp_path, model):
     job = job_of(tmp_path, model, ["a", None, None, "b " * 100], on_error="null")
     record = Runner(job, Worker(job.settings))(job.parts[0])
