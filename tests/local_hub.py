@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from conftest import write_sentence_model
+from huggingface_hub import constants
+
 TOKEN = "hf_" + "a" * 34
+NAME = "org/model"
+ENCODER_FILES = ["1_Pooling/config.json", "config.json", "model.safetensors", "modules.json", "vocab.txt"]
 
 
 @dataclass
@@ -163,3 +169,36 @@ def running():
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(server, tmp_path, monkeypatch):
+    """An empty hub, an empty cache, and nobody logged in."""
+    server.repositories.clear()
+    server.requests.clear()
+    server.down = False
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.chdir(tmp_path)
+    return server
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder as people publish it, with much that is not needed."""
+    folder = write_sentence_model(tmp_path / "published")
+    for name in ("pytorch_model.bin", "onnx/model.onnx", "openvino/model.xml", "tf_model.h5", "modeling_custom.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not wanted")
+    return folder

@@ -1,20 +1,15 @@
 """Models by their names: the hub's own protocol, on this machine; `.ci/run hub` has several of its clients."""
 
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import huggingface_hub
-import local_hub
 import numpy as np
 import pytest
 from conftest import BERT_CONFIG, GOLDEN, bert_tensors, write_bert, write_sentence_model
 from huggingface_hub import constants
-from local_hub import TOKEN
+from local_hub import ENCODER_FILES, NAME, TOKEN
 from safetensors.numpy import save_file
 
 import ufbert
@@ -22,41 +17,7 @@ from ufbert import CheckpointError, InputError, SentenceEncoder
 from ufbert.checkpoint.folder import ModelFolder
 from ufbert.checkpoint.hub import parse_name
 
-NAME = "org/model"
-ENCODER_FILES = ["1_Pooling/config.json", "config.json", "model.safetensors", "modules.json", "vocab.txt"]
-
-
-@pytest.fixture(scope="module")
-def server():
-    with local_hub.running() as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(server, tmp_path, monkeypatch):
-    """An empty hub, an empty cache, and nobody logged in."""
-    server.repositories.clear()
-    server.requests.clear()
-    server.down = False
-    for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_ENDPOINT", server.address)
-    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.chdir(tmp_path)
-    return server
-
-
-@pytest.fixture
-def model(tmp_path):
-    """A folder as people publish it, with much that is not needed."""
-    folder = write_sentence_model(tmp_path / "published")
-    for name in ("pytorch_model.bin", "onnx/model.onnx", "openvino/model.xml", "tf_model.h5", "modeling_custom.py"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(b"not wanted")
-    return folder
+pytest_plugins = "local_hub"
 
 
 def other_weights(folder, seed):
@@ -381,61 +342,3 @@ def test_a_pickled_encoder_needs_no_network_again(hub, model):
     stored = pickle.dumps(encoder := SentenceEncoder(NAME))
     hub.down = True
     np.testing.assert_array_equal(pickle.loads(stored).encode("the cat"), encoder.encode("the cat"))
-
-
-def test_a_sub_folder_of_a_repository(hub, model, tmp_path):
-    shutil.copytree(model, tmp_path / "many" / "small")
-    hub.add(NAME, tmp_path / "many")
-    folder = ufbert.download(NAME, subfolder="small")
-    assert folder.name == "small"
-    np.testing.assert_array_equal(SentenceEncoder(folder).encode("the cat"), SentenceEncoder(model).encode("the cat"))
-    with pytest.raises(InputError, match="subfolder"):
-        ufbert.download(NAME, subfolder="../x")
-
-
-def test_download_refuses_what_is_no_name(hub, model, tmp_path):
-    with pytest.raises(InputError, match="expected organisation/name"):
-        ufbert.download(str(model))
-    with pytest.raises(InputError, match="expected a name that is free"):
-        ufbert.download(NAME, model)
-
-
-def command(hub, tmp_path, *arguments, **variables):
-    """The command, in a process of its own, with nothing but its variables to find hub and cache."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "PYTHONSAFEPATH") if name in os.environ}
-    environment = kept | {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")} | variables
-    return subprocess.Popen(
-        [sys.executable, "-m", "ufbert", *arguments], env=environment, cwd=tmp_path, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def test_the_command_two_at_once_and_offline_after(hub, model, tmp_path):
-    hub.add(NAME, model)
-    both = [command(hub, tmp_path, "download", NAME) for _ in range(2)]
-    outputs = [process.communicate() for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
-    assert outputs[0][0] == outputs[1][0]
-    assert Path(outputs[0][0].strip()).is_relative_to(tmp_path / "home" / "hub")
-    offline = command(hub, tmp_path, "embed", "--model", NAME, "the cat", HF_HUB_OFFLINE="1", HF_ENDPOINT="")
-    out, errors = offline.communicate()
-    assert offline.returncode == 0, errors
-    np.testing.assert_allclose(np.array(out.split(), float), SentenceEncoder(model).encode("the cat"), rtol=1e-5)
-
-
-def test_the_command_copies_to_a_folder_and_complains_in_one_line(hub, model, tmp_path):
-    hub.add(NAME, model)
-    process = command(hub, tmp_path, "download", NAME, "--out", "copy", "--quiet")
-    assert process.communicate()[0].strip() == "copy" and process.returncode == 0
-    assert not any(file.is_symlink() for file in (tmp_path / "copy").rglob("*"))
-    assert (
-        sorted(str(file.relative_to(tmp_path / "copy")) for file in (tmp_path / "copy").rglob("*.*")) == ENCODER_FILES
-    )
-    process = command(hub, tmp_path, "download", "org/nothing")
-    _, errors = process.communicate()
-    assert process.returncode == 1 and "Traceback" not in errors
-    assert errors.strip().splitlines()[-1].startswith("ufbert: error: org/nothing: expected a model folder here")
-
-
-def test_which_client_this_was():
-    print(f"huggingface_hub {huggingface_hub.__version__}")
