@@ -51,6 +51,16 @@ def _reduce(reduction: np.ufunc, values: np.ndarray, batch: Batch) -> np.ndarray
     return result
 
 
+def _mean(hidden: np.ndarray, batch: Batch, weights: np.ndarray | None = None) -> np.ndarray:
+    """Mean over the tokens of each text, by their weights (T, 1); zeros where it has none: (T, H) -> (N, H)."""
+    if weights is None:
+        sums, total = _reduce(np.add, hidden, batch), batch.lengths[:, None].astype(np.float32)
+    else:
+        sums, total = (_reduce(np.add, values, batch) for values in (hidden * weights, weights))
+    sums /= np.maximum(total, np.float32(1))
+    return sums
+
+
 def _without_first(hidden: np.ndarray, batch: Batch, count: int) -> tuple[np.ndarray, Batch]:
     """Leave out the first `count` tokens of each text."""
     lengths = batch.lengths
@@ -155,12 +165,9 @@ class SequenceClassifier:
             return _reduce(np.maximum, hidden, batch)
         if self.pooler == "lse":
             return _reduce(np.logaddexp, hidden, batch)
-        counted = np.ones(batch.num_tokens, np.float32)
         if self.pooler == "mean" and batch.attended is not None:  # masked tokens may stand between others
-            counted = batch.attended.astype(np.float32)
-        total, sums = (_reduce(np.add, values, batch) for values in (counted[:, None], hidden * counted[:, None]))
-        mean: np.ndarray = sums / np.maximum(total, np.float32(1))
-        return mean
+            return _mean(hidden, batch, batch.attended.astype(np.float32)[:, None])
+        return _mean(hidden, batch)
 
 
 @dataclass(frozen=True)
@@ -192,12 +199,11 @@ class Pooling:
         if mode == "weightedmean":
             starts = np.repeat(batch.cu_seqlens[:-1], batch.lengths)
             weights = (np.arange(1 + skipped, 1 + skipped + batch.num_tokens) - starts).astype(np.float32)[:, None]
-            sums, total = (_reduce(np.add, values, batch) for values in (hidden * weights, weights))
-            mean: np.ndarray = sums / np.maximum(total, np.float32(1))
-            return mean
-        divisor = np.maximum(batch.lengths, 1)[:, None].astype(np.float32)
+            return _mean(hidden, batch, weights)
+        if mode == "mean":
+            return _mean(hidden, batch)
         pooled: np.ndarray = _reduce(np.add, hidden, batch)
-        pooled /= np.sqrt(divisor) if mode == "mean_sqrt_len" else divisor
+        pooled /= np.sqrt(np.maximum(batch.lengths, 1)[:, None].astype(np.float32))  # mean_sqrt_len
         return pooled
 
 

@@ -66,8 +66,9 @@ def download(
         raise InputError(f"subfolder: expected a path inside the repository, got {shown(subfolder)}")
     found = bundled(name) if revision is None else None
     if found is None:
-        options = {"token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
-        remote = find_remote(name, revision=revision, **options)
+        remote = find_remote(
+            name, revision=revision, token=token, cache_folder=cache_folder, local_files_only=local_files_only
+        )
         if remote is None:
             raise InputError(
                 f"name: expected organisation/name of a model of the hub, got {shown(name)}"

@@ -75,7 +75,6 @@ class MultiVectorModel:
     expansion: Expansion | None
     dense: tuple[Dense, ...]
     skipped: np.ndarray
-    normalized: bool
     markers: tuple[int, int] | None = None
 
     @property
@@ -87,7 +86,7 @@ class MultiVectorModel:
         """Make vectors of hidden states: (T, H) -> (T, dim)."""
         for module in self.dense:
             hidden = module(hidden)
-        return normalize(hidden) if self.normalized else hidden
+        return normalize(hidden)
 
     def sequence(self, ids: list[int], is_query: bool) -> tuple[list[int], int]:
         """Mark a text, and fill a query up: its ids, and how many are its own."""
@@ -142,7 +141,6 @@ def load_multi_vector_model(folder: ModelFolder, dtype: str = "float32") -> Mult
         expansion,
         tuple(dense),
         _skipped(settings if pylate else _mask(folder), texts, list(string.punctuation) if pylate else []),
-        True,
     )
 
 
@@ -173,7 +171,6 @@ def _stanfords(folder: ModelFolder, dtype: str) -> MultiVectorModel:
         Expansion(query_length, mask, source.flag("attend_to_mask_tokens", False)),
         (_projection(folder, source, model.config.hidden_size),),
         np.array(sorted(set(skipped)), np.int64),
-        True,
         (_marker(source, texts, "query_token_id"), _marker(source, texts, "doc_token_id")),
     )
 

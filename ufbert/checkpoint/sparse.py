@@ -97,7 +97,8 @@ def load_sparse_model(folder: ModelFolder, dtype: str = "float32") -> SparseMode
         )
     texts, _ = text_model(root, model, TRANSFORMER)
     settings = call_settings(folder, "SparseEncoder", ("dot", "cosine"))
-    found = Options(folder.read_optional_json("config_sentence_transformers.json"), folder.path)
+    name = "config_sentence_transformers.json"
+    found = Options(folder.read_optional_json(name), folder.path / name)
     return SparseModel(
         texts,
         pooling.choice("pooling_strategy", POOLINGS, "max"),

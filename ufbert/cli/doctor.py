@@ -13,7 +13,6 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
-from hashlib import sha256
 from importlib import util
 from pathlib import Path
 from statistics import median
@@ -21,6 +20,7 @@ from statistics import median
 import numpy as np
 
 from .. import isa, reference, testing, threads
+from ..checkpoint.writing import digest
 from ..cmm import PackedFFF, fff_forward
 from ..info import info
 
@@ -135,7 +135,7 @@ def _weights() -> Iterator[Finding]:
         file = root / name
         if not file.is_file():
             yield "bundled models", "FAULT", f"{file} is missing; install ufbert-weights again"
-        elif sha256(file.read_bytes()).hexdigest() != expected:
+        elif digest([file]) != expected:
             yield "bundled models", "FAULT", f"{file} has other bytes than when it was made; install it again"
         else:
             yield "bundled models", "ok", f"{Path(name).parent} is whole"

@@ -29,6 +29,11 @@ class Columns(NamedTuple):
     texts: tuple[str, ...]
     id: str | None = None
 
+    @property
+    def names(self) -> list[str]:
+        """All of them, each once."""
+        return list(dict.fromkeys([*self.texts, *([self.id] if self.id else [])]))
+
 
 class Row(NamedTuple):
     """One row: its id, None without an id column, and its text, a pair of texts, or whatever else stands there."""
@@ -127,7 +132,7 @@ class _Parquet(Source):
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"{path}: expected a Parquet file, could not read it: {error}") from None
         self._types = {field.name: field.type for field in schema}
-        for name in (*columns.texts, *([columns.id] if columns.id else [])):
+        for name in columns.names:
             if name not in self._types:
                 raise self.missing(name, schema.names)
         for name in columns.texts:
@@ -154,7 +159,7 @@ class _Parquet(Source):
         while group < len(self._groups) and first >= self._groups[group]:
             first -= self._groups[group]
             group += 1
-        names = list(dict.fromkeys([*self.columns.texts, *([self.columns.id] if self.columns.id else [])]))
+        names = self.columns.names
         wanted = list(range(group, len(self._groups)))
         try:
             for batch in self._file.iter_batches(BATCH, row_groups=wanted, columns=names, use_threads=False):
@@ -224,7 +229,7 @@ class _Csv(Source):
     def rows(self, first: int = 0) -> Iterator[Row]:
         records = self._records()
         header = self._header
-        for name in (*self.columns.texts, *([self.columns.id] if self.columns.id else [])):
+        for name in self.columns.names:
             if name not in header:
                 raise self.missing(name, header)
         for number, record in islice(enumerate(records), first, None):

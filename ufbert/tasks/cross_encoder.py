@@ -93,11 +93,13 @@ class CrossEncoder:
         check_unused("CrossEncoder", others, LOADING)
         self.on_overflow = checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
         self.model_card_data = Evaluations()
-        hub = {"revision": revision, "token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
-        root = open_model(folder, **hub)
-        texts = load_texts(root.transformer(), "sequence-classification", dtype)
+        root = open_model(
+            folder, revision=revision, token=token, cache_folder=cache_folder, local_files_only=local_files_only
+        )
+        transformer = root.transformer()
+        texts = load_texts(transformer, "sequence-classification", dtype)
         config = texts.model.config
-        own_length = _max_length(root.transformer(), texts.max_length, config.max_length)
+        own_length = _max_length(transformer, texts.max_length, config.max_length)
         # What the tokenizer says is a default only.
         texts = replace(texts, tokenizer=replace(texts.tokenizer, max_length=config.max_length))
         self._texts = texts.with_max_length(own_length if max_length is None else max_length)

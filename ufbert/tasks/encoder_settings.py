@@ -12,10 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from .. import checks
 from ..checkpoint.sentence import SIMILARITIES, SentenceSettings
 from ..errors import InputError, shown
+from ..text_model import TextModel
 from . import similarity
 from .habits import as_tensor, is_tensor
 
-__all__ = ["EncoderSettings", "prompt_text"]
+__all__ = ["EncoderSettings", "Limited", "prompt_text"]
 
 
 def prompt_text(prompts: Mapping[str, str], default: str | None, prompt: str | None, prompt_name: str | None) -> str:
@@ -39,6 +40,21 @@ def prompt_text(prompts: Mapping[str, str], default: str | None, prompt: str | N
     if not isinstance(prompt, str):
         raise InputError(f"prompt: expected str, got {type(prompt).__name__}: {shown(prompt)}")
     return prompt
+
+
+class Limited:
+    """An encoder of texts whose length a user may set."""
+
+    _texts: TextModel
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens a text may have, special tokens included; longer ones are cut."""
+        return self._texts.max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self._texts = self._texts.with_max_length(value)
 
 
 class EncoderSettings(ABC):

@@ -18,14 +18,14 @@ from ..text_model import TextModel
 __all__ = ["load_texts", "open_model", "top"]
 
 
-def open_model(name: str | os.PathLike[str] | None, **hub: Any) -> ModelFolder:
+def open_model(name: str | os.PathLike[str] | None, *, revision: str | None, **options: Any) -> ModelFolder:
     """Open a folder, a bundled model or a model of the hub; None for the bundled default.
 
-    `hub` has options of `ufbert.checkpoint.hub.Remote`. A revision is one of the hub's, also of a bundled model.
+    `options` are others of `ufbert.checkpoint.hub.Remote`. A revision is one of the hub's, also of a bundled model.
     """
     if name is None:
         return ModelFolder(default_folder())
-    remote = None if hub["revision"] is None and bundled(name) else find_remote(name, **hub)
+    remote = None if revision is None and bundled(name) else find_remote(name, revision=revision, **options)
     return ModelFolder(name) if remote is None else ModelFolder.of_hub(remote)
 
 

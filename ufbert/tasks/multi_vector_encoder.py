@@ -62,8 +62,9 @@ class MultiVectorEncoder:
         local_files_only: bool = False,
     ) -> None:
         self.on_overflow = checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
-        hub = {"revision": revision, "token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
-        root = open_model(folder, **hub)
+        root = open_model(
+            folder, revision=revision, token=token, cache_folder=cache_folder, local_files_only=local_files_only
+        )
         self._model = load_multi_vector_model(root, dtype)
         self._arguments = os.path.abspath(root.path), on_overflow, dtype
 

@@ -19,7 +19,7 @@ from ..checkpoint.sentence import load_sentence_model
 from ..errors import InputError
 from ..heads import normalize
 from ..text_model import ON_OVERFLOW, check_batch_size, check_texts, each_text
-from .encoder_settings import EncoderSettings
+from .encoder_settings import EncoderSettings, Limited
 from .habits import CALLING, LOADING, Evaluations, as_tensor, check_alone, check_device, check_unused, first_given
 from .late_chunks import chunk_embeddings
 from .load import open_model
@@ -33,7 +33,7 @@ MISSING: Any = object()
 Texts = str | Iterable[str]
 
 
-class SentenceEncoder(EncoderSettings, Pooled):
+class SentenceEncoder(Limited, EncoderSettings, Pooled):
     """Turns texts into embeddings, as sentence-transformers does with the same folder.
 
     Parameters
@@ -97,23 +97,15 @@ class SentenceEncoder(EncoderSettings, Pooled):
         check_unused("SentenceEncoder", others, LOADING)
         self.on_overflow = checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
         self.model_card_data = Evaluations()
-        hub = {"revision": revision, "token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
-        root = open_model(folder, **hub)
+        root = open_model(
+            folder, revision=revision, token=token, cache_folder=cache_folder, local_files_only=local_files_only
+        )
         self._model = load_sentence_model(root, pooling, dtype)
         self._folder = os.path.abspath(root.path)
         self._texts = replace(self._model.texts, prompt="")
         self._settle(self._model.settings, prompts, default_prompt_name, similarity_fn_name, truncate_dim)
         if max_seq_length is not None:
             self.max_seq_length = max_seq_length
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens a text may have, special tokens included; longer ones are cut."""
-        return self._texts.max_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        self._texts = self._texts.with_max_length(value)
 
     def get_max_seq_length(self) -> int:
         """`max_seq_length`, by its name in sentence-transformers."""

@@ -64,8 +64,9 @@ class Call(NamedTuple):
 
     def windows(self, sentences: Iterable[object], size: int) -> Iterator[tuple[NDArray[np.float32], Window]]:
         """Embed window by window: (N, width) each."""
+        skipped = self._prompt_tokens()
         for window in self._read(sentences, size):
-            out, skipped = np.empty((len(window.texts), self.width), np.float32), self._prompt_tokens()
+            out = np.empty((len(window.texts), self.width), np.float32)
             for run in self.texts.run(window.encodings, self.batch_size):
                 out[run.indices] = self._embedded(run, skipped)
             yield out, window
@@ -88,10 +89,9 @@ class Call(NamedTuple):
 
     def outputs(self, sentences: Iterable[object], hidden_states: bool) -> Iterator[Outputs]:
         """Give all that is computed of each text, in order."""
+        skipped, encoder = self._prompt_tokens(), self.texts.model.encoder
         for window in self._read(sentences, WINDOW):
             found: list[Outputs] = [{} for _ in window.texts]
-            skipped = self._prompt_tokens()
-            encoder = self.texts.model.encoder
             for indices, batch in self.texts.batches(window.encodings, self.batch_size):
                 states = encoder.hidden_states(batch) if hidden_states else [encoder(batch)]
                 run = Run(indices, batch, states[-1])

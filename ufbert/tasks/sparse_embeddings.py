@@ -115,12 +115,9 @@ class SparseEmbeddings:
             raise InputError(f"embeddings: expected two of one width, got {self.dim} and {other.dim}")
         scores = np.zeros((len(self), len(other)), np.float32)
         filled = np.diff(self.indptr) > 0
-        one = np.zeros(self.dim, np.float32)
-        for column, row in zip(scores.T, other, strict=True):
-            one[row.indices] = row.values
+        for column, one in zip(scores.T, other._dense(), strict=True):
             if filled.any():
                 column[filled] = np.add.reduceat(self.values * one[self.indices], self.indptr[:-1][filled])
-            one[row.indices] = 0
         return scores
 
     def dot_pairwise(self, other: SparseEmbeddings) -> NDArray[np.float32]:
@@ -133,14 +130,19 @@ class SparseEmbeddings:
         """
         if self.shape != other.shape:
             raise InputError(f"embeddings: expected two of one shape, got {self.shape} and {other.shape}")
-        one = np.zeros(self.dim, np.float32)
         scores = np.zeros(len(self), np.float32)
-        for index, (row, column) in enumerate(zip(self, other, strict=True)):
-            one[column.indices] = column.values
+        for index, (row, one) in enumerate(zip(self, other._dense(), strict=True)):
             if len(row.indices):
                 scores[index] = np.add.reduceat(row.values * one[row.indices], [0])[0]
-            one[column.indices] = 0
         return scores
+
+    def _dense(self) -> Iterator[NDArray[np.float32]]:
+        """Give each embedding with its zeros, (dim,), in memory that the next one takes over."""
+        one = np.zeros(self.dim, np.float32)
+        for row in self:
+            one[row.indices] = row.values
+            yield one
+            one[row.indices] = 0
 
     def lengths(self) -> NDArray[np.float32]:
         """Euclidean lengths, (N,)."""

@@ -13,14 +13,14 @@ from .. import checks
 from ..checkpoint.sparse import load_sparse_model
 from ..errors import InputError
 from ..text_model import ON_OVERFLOW, WINDOW, check_batch_size, each_text
-from .encoder_settings import prompt_text
+from .encoder_settings import Limited, prompt_text
 from .load import open_model
 from .sparse_embeddings import SparseEmbeddings, SparseVector
 
 __all__ = ["SparseEncoder"]
 
 
-class SparseEncoder:
+class SparseEncoder(Limited):
     """Turns texts into sparse embeddings, as sentence-transformers' ``SparseEncoder`` does with the same folder.
 
     A value of an embedding says how much a token of the vocabulary has to do with the text. Most are zero.
@@ -76,8 +76,10 @@ class SparseEncoder:
         local_files_only: bool = False,
     ) -> None:
         self.on_overflow = checks.choice(on_overflow, "on_overflow", ON_OVERFLOW)
-        hub = {"revision": revision, "token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
-        self._model = load_sparse_model(open_model(folder, **hub), dtype)
+        root = open_model(
+            folder, revision=revision, token=token, cache_folder=cache_folder, local_files_only=local_files_only
+        )
+        self._model = load_sparse_model(root, dtype)
         self._texts = self._model.texts
         settings = self._model.settings
         self.prompts = {"query": "", "document": ""} | settings.prompts
@@ -86,15 +88,6 @@ class SparseEncoder:
         self.max_active_dims = self._most(self._model.max_active_dims if max_active_dims is None else max_active_dims)
         if max_seq_length is not None:
             self.max_seq_length = max_seq_length
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens a text may have, special tokens included; longer ones are cut."""
-        return self._texts.max_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        self._texts = self._texts.with_max_length(value)
 
     @property
     def dimension(self) -> int:
@@ -236,11 +229,11 @@ class SparseEncoder:
 
         def rows() -> Iterator[SparseVector]:
             for part in texts.windows(read, "sentences", max(window, batch_size), self.on_overflow):
-                found: list[SparseVector | None] = [None] * len(part.texts)
+                found: dict[int, SparseVector] = {}
                 for run in texts.run(part.encodings, batch_size):
                     for index, row in zip(run.indices, self._model.embed(run.hidden, run.batch), strict=True):
                         found[index] = SparseVector.of(row, most)
-                yield from (row for row in found if row is not None)
+                yield from (found[index] for index in range(len(part.texts)))
 
         return rows()
 

@@ -72,8 +72,10 @@ class ZeroShotClassifier:
         cache_folder: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
     ) -> None:
-        hub = {"revision": revision, "token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
-        texts = load_texts(open_model(folder, **hub), "sequence-classification", dtype)
+        root = open_model(
+            folder, revision=revision, token=token, cache_folder=cache_folder, local_files_only=local_files_only
+        )
+        texts = load_texts(root, "sequence-classification", dtype)
         self._texts = replace(texts, tokenizer=replace(texts.tokenizer, truncate_first=True))  # labels stay whole
         names = self._texts.model.config.labels
         if len(names) < 2:
