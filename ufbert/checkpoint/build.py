@@ -49,8 +49,8 @@ def build_model(
     task : str, optional
         What a ``config.json`` without ``architectures`` is taken for; by default a bare encoder.
     finish : callable, optional
-        What takes the place of each `Linear` and `Trees` in the encoder layers as soon as it is read, so that only one
-        of them is held twice.
+        Gives what takes the place of a `Linear` or `Trees` in the encoder layers. It is called as soon as one is read,
+        so that only one of them is held twice.
 
     Returns
     -------

@@ -39,8 +39,8 @@ class ModelFolder:
     Parameters
     ----------
     path : str or path
-        A folder. A str may also be the name of a bundled model, or ``organisation/name[@revision]`` of the hub, whose
-        settings are fetched now, and whose weights when they are asked for.
+        A folder. A str may also be the name of a bundled model, or ``organisation/name[@revision]`` of the hub. Of the
+        latter settings are fetched now, and weights when they are asked for.
     pickled : bool
         Also take weights that torch has pickled, where there are no others; see `ufbert.checkpoint.pickled`.
     remote : Remote, optional

@@ -42,7 +42,7 @@ class Adapter:
     model : str or SentenceEncoder, optional
         A model folder, the name of a bundled model, or ``organisation/name`` of the hub; None for the bundled default.
         An encoder is taken as it is; a framework that stores settings needs a name.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
         Precision of the matrix multiplications.
     max_seq_length : int, optional
         Tokens of a text; longer ones are cut. None for what the folder says.

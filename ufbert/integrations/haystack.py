@@ -90,7 +90,7 @@ class UfbertRanker(_Stored):
         A folder with a sequence classifier of one label.
     top_k : int, optional
         Documents to keep; None for all, in their new order.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
     max_length : int, optional
         Tokens of query and document; by default what the folder says.
     """

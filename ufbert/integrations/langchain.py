@@ -41,7 +41,7 @@ class UfbertCrossEncoder(BaseCrossEncoder):
     ----------
     model : str
         A folder with a sequence classifier of one label.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
     max_length : int, optional
         Tokens of a pair; by default what the folder says.
     """
@@ -63,7 +63,7 @@ class UfbertReranker(BaseDocumentCompressor):
         A folder with a sequence classifier of one label.
     top_n : int, optional
         Documents to keep; None for all, in their new order.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
     max_length : int, optional
         Tokens of query and document; by default what the folder says.
     """

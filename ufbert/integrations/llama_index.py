@@ -81,7 +81,7 @@ class UfbertRerank(BaseNodePostprocessor):
         A folder with a sequence classifier of one label.
     top_n : int, optional
         Nodes to keep; None for all, in their new order.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
     max_length : int, optional
         Tokens of query and node; by default what the folder says.
     """

@@ -32,7 +32,7 @@ class MultiVectorEncoder:
         model of the Hugging Face hub.
     on_overflow : {"truncate", "warn", "error"}
         What to do with texts that are longer than the folder allows.
-    dtype : {"float32", "bfloat16", "int8"}
+    dtype : {"float32", "bfloat16", "int8", "auto"}
         Precision of the encoder's matrix multiplications; see `ufbert.load`.
     revision, token, cache_folder, local_files_only : optional
         Of a model of the hub; see `ufbert.download`.
