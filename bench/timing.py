@@ -28,9 +28,9 @@ def machine():
         "load_before": os.getloadavg(),
         "ufbert": ufbert.__version__,
     }
-    for path, name in (("/sys/kernel/mm/transparent_hugepage/enabled", "huge_pages"),):
-        if Path(path).exists():
-            facts[name] = Path(path).read_text().strip()
+    huge_pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if huge_pages.exists():
+        facts["huge_pages"] = huge_pages.read_text().strip()
     facts["environment"] = {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "OPENBLAS", "UFBERT", "MKL_"))}
     for module in ("torch", "onnxruntime", "openvino", "scipy"):
         try:

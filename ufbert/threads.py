@@ -65,7 +65,7 @@ def available_cpus() -> int:
 def _cgroup_quota() -> int | None:
     """Whole CPUs granted by the CPU quotas of this process's control group and of all above it; None without any.
 
-    Read once: the files take 40 microseconds, and every kernel's call asks.
+    Read once: the files take 40 microseconds, and each call that is worth more threads asks.
     """
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()

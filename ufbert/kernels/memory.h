@@ -1,4 +1,4 @@
-/* Memory for packed weights. */
+/* Aligned memory: for packed weights, and for what threads wait on. */
 #ifndef UFBERT_MEMORY_H
 #define UFBERT_MEMORY_H
 

@@ -5,7 +5,7 @@
 #include "memory.h"
 #include "system.h"
 
-/* Longer than the shares of a step differ, or than the caller needs from one call to the next; much shorter than the
+/* Longer than the shares of a step differ, or than the caller needs from one call to the next. Much shorter than the
  * system's time slices, which are milliseconds. */
 static long spin_within = 50000, spin_between = 200000;
 

@@ -29,12 +29,12 @@
  *     PANEL:             columns that lie together in packed weights, a multiple of 2 * LANES; else 32
  *     FETCH_ROWS:        up to how many rows a panel is prefetched while they meet the one before it; else 0
  *     WALK_IN_ORDER:     many tokens go down trees as fff/walk.h has it, not as fff/descend.h: where it was measured
- *     VECTORS_IN_PLACE:  v_fma_in_place: as v_fma, and the sums stay where they are
  *     VECTORS_TRANSPOSE: v_transpose (rows of LANES vectors become columns), v_highest (the largest lane)
  *     VECTORS_DOT_BF16:  bf16_input (how an input is kept), bf16_weights, bf16_pair, bf16_load, bf16_set_pair, bf16_dot,
  *                        v_store_bf16 (values rounded, as inputs)
- *     VECTORS_IN_PLACE:  for compilers that run out of registers: v_add_products (adds *x * a, *x * b to two sums where
- *                        they are), v_after(p, a) (is p, from which nothing is read before a is computed)
+ *     VECTORS_IN_PLACE:  for compilers that run out of registers: v_fma_in_place (as v_fma, and the sums stay where
+ *                        they are), v_add_products (adds *x * a, *x * b to two sums, likewise), v_after(p, a) (is p,
+ *                        from which nothing is read before a is computed)
  *     VECTORS_MAX:       v_max, v_min (b where a or b is NaN)
  *     VECTORS_SCALE_DOWN: v_scale_down(p, k) (the same as v_scale, for k from -126 to 0)
  *     VECTORS_ROUND_BF16: v_round_bf16 (to the nearest bfloat16, ties to even, NaN stays NaN)
@@ -108,6 +108,7 @@ INLINE float v_highest(vec a) {
 #endif
 
 #ifndef VECTORS_IN_PLACE
+INLINE vec v_fma_in_place(vec a, vec b, vec sums) { return v_fma(a, b, sums); }
 INLINE void v_add_products(vec sums[2], const float *x, vec a, vec b) {
     sums[0] = v_fma(v_set(*x), a, sums[0]);
     sums[1] = v_fma(v_set(*x), b, sums[1]);

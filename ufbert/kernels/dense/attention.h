@@ -54,7 +54,7 @@ INLINE float exponentiate(float *scores, const float *penalties, const float *bi
     return v_sum(sum);
 }
 
-INLINE ptrdiff_t whole_vectors(ptrdiff_t n) { return (n + LANES - 1) / LANES * LANES; }
+INLINE ptrdiff_t whole_vectors(ptrdiff_t n) { return ufbert_round_up(n, LANES); }
 
 /* Floats from one row of a packed matrix to the next: an odd number of cache lines, so that they spread over the sets. */
 INLINE ptrdiff_t padded_stride(ptrdiff_t columns) { return columns % 32 == 0 ? columns + 16 : columns; }

@@ -98,7 +98,7 @@ typedef struct {
     ptrdiff_t num_texts, num_groups;
     ptrdiff_t longest, largest; /* tokens of the longest text, of the largest group */
     int by_columns;             /* threads share out columns, else groups of texts */
-    /* What ufbert_begin_layer sets. */
+    /* What ufbert_run_layer sets. */
     const ufbert_fff_kernels *fff; /* for trees */
     ufbert_step steps[UFBERT_STEPS];
     ptrdiff_t tree_rows;                  /* that go through the trees at a time */
@@ -132,7 +132,7 @@ typedef struct {
 /* Bytes of the packed weights. */
 size_t ufbert_linear_bytes(const ufbert_layout *layout, ptrdiff_t width_in, ptrdiff_t width_out, ufbert_dtype dtype);
 
-/* Scratch of linear: its rows as int8 with their scales, or as bfloat16. */
+/* Scratch of linear: a chunk of its rows as int8, with what each byte stands for, or as bfloat16. */
 size_t ufbert_linear_scratch(const ufbert_linear *linear);
 
 /* Scratch of attention for texts up to that length. */
@@ -142,12 +142,6 @@ size_t ufbert_attention_scratch(ptrdiff_t length, ptrdiff_t head_size);
  * scale for each column. scales and sums: for int8, else NULL. With sums and without scales, weight is int8 already. */
 void ufbert_pack_linear(const ufbert_layout *layout, ufbert_dtype dtype, const void *weight, ptrdiff_t width_in,
                         ptrdiff_t width_out, void *panels, float *scales, float *sums, ufbert_team *team, int threads);
-
-/* Allocates the scratch of a pass, which free() frees; NULL if there is none. */
-void *ufbert_begin_layer(const ufbert_fff_kernels *fff, const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
-                         int threads);
-
-ufbert_layer_buffers ufbert_buffers_of(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int member);
 
 /* y from x by that many threads. Scratch is allocated and freed; -1 if there is none. */
 int ufbert_run_layer(const ufbert_dense_kernels *dense, const ufbert_fff_kernels *fff,

@@ -39,7 +39,7 @@ static size_t bytes_of_thread(const sizes *need, int by_columns) {
     return need->normed + need->tree_sums + need->scratch + (by_columns ? 0 : shared);
 }
 
-ufbert_layer_buffers ufbert_buffers_of(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int member) {
+static ufbert_layer_buffers buffers_of(const ufbert_encoder_layer *layer, const ufbert_layer_pass *pass, int member) {
     const sizes need = buffer_sizes(layer, pass);
     char *normed = pass->scratch + (size_t)member * bytes_of_thread(&need, pass->by_columns);
     char *tree_sums = normed + need.normed, *scratch = tree_sums + need.tree_sums, *qkv = scratch + need.scratch;
@@ -53,7 +53,8 @@ ufbert_layer_buffers ufbert_buffers_of(const ufbert_encoder_layer *layer, const 
     return buffers;
 }
 
-void *ufbert_begin_layer(const ufbert_fff_kernels *fff, const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
+/* Allocates the scratch of a pass, which free() frees; NULL if there is none. */
+static void *begin_layer(const ufbert_fff_kernels *fff, const ufbert_encoder_layer *layer, ufbert_layer_pass *pass,
                          int threads) {
     const ptrdiff_t share = ufbert_round_up((pass->cu_seqlens[pass->num_texts] + threads - 1) / threads, 8);
     const ptrdiff_t most = layer->trees ? ufbert_tile_tokens(layer->trees) : 0;
@@ -87,13 +88,13 @@ typedef struct {
 
 static void run_member(void *argument, int member) {
     const layer_work *work = argument;
-    const ufbert_layer_buffers buffers = ufbert_buffers_of(work->layer, work->pass, member);
+    const ufbert_layer_buffers buffers = buffers_of(work->layer, work->pass, member);
     work->dense->encoder_layer(work->layer, work->pass, &buffers, work->threads);
 }
 
 int ufbert_run_layer(const ufbert_dense_kernels *dense, const ufbert_fff_kernels *fff,
                      const ufbert_encoder_layer *layer, ufbert_layer_pass *pass, ufbert_team *team, int threads) {
-    void *memory = ufbert_begin_layer(fff, layer, pass, threads);
+    void *memory = begin_layer(fff, layer, pass, threads);
     if (!memory)
         return -1;
     layer_work work = {dense, layer, pass, threads};

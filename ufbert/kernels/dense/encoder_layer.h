@@ -15,8 +15,6 @@
 #include "linear.h"
 #include "norm.h"
 
-enum { FEED_FORWARD_ROWS = UFBERT_ROWS_IN_CHUNK };
-
 INLINE ptrdiff_t panels_of(const ufbert_linear *linear) { return (linear->width_out + PANEL - 1) / PANEL; }
 
 /* All columns of a linear layer. */
@@ -96,8 +94,8 @@ static void gate_rows(const ufbert_encoder_layer *layer, ptrdiff_t rows, ptrdiff
 static void feed_forward_rows(const ufbert_encoder_layer *layer, float *y, ptrdiff_t rows,
                               const ufbert_layer_buffers *buffers) {
     const ptrdiff_t width = layer->width;
-    for (ptrdiff_t done = 0; done < rows; done += FEED_FORWARD_ROWS) {
-        const ptrdiff_t now = rows - done < FEED_FORWARD_ROWS ? rows - done : FEED_FORWARD_ROWS;
+    for (ptrdiff_t done = 0; done < rows; done += UFBERT_ROWS_IN_CHUNK) {
+        const ptrdiff_t now = rows - done < UFBERT_ROWS_IN_CHUNK ? rows - done : UFBERT_ROWS_IN_CHUNK;
         float *y_now = y + done * width;
         if (layer->pre)
             layer_norm(&layer->norm2, y_now, now, width, buffers->normed);

@@ -30,19 +30,19 @@ static const float gelu_pieces[6][TABLE_ENTRIES] = {
 
 INLINE vec dense_gelu(vec v) {
     const vec zero = v_set(0.0f), end = v_set(5.9999995f), size = v_abs(v);
-    const vec inside = v_if_greater(end, size, size, end), place = v_mul(inside, v_set(TABLE_ENTRIES / 6.0f));
+    const vec inside = v_min(size, end), place = v_mul(inside, v_set(TABLE_ENTRIES / 6.0f));
     const vec piece = v_floor(place), t = v_sub(v_sub(place, piece), v_set(0.5f));
     const vec_index index = v_index(piece);
     vec tail = v_look_up(gelu_pieces[5], index);
 #pragma GCC unroll 5
     for (int power = 4; power >= 0; power--)
         tail = v_fma(tail, t, v_look_up(gelu_pieces[power], index));
-    return v_sub(v_if_greater(zero, v, zero, v), v_mul(inside, tail));
+    return v_sub(v_max(zero, v), v_mul(inside, tail));
 }
 #else
-/* GELU for dense layers: max(v, 0) - |v| * (1/2 - |v| * R(v * v)), where R is a quotient of two polynomials of degree 5,
- * fitted by weighted least squares on 0 <= |v| <= 5.4 until the largest error no longer fell. To 9e-7 absolute. A third of
- * the instructions of the exact one, whose error is relative. */
+/* GELU for dense layers: max(v, 0) - |v| * (1/2 - |v| * R(v * v)). R is a quotient of two polynomials of degree 5,
+ * fitted by weighted least squares on 0 <= |v| <= 5.4 until the largest error no longer fell. To 9e-7 absolute. A third
+ * of the instructions of the exact one, whose error is relative. */
 static const float gelu_above[6] = {-3.989420544e-1f, -3.449209636e-2f, -4.722401351e-3f,
                                     -1.762664786e-4f, -6.490399133e-6f, -2.277692433e-8f};
 static const float gelu_below[6] = {1.0f,           2.531231472e-1f, 2.902791176e-2f, 1.925492885e-3f, 7.651040956e-5f,

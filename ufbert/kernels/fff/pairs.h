@@ -5,10 +5,6 @@
 
 #include "rows.h"
 
-#ifndef VECTORS_IN_PLACE
-#define v_fma_in_place v_fma
-#endif
-
 enum {
     PAIR_VECTORS = 6,
     PAIR_COLUMNS = 3 * UFBERT_BLOCK

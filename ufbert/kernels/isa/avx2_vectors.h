@@ -76,7 +76,6 @@ INLINE vec v_high_bf16(vec words) {
 }
 
 /* Of the 16 registers a tile needs all: GCC would copy sums, and load weights and inputs too early. */
-#define VECTORS_IN_PLACE
 INLINE void v_add_products(vec sums[2], const float *x, vec a, vec b) {
     vec first = sums[0], second = sums[1], value;
     __asm__("vbroadcastss %3, %2\n\tvfmadd231ps %4, %2, %0\n\tvfmadd231ps %5, %2, %1"
