@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import checks, isa
+from ..dense import DTYPES
 from ..errors import InputError
 from .job import Job, Part
 from .run import Runner
@@ -179,6 +180,7 @@ def embed_dataset(
     import ray
     from ray.data import ActorPoolStrategy
 
+    checks.choice(dtype, "dtype", DTYPES)  # no "auto": nodes of other kinds would mix precisions in one column
     checks.choice(on_error, "on_error", ("fail", "null"))
     checks.integer(num_cpus, "num_cpus", 1)
     unknown = options.keys() - {"normalize_embeddings", "truncate_dim", "prompt", "prompt_name"}
