@@ -63,10 +63,7 @@ def use_isa(str name):
 
 cdef const ufbert_isa *isa_named(str name) except *:
     """The instruction set `name`; NULL if this machine does not run it."""
-    for i in isas(True):
-        if ufbert_isa_at(i).name.decode() == name:
-            return ufbert_isa_at(i)
-    return NULL
+    return ufbert_isa_at(isas(True)[supported_isas().index(name)]) if name in supported_isas() else NULL
 
 
 active = ufbert_isa_at(max(isas(True)))
