@@ -90,3 +90,41 @@ def test_a_full_disk_leaves_no_half_part(tmp_path, model, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         Runner(job, Worker(job.settings))(job.parts[0])
     assert os.listdir(job.output) == ["_job.json"] and json.loads((job.output / "_job.json").read_text())
+
+
+def test_names_that_are_not_utf8(tmp_path, model):
+    name = os.fsdecode(b"caf\xe9.jsonl")
+    (tmp_path / name).write_text('{"text": "a"}\n')
+    job = plan(
+        f"{tmp_path}/*.jsonl", Columns(("text",)), tmp_path / "out", Settings("embed", model), "parquet", 10, "1"
+    )
+    for _ in range(2):
+        job.begin(Shard(), resume=True)
+        assert Runner(job, Worker(job.settings))(job.parts[0])["input"] == name
+    assert job.finish()
+    assert parquet.read_schema(tmp_path / "out" / "part-00000.parquet").metadata[b"ufbert.input"] == rb"caf\udce9.jsonl"
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_ids_that_do_not_fit_are_named_with_their_rows(tmp_path, model, format):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "n": 1}\n{"text": "b", "n": "x"}\n')
+    settings = Settings("embed", model)
+    job = plan(f"{tmp_path}/a.jsonl", Columns(("text",), "n"), tmp_path / "out", settings, format, 10, "1")
+    job.begin(Shard(), resume=True)
+    with pytest.raises(InputError, match=r"a\.jsonl: rows 0 to 1: n: expected ids of type int64"):
+        Runner(job, Worker(settings))(job.parts[0])
+
+
+def test_two_runs_of_one_part(tmp_path, model):
+    """The second takes what the first is writing for left behind: the first says so, and the part is whole."""
+    job = job_of(tmp_path, model, [f"a {i}" for i in range(10)])
+    first, second = Runner(job, Worker(job.settings)), Runner(job, Worker(job.settings))
+
+    def meanwhile(rows):
+        second(job.parts[0])
+
+    with pytest.raises(InputError, match="expected no other process to write it, found that one did"):
+        first(job.parts[0], meanwhile)
+    assert job.record(job.parts[0])["rows"] == 10 and sorted(os.listdir(job.output)) == [
+        "_job.json", "_parts", "part-00000.parquet",
+    ]  # fmt: skip

@@ -91,6 +91,17 @@ def test_nothing_written_is_an_empty_file(tmp_path, name):
         assert path.read_bytes() == b""
 
 
-def test_ids_of_another_type_are_refused(tmp_path):
+@pytest.mark.parametrize("name", ["parquet", "jsonl"])
+@pytest.mark.parametrize("wrong", ["y", True, 1.5])
+def test_ids_of_another_type_are_refused(tmp_path, name, wrong):
     with pytest.raises(InputError, match="id: expected ids of type int64"):
-        fill(tmp_path / "a", "parquet", EMBEDDINGS, (["x", "y"], embeddings(2)))
+        fill(tmp_path / "a", name, EMBEDDINGS, ([1, wrong], embeddings(2)))
+    with pytest.raises(InputError, match="row: expected ids of type string"):
+        fill(tmp_path / "b", name, EMBEDDINGS._replace(key="row", key_type="string"), (["x", 5], embeddings(2)))
+
+
+def test_ids_that_parquet_does_not_hold(tmp_path):
+    with pytest.raises(InputError, match=r"id: expected ids of type int64: .*too large"):
+        fill(tmp_path / "a", "parquet", EMBEDDINGS, ([1, 2**70], embeddings(2)))
+    with pytest.raises(InputError, match="surrogates not allowed"):
+        fill(tmp_path / "b", "parquet", EMBEDDINGS._replace(key_type="string"), (["x", "\ud800"], embeddings(2)))

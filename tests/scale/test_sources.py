@@ -100,8 +100,9 @@ def test_a_key_that_a_line_lacks_is_null_as_a_text_and_refused_as_an_id(tmp_path
         ("a.jsonl", b'{"text": "\xff"}\n', "line 1: expected JSON in UTF-8"),
         ("a.jsonl", b'["a"]\n', "line 1: expected a JSON object"),
         ("a.csv", b"text\na\nb,c\n", "row 1: expected 1 fields"),
-        ("a.csv", b"other\na\n", "expected a column 'text', found 'other'"),
-        ("a.csv", b"", "expected a column 'text', found none"),
+        ("a.csv", b"other\na\n", "expected one column 'text', found 'other'"),
+        ("a.csv", b"", "expected one column 'text', found none"),
+        ("a.csv", b"text,text\na,b\n", "expected one column 'text', found 'text', 'text'"),
         ("a.csv", b'text\n"a\n', "expected CSV in UTF-8"),
         ("a.csv", b"text\n\xff\n", "expected CSV in UTF-8"),
         ("a.parquet", b"PAR1", "expected a Parquet file"),
@@ -117,7 +118,7 @@ def test_damage_is_named(tmp_path, name, content, message):
 def test_columns_of_other_types_are_refused(tmp_path):
     table = pa.table({"text": ["a"], "number": [1.5], "list": [["a"]]})
     parquet.write_table(table, tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="expected a column 'missing', found 'text', 'number', 'list'"):
+    with pytest.raises(InputError, match="expected one column 'missing', found 'text', 'number', 'list'"):
         open_source(tmp_path / "a.parquet", Columns(("missing",)))
     with pytest.raises(InputError, match="list: expected a column of strings, found list"):
         open_source(tmp_path / "a.parquet", Columns(("list",)))
@@ -132,5 +133,39 @@ def test_inputs_are_found_in_order(tmp_path):
     assert [path.name for path in find_inputs(f"{tmp_path}/[x].csv")] == ["[x].csv"]  # a name goes before a pattern
     with pytest.raises(InputError, match="found none"):
         find_inputs(f"{tmp_path}/*.parquet")
-    with pytest.raises(InputError, match="expected a regular file"):
+    with pytest.raises(InputError, match="expected a file, found a folder; name files"):
         find_inputs(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "nowhere")
+    for name in ("pipe", "link"):
+        with pytest.raises(InputError, match="found a pipe, a device or a broken link"):
+            find_inputs(f"{tmp_path}/{name}.jsonl")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="expected one column 'text', found 'text', 'text'"):
+        open_source(tmp_path / "a.parquet", Columns(("text",)))
+
+
+def test_columns_of_csv_are_checked_before_a_row_is_read(tmp_path):
+    (tmp_path / "a.csv").write_text("other\n")
+    with pytest.raises(InputError, match="expected one column 'text', found 'other'"):
+        open_source(tmp_path / "a.csv", Columns(("text",)))
+
+
+def test_the_type_of_ids_is_that_of_the_first_one(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "n": null}\n{"text": "b", "n": 3}\n')
+    assert open_source(tmp_path / "a.jsonl", Columns(("text",), "n")).id_type() == "int64"
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "n": true}\n')
+    with pytest.raises(InputError, match="n: expected integers or strings, found True"):
+        open_source(tmp_path / "a.jsonl", Columns(("text",), "n")).id_type()
+
+
+def test_columns_beside_nested_ones(tmp_path):
+    nested = pa.array([{"t": "inside"}])
+    parquet.write_table(pa.table({"s": nested, "s.t": ["beside"], "text": ["a"]}), tmp_path / "a.parquet")
+    assert [row.text for row in open_source(tmp_path / "a.parquet", Columns(("s.t",))).rows()] == ["beside"]
+    with pytest.raises(InputError, match="s: expected a column of strings, found struct"):
+        open_source(tmp_path / "a.parquet", Columns(("s",)))

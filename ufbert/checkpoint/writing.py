@@ -90,8 +90,15 @@ def _scratch_beside(place: Path) -> tempfile.TemporaryDirectory[str]:
 
 @contextmanager
 def whole_file(file: Path) -> Iterator[Path]:
-    """Give a path beside `file` to write; it becomes `file` when the block ends, and vanishes if the block fails."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    """Give a path beside `file` to write; it becomes `file` when the block ends, and vanishes if the block fails.
+
+    Raises
+    ------
+    InputError
+        If another process removed it on the way.
+    """
+    # Machines that share the folder may have processes of the same number.
+    part = file.with_name(f".{file.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
     try:
         yield part
         with open(part, "rb+") as stream:  # Windows syncs only what may be written
@@ -102,6 +109,12 @@ def whole_file(file: Path) -> Iterator[Path]:
             os.fsync(folder)  # the new name too outlives a loss of power
         finally:
             os.close(folder)
+    except FileNotFoundError as error:
+        if error.filename is None or os.fspath(error.filename) != os.fspath(part) or not file.parent.is_dir():
+            raise
+        raise InputError(
+            f"{file}: expected no other process to write it, found that one did; let one of them finish"
+        ) from None
     finally:
         part.unlink(missing_ok=True)
 

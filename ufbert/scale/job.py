@@ -112,7 +112,7 @@ class Job:
             "instruction_set": self.instruction_set,
             "version": self.version,
             "task": self.settings.task,
-            "input": part.input.name,
+            "input": part.input.name.encode("utf-8", "backslashreplace").decode(),  # names need not be UTF-8
             "first_row": str(part.first),
         }
         if self.settings.task == "embed":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.writing import digest, whole_file
+from ..errors import InputError
 from ..text_model import WINDOW, windows
 from .job import Job, Part
 from .sinks import open_sink
@@ -63,8 +64,12 @@ class Runner:
         with open_sink(place, self.job.format, self.job.layout(part, self.worker)) as sink:
             for ids, texts in self._windows(part):
                 results = self.worker(texts, partial(_where, part.input.path, number))
-                has_ids = self.job.columns.id is not None
-                sink.write(ids if has_ids else range(number, number + len(texts)), results)
+                keys = range(number, number + len(texts)) if self.job.columns.id is None else ids
+                try:
+                    sink.write(keys, results)
+                except InputError as error:  # about an id
+                    last = number + len(texts) - 1
+                    raise InputError(f"{part.input.path}: rows {number} to {last}: {error}") from None
                 if results.failed and not counts["failed"]:
                     first = min(results.failed)
                     counts["first_failed"] = {"row": number + first, "why": results.failed[first]}

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from .sources import import_pyarrow
 
 if TYPE_CHECKING:
@@ -88,6 +88,13 @@ class Sink(ABC):
     def abandon(self) -> None:  # noqa: B027 (most have nothing to do)
         """Let go of a file that will not be complete."""
 
+    def check(self, keys: Sequence[object]) -> None:
+        """Refuse ids of another type, which Arrow would convert: 1.5 to 1."""
+        wanted = str if self.layout.key_type == "string" else int
+        wrong = next((key for key in keys if key is not None and type(key) is not wanted), None)
+        if wrong is not None:
+            raise InputError(f"{self.layout.key}: expected ids of type {self.layout.key_type}, found {shown(wrong)}")
+
     @abstractmethod
     def write(self, keys: Sequence[object], results: Results) -> None:
         """Write N rows."""
@@ -124,9 +131,10 @@ class _Parquet(Sink):
 
     def write(self, keys: Sequence[object], results: Results) -> None:
         pa = self.pyarrow
+        self.check(keys)
         try:
             first = pa.array(keys, _type(self.layout.key_type))
-        except (pa.ArrowException, TypeError, OverflowError, UnicodeError) as error:
+        except (pa.ArrowException, OverflowError, UnicodeError) as error:
             raise InputError(f"{self.layout.key}: expected ids of type {self.layout.key_type}: {error}") from None
         columns = arrow_columns(results, len(keys))
         self._waiting.append(pa.record_batch([first, *columns], schema=self.schema))
@@ -148,6 +156,7 @@ class _Parquet(Sink):
 
 class _Jsonl(Sink):
     def write(self, keys: Sequence[object], results: Results) -> None:
+        self.check(keys)
         values = {name: column.tolist() for name, column in results.columns.items()}
         for number, key in enumerate(keys):
             row = {self.layout.key: key}

@@ -78,9 +78,13 @@ class Source(ABC):
             If the file is damaged, or lacks a column.
         """
 
-    def missing(self, name: str, found: list[str]) -> InputError:
-        """Build the complaint about a column that is not there."""
-        return InputError(f"{self.path}: expected a column {name!r}, found {', '.join(map(repr, found)) or 'none'}")
+    def check_names(self, found: list[str]) -> None:
+        """Refuse a file that lacks a column, or has two of one name."""
+        for name in self.columns.names:
+            if found.count(name) != 1:
+                raise InputError(
+                    f"{self.path}: expected one column {name!r}, found {', '.join(map(repr, found)) or 'none'}"
+                )
 
     def _row(self, values: dict[str, Any]) -> Row:
         texts = tuple(values[name] for name in self.columns.texts)
@@ -132,9 +136,7 @@ class _Parquet(Source):
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"{path}: expected a Parquet file, could not read it: {error}") from None
         self._types = {field.name: field.type for field in schema}
-        for name in columns.names:
-            if name not in self._types:
-                raise self.missing(name, schema.names)
+        self.check_names(schema.names)
         for name in columns.texts:
             if self._plain(name) not in (*STRINGS, "null"):
                 raise InputError(f"{path}: {name}: expected a column of strings, found {self._types[name]}; convert it")
@@ -199,7 +201,8 @@ class _Jsonl(Source):
                 return "int64"
             if isinstance(row.id, str):
                 return "string"
-            raise InputError(f"{self.path}: {self.columns.id}: expected integers or strings, found {shown(row.id)}")
+            if row.id is not None:
+                raise InputError(f"{self.path}: {self.columns.id}: expected integers or strings, found {shown(row.id)}")
         return ""
 
     def rows(self, first: int = 0) -> Iterator[Row]:
@@ -220,6 +223,11 @@ class _Jsonl(Source):
 class _Csv(Source):
     delimiter = ","
 
+    def __init__(self, path: Path, columns: Columns) -> None:
+        super().__init__(path, columns)
+        self._records()
+        self.check_names(self._header)
+
     def count(self) -> int:
         return sum(1 for _ in self._records())
 
@@ -229,9 +237,6 @@ class _Csv(Source):
     def rows(self, first: int = 0) -> Iterator[Row]:
         records = self._records()
         header = self._header
-        for name in self.columns.names:
-            if name not in header:
-                raise self.missing(name, header)
         for number, record in islice(enumerate(records), first, None):
             if len(record) != len(header):
                 raise InputError(
@@ -293,8 +298,12 @@ def find_inputs(pattern: str) -> list[Path]:
     if not paths:
         raise InputError(f"--input: expected files, found none for {pattern!r}; quote a pattern")
     for path in paths:
+        if path.is_dir():
+            raise InputError(f"{path}: expected a file, found a folder; name files, such as '{path}/*.parquet'")
         if not path.is_file():
-            raise InputError(f"{path}: expected a regular file, found another; name files, such as '{path}/*.parquet'")
+            raise InputError(
+                f"{path}: expected a regular file, to read it more than once, found a pipe, a device or a broken link"
+            )
     return paths
 
 
