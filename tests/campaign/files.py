@@ -1,70 +1,21 @@
-"""Hostile files and requests: mutated inputs give a model or an answer, or one `UfbertError` that names the file."""
+"""Hostile model folders: a mutated file gives a model, or one `UfbertError` that names the file."""
 
 import io
 import json
-import shutil
-import tempfile
 import warnings
 import zipfile
-from pathlib import Path
 
 import numpy as np
-from conftest import GOLDEN, write_bert, write_crammed_fff, write_fff, write_sentence_model
-from mutate import (
-    dump,
-    generator,
-    mutate_bytes,
-    mutate_json,
-    mutate_safetensors,
-    mutate_text,
-)
+from conftest import GOLDEN
+from folders import scratch, seeds, use
+from mutate import dump, generator, mutate_bytes, mutate_json, mutate_safetensors, mutate_text
 from watch import Fault
 
-import ufbert
 from ufbert import UfbertError
-from ufbert.checkpoint import ModelFolder, load_tokenizer
 from ufbert.checkpoint.pickled import read_pickled
 from ufbert.checkpoint.tensors import Tensors
 
-TEXTS = ["the cat", "", "\u1112\u1161 a\u0301\x00 \ud800 \U0001f600", "x" * 300, "[MASK] [SEP] ##a"]
-IDS = [[2, 5, 6, 3]]
-
-
-def scratch():
-    """A new folder; `run.py` says where, and removes it."""
-    return Path(tempfile.mkdtemp())
-
-
-def seeds(root):
-    """Model folders of every kind, by name."""
-    folders = {
-        "bert": write_bert(root / "bert"),
-        "sentence": write_sentence_model(root / "sentence"),
-        "trees": write_fff(root / "trees"),
-        "crammed": write_crammed_fff(root / "crammed"),
-    }
-    for name, golden in {
-        "labels": "pipelines/text-classification", "roberta": "pipelines/text-classification-roberta",
-        "xlm": "pipelines/token-classification-xlm-roberta", "sharded": "hf/sharded",
-        "distilbert": "distilbert/masked-lm",
-        "nomic": "nomic-bert", "mpnet": "mpnet", "electra": "electra",
-    }.items():  # fmt: skip
-        folders[name] = _copy(GOLDEN / golden, root / name)
-    folders["int8"] = Path(ufbert.convert(folders["sentence"], root / "int8", "int8"))
-    folders["trees-int8"] = Path(ufbert.convert(folders["trees"], root / "trees-int8", "int8"))
-    tokenizer = load_tokenizer(ModelFolder(folders["sentence"]), 32)
-    for name in ("sentence", "labels"):
-        if not (folders[name] / "tokenizer.json").exists():
-            tokenizer.backend.save(str(folders[name] / "tokenizer.json"))
-    return folders
-
-
-def _copy(source, target):
-    """A golden folder, or the first model inside it."""
-    if not (source / "config.json").exists():
-        source = sorted(path.parent for path in source.glob("*/config.json"))[0]
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("expected*", "*.npz"))
-    return target
+READ = (".json", ".txt", ".safetensors", ".metadata", ".bin")
 
 
 class Files:
@@ -77,7 +28,7 @@ class Files:
             (name, path.relative_to(folder).as_posix())
             for name, folder in sorted(self.folders.items())
             for path in sorted(folder.rglob("*"))
-            if path.suffix in (".json", ".txt", ".safetensors") and path.stat().st_size < 2**20
+            if path.suffix in READ and path.stat().st_size < 2**20
         ]
         self.content = {place: (self.folders[place[0]] / place[1]).read_bytes() for place in self.files}
         self.pickled = [(GOLDEN / "pickled" / name).read_bytes() for name in ("model.bin", "dtypes.bin")]
@@ -119,7 +70,7 @@ class Files:
         file.write_bytes(mutate_file(path, before, rng))
         try:
             with np.errstate(all="ignore"), accepted_or_refused(acts, folder):  # NumPy warns of weights that are NaN
-                use(folder, rng)
+                use(name, folder, rng)
         finally:
             file.write_bytes(before)
 
@@ -149,30 +100,15 @@ class accepted_or_refused:
         return True
 
 
-def use(folder, rng):
-    """Load a folder by a way that fits and run it on odd texts."""
-    dtype = rng.choice(["float32", "int8", "bfloat16"])
-    if (folder / "modules.json").exists():
-        ufbert.SentenceEncoder(folder, dtype=dtype).encode([text.replace("\ud800", "") for text in TEXTS])
-    elif rng.random() < 0.5 and any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt")):
-        model = ufbert.load(folder, dtype)
-        tokenizer = load_tokenizer(
-            ModelFolder(folder).tokenizer_folder(), 32, vocab_size=model.encoder.embeddings.word.shape[0]
-        )
-        for text in TEXTS:
-            tokenizer.backend.encode(text.replace("\ud800", ""))
-        model(np.array(IDS))
-    else:
-        ufbert.load(folder, dtype)(np.array(IDS))
-
-
 def mutate_file(path, content, rng):
     """A mutation that knows what kind of file it is, or not."""
     if rng.random() < 0.1:
         return mutate_bytes(content, rng)
     if path.endswith(".safetensors"):
         return mutate_safetensors(content, rng)
-    if path.endswith(".json"):
+    if path.endswith(".bin"):
+        return mutate_archive(content, rng)
+    if path.endswith((".json", ".metadata")):
         return dump(mutate_json(json.loads(content), rng))
     lines = content.decode().split("\n")
     for _ in range(rng.randint(1, 3)):

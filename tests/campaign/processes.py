@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import numpy as np
 from conftest import some_texts
-from files import scratch, seeds
+from folders import scratch, seeds
 from mutate import generator
 from watch import Fault
 

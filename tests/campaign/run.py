@@ -25,13 +25,14 @@ def parts():
     from files import Files
     from kernels import Kernels
     from processes import Processes
+    from rows import Rows
 
     def requests():
         from service import Requests
 
         return Requests()
 
-    return {"files": Files, "requests": requests, "kernels": Kernels, "processes": Processes}
+    return {"files": Files, "rows": Rows, "requests": requests, "kernels": Kernels, "processes": Processes}
 
 
 def main():

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from files import scratch
+from folders import scratch
 from mutate import dump, generator, mutate_bytes, mutate_json
 from watch import Fault
 

@@ -4,6 +4,7 @@ A child writes the number of its case to shared memory before it begins. When it
 `HANG` seconds, the parent knows which case it was, notes it, and starts another child behind it.
 """
 
+import ctypes
 import faulthandler
 import json
 import mmap
@@ -47,6 +48,7 @@ class Acts:
 
 def child(make_runner, seed, first, step, last, shared, noise):
     """Run the cases first, first + step, ... of `make_runner`; `shared` has where it is."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with its parent
     for name in (1, 2):
         os.dup2(noise.fileno(), name)
     faulthandler.enable(noise)

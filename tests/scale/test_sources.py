@@ -105,7 +105,7 @@ def test_a_key_that_a_line_lacks_is_null_as_a_text_and_refused_as_an_id(tmp_path
         ("a.csv", b"text,text\na,b\n", "expected one column 'text', found 'text', 'text'"),
         ("a.csv", b'text\n"a\n', "expected CSV in UTF-8"),
         ("a.csv", b"text\n\xff\n", "expected CSV in UTF-8"),
-        ("a.parquet", b"PAR1", "expected a Parquet file"),
+        ("a.parquet", b"PAR1", "expected a whole Parquet file"),
         ("a.txt", b"a\n", "expected a file that ends in .parquet"),
     ],
 )
@@ -113,6 +113,23 @@ def test_damage_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         list(open_source(tmp_path / name, Columns(("text",))).rows())
+
+
+@pytest.mark.parametrize("value", [0x7F, 0xFF])
+def test_any_byte_of_a_footer_may_be_wrong(tmp_path, value):
+    """Names that are not UTF-8, numbers of rows below 0 or beyond all files, and whatever else can be said there."""
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"n": [1, 2], "text": ["a", "b"]}), path, store_schema=False, write_statistics=False)
+    whole = path.read_bytes()
+    for place in range(len(whole) - int.from_bytes(whole[-8:-4], "little") - 8, len(whole)):
+        path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+        said = str(path)
+        try:
+            source = open_source(path, Columns(("text",), "n"))
+            list(Cursor(source).read(0, source.count()))
+        except InputError as error:
+            said = str(error)
+        assert said.startswith(str(path))
 
 
 def test_columns_of_other_types_are_refused(tmp_path):

@@ -9,6 +9,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ __all__ = ["ENDINGS", "Columns", "Cursor", "Row", "Source", "find_inputs", "impo
 
 BATCH = 128  # rows of a Parquet file that are decoded at a time
 BUFFER = 1 << 20  # bytes of a column chunk that are read at a time
+MOST_ROWS = 1 << 20  # of a Parquet file for each of its bytes: a million nulls take some hundred
 INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 STRINGS = ("string", "large_string", "string_view")
 
@@ -127,20 +129,31 @@ def _stamp(path: Path) -> tuple[int, int]:
 class _Parquet(Source):
     def __init__(self, path: Path, columns: Columns) -> None:
         super().__init__(path, columns)
-        pyarrow = import_pyarrow(f"{path}: to read Parquet")
+        self._faults = import_pyarrow(f"{path}: to read Parquet").ArrowException, OSError, UnicodeDecodeError
         from pyarrow import parquet
 
-        try:
+        with self._reading():
             self._file = parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
-            schema = self._file.schema_arrow
-        except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(f"{path}: expected a Parquet file, could not read it: {error}") from None
-        self._types = {field.name: field.type for field in schema}
+            metadata, schema = self._file.metadata, self._file.schema_arrow
+            self._types = {field.name: field.type for field in schema}
+            self._groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self.check_names(schema.names)
         for name in columns.texts:
             if self._plain(name) not in (*STRINGS, "null"):
                 raise InputError(f"{path}: {name}: expected a column of strings, found {self._types[name]}; convert it")
-        self._groups = [self._file.metadata.row_group(i).num_rows for i in range(self._file.metadata.num_row_groups)]
+        most = MOST_ROWS * path.stat().st_size
+        if not all(0 <= rows <= most for rows in self._groups):  # of columns Arrow cannot be asked: it may abort
+            raise InputError(
+                f"{path}: expected up to {most} rows in a file of this size, found another number; copy it anew"
+            )
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Say that the file is damaged, whatever Arrow says of it."""
+        try:
+            yield
+        except self._faults as error:
+            raise InputError(f"{self.path}: expected a whole Parquet file, could not read it: {error}") from None
 
     def _plain(self, name: str) -> str:
         found = self._types[name]
@@ -163,15 +176,13 @@ class _Parquet(Source):
             group += 1
         names = self.columns.names
         wanted = list(range(group, len(self._groups)))
-        try:
+        with self._reading():
             for batch in self._file.iter_batches(BATCH, row_groups=wanted, columns=names, use_threads=False):
                 skipped = min(first, batch.num_rows)
                 first -= skipped
                 values = [_values(batch.column(name)[skipped:]) for name in names]
                 for row in zip(*values, strict=True):
                     yield self._row(dict(zip(names, row, strict=True)))
-        except OSError as error:  # Arrow's errors of reading are among them
-            raise InputError(f"{self.path}: expected a whole Parquet file, could not read it: {error}") from None
 
 
 def _values(column: Any) -> list[object]:
