@@ -101,11 +101,14 @@ class Linear:
         if 0 in weight.shape:
             raise InputError(f"weight: expected no empty axis, got shape {weight.shape}; leave the layer plain")
         size = self.shape[0] * self.shape[1]
-        stored = (
-            (weight.values, weight.scale) if isinstance(weight, Int8Matrix) and dtype == "int8" else (weight[:], None)
-        )
+        values: Any = weight
+        scale = None
+        if dtype == "int8" and isinstance(weight, Int8Matrix) and weight.columns is None:
+            values, scale = weight.values, weight.scale
+        elif isinstance(weight, Int8Matrix):
+            values = weight[:]
         code = IN_KERNELS.get(self.activation or "", isa.dense_kernels.NO_ACTIVATION)
-        self.packed = isa.dense_kernels.PackedPanels(stored[0], bias, code, dtype, threads_for(size, None), stored[1])
+        self.packed = isa.dense_kernels.PackedPanels(values, bias, code, dtype, threads_for(size, None), scale)
         self.row_work = size / (CHEAPER_AVX2 if isa.active_isa().startswith("avx2") else CHEAPER[dtype])
         self.weight = self.bias = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from . import checks
 from .errors import InputError
 
-__all__ = ["FactoredRows", "Int8Matrix", "column_sizes", "quantize", "stacked", "tree_rows"]
+__all__ = [
+    "FactoredRows", "Int8Matrix", "column_sizes", "input_rows", "output_rows", "quantize", "quantize_levelled",
+    "stacked", "tree_rows",
+]  # fmt: skip
 
+SMALLEST, MOST = 2.0**-14, 65_504.0  # of the numbers that float16 has with all its digits
 LARGEST = 127  # -128 is left out, so that a matrix and its negative are rounded alike
 
 
@@ -25,10 +29,18 @@ class Int8Matrix:
     ----------
     values : (R, C) int8 array
     scale : (R,) float32 array
+    columns : (C,) float32 array or None
+        Factors of columns beside those of rows.
     """
 
     values: NDArray[np.int8]
     scale: NDArray[np.float32]
+    columns: NDArray[np.float32] | None = None
+
+    def transposed(self) -> Int8Matrix:
+        """Return the matrix (C, R)."""
+        columns = np.ones(self.values.shape[1], np.float32) if self.columns is None else self.columns
+        return Int8Matrix(self.values.T, columns, self.scale)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -39,7 +51,7 @@ class Int8Matrix:
     @property
     def nbytes(self) -> int:
         """Memory of values and factors, or pages of a file."""
-        return self.values.nbytes + self.scale.nbytes
+        return self.values.nbytes + self.scale.nbytes + (0 if self.columns is None else self.columns.nbytes)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -50,24 +62,28 @@ class Int8Matrix:
         """Return rows as float32."""
         found = self.values[rows].astype(np.float32)
         found *= self.scale[rows][..., None]
+        if self.columns is not None:
+            found *= self.columns
         return found
 
 
 def stacked(matrices: Sequence[NDArray[np.float32] | Int8Matrix]) -> NDArray[np.float32] | Int8Matrix:
-    """Put matrices of one width below each other; in 8 bits where all of them are."""
-    whole = [matrix for matrix in matrices if isinstance(matrix, Int8Matrix)]
+    """Put matrices of one width below each other; in 8 bits where all of them are, without factors of columns."""
+    whole = [matrix for matrix in matrices if isinstance(matrix, Int8Matrix) and matrix.columns is None]
     if len(whole) == len(matrices):
         return Int8Matrix(np.concatenate([m.values for m in whole]), np.concatenate([m.scale for m in whole]))
     return np.concatenate([matrix[:] for matrix in matrices])
 
 
-def quantize(matrix: NDArray[np.float32]) -> Int8Matrix:
+def quantize(matrix: NDArray[np.float32], short_factors: bool = False) -> Int8Matrix:
     """Round a matrix to 8 bits, with factors that take the largest value of each row to 127.
 
     Parameters
     ----------
     matrix : (R, C) float32 array
         Finite.
+    short_factors : bool
+        Round the factors to float16 first, where all of them have all its digits.
 
     Returns
     -------
@@ -75,8 +91,17 @@ def quantize(matrix: NDArray[np.float32]) -> Int8Matrix:
         Errors are at most half of a row's factor. Rounding the result again gives the same values.
     """
     scale = (np.abs(matrix).max(axis=1, initial=0) / LARGEST).astype(np.float32)
+    if short_factors and ((scale == 0) | ((scale >= SMALLEST) & (scale < MOST))).all():
+        scale = scale.astype(np.float16).astype(np.float32)
     steps = matrix / np.where(scale > 0, scale, 1)[:, None]
     return Int8Matrix(np.rint(steps).clip(-LARGEST, LARGEST).astype(np.int8), scale)
+
+
+def quantize_levelled(rows: NDArray[np.float32]) -> Int8Matrix:
+    """Round rows to 8 bits after each column was divided by its size: for few columns much larger than the others."""
+    columns = column_sizes(rows)
+    matrix = quantize(rows / columns, short_factors=True)
+    return Int8Matrix(matrix.values, matrix.scale, columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +171,25 @@ def tree_rows(value: ArrayLike, name: str, ndim: int) -> NDArray[Any]:
     if not isinstance(value, np.ndarray) or value.dtype != np.int8 or value.ndim != ndim:
         return checks.array(value, name, ndim)
     return np.ascontiguousarray(value)
+
+
+def input_rows(
+    weight: NDArray[Any] | Int8Matrix, whole: Callable[[NDArray[Any]], NDArray[Any]]
+) -> NDArray[Any] | FactoredRows:
+    """Input rows of nodes as a file has them, (P * n, H), put into heaps by `whole`."""
+    if isinstance(weight, Int8Matrix) and weight.columns is None:
+        return FactoredRows(whole(weight.values), whole(weight.scale))
+    return whole(weight[:])
+
+
+def output_rows(
+    weight: NDArray[Any] | Int8Matrix, whole: Callable[[NDArray[Any]], NDArray[Any]]
+) -> NDArray[Any] | FactoredRows:
+    """Output rows of nodes, which are the columns of a file's matrix (H, P * n): its factors of rows are of outputs."""
+    if not isinstance(weight, Int8Matrix):
+        return whole(weight.T)
+    nodes = None if weight.columns is None else whole(weight.columns)
+    return FactoredRows(whole(weight.values.T), nodes, np.where(weight.scale == 0, 1, weight.scale))
 
 
 def column_sizes(rows: NDArray[np.float32], count: int | None = None) -> NDArray[np.float32]:

@@ -18,7 +18,8 @@ from ufbert.routes import prune
 
 IDS = np.array([[2, 5, 6, 7, 8, 3], [2, 30, 31, 32, 33, 3]])
 WORDS, QUERY = "embeddings.word_embeddings.weight", "encoder.layer.0.attention.self.query.weight"
-CODES = {"float32": "F32", "int8": "I8"}
+POSITIONS, TREES = "embeddings.position_embeddings.weight", "encoder.layer.0.ffn.linear_out.weight"
+CODES = {"float32": "F32", "float16": "F16", "int8": "I8"}
 
 
 def widened(folder, target):
@@ -34,10 +35,55 @@ def test_matrices_have_8_bits_and_all_else_is_float32(tmp_path):
         if array.ndim == 1:
             assert after.pop(name).dtype == np.float32
         else:
-            values, scale = after.pop(name), after.pop(name + ".scale")
-            assert (values.dtype, scale.dtype, scale.shape) == (np.int8, np.float32, array.shape[:1])
-            np.testing.assert_allclose(values * scale[:, None], array, atol=0.51 * scale.max())
+            values, scale = after.pop(name), after.pop(name + ".scale").astype(np.float32)
+            assert (values.dtype, scale.shape) == (np.int8, array.shape[:1])
+            columns = np.ones(array.shape[1], np.float32)
+            if name == POSITIONS or name.endswith("linear_out.weight"):
+                columns = after.pop(name + ".columns").astype(np.float32)
+            factors = scale[:, None] * columns
+            assert (np.abs(values * factors - array) <= 0.501 * factors).all()
     assert not after
+
+
+def test_large_outputs_do_not_cost_the_others_their_digits(tmp_path):
+    source = write_fff(tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    tensors[TREES][3] *= 1_000  # one output, of all nodes
+    tensors[POSITIONS][:, 5] *= 1_000
+    write_tensors(source / "model.safetensors", {name: ("F32", array) for name, array in tensors.items()})
+    stored = load_file(
+        widened(ufbert.convert(source, tmp_path / "int8", "int8"), tmp_path / "f4") / "model.safetensors"
+    )
+    for name in (TREES, POSITIONS):
+        lost = np.abs(stored[name] - tensors[name])
+        assert (lost <= np.abs(tensors[name]).max(1 if name == TREES else 0, keepdims=True) / 50).all()
+
+
+def test_factors_beyond_float16_are_float32(tmp_path):
+    source = write_bert(tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    tensors[WORDS] *= 1e-6
+    write_tensors(source / "model.safetensors", {name: ("F32", array) for name, array in tensors.items()})
+    stored = load_file(ufbert.convert(source, tmp_path / "target", "int8") / "model.safetensors")
+    assert stored[WORDS + ".scale"].dtype == np.float32
+    assert stored[QUERY + ".scale"].dtype == np.float16
+    lost = np.abs(stored[WORDS] * stored[WORDS + ".scale"][:, None] - tensors[WORDS])
+    assert (lost <= 0.501 * stored[WORDS + ".scale"][:, None]).all()
+
+
+def test_files_without_factors_of_columns_are_read_as_before(tmp_path):
+    """Of trees, what this package wrote before it had them: one factor an output."""
+    target = ufbert.convert(write_fff(tmp_path / "source"), tmp_path / "target", "int8")
+    same = widened(target, tmp_path / "same")
+    tensors = load_file(same / "model.safetensors")
+    scale = (np.abs(tensors[TREES]).max(axis=1) / 127).astype("f4")
+    old = {name: ("F32", array) for name, array in tensors.items()}
+    old |= {TREES: ("I8", np.rint(tensors[TREES] / scale[:, None]).astype("i1")), TREES + ".scale": ("F32", scale)}
+    write_tensors(target / "model.safetensors", old)
+    tensors[TREES] = old[TREES][1] * scale[:, None]
+    write_tensors(same / "model.safetensors", {name: ("F32", array) for name, array in tensors.items()})
+    expected, found = (ufbert.load(folder)(IDS).last_hidden_state for folder in (same, target))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", dense.DTYPES)
@@ -130,15 +176,19 @@ def test_trees_in_8_bits_are_pruned(tmp_path):
     assert stored[stem + "linear_in.weight.scale"].shape == (nodes,)
     assert stored[stem + "linear_out.weight"].shape == (12, nodes)
     assert stored[stem + "linear_out.weight.scale"].shape == (12,)
+    assert stored[stem + "linear_out.weight.columns"].shape == (nodes,)
 
 
 @pytest.mark.parametrize(
     ("scale", "message"),
     [
         (None, QUERY + ": expected dtype .*, or I8 with a tensor " + QUERY + ".scale, found I8"),
-        (("F32", np.ones(11, "f4")), r"query.weight.scale: expected F32 of shape \(12,\).*found F32 of shape \(11,\)"),
-        (("F32", np.ones((12, 1), "f4")), r"expected F32 of shape \(12,\).*found F32 of shape \(12, 1\)"),
-        (("F16", np.ones(12, "f2")), r"expected F32 of shape \(12,\).*found F16"),
+        (
+            ("F32", np.ones(11, "f4")),
+            r"query.weight.scale: expected F32 or F16 of shape \(12,\).*found F32 of shape \(11,\)",
+        ),
+        (("F32", np.ones((12, 1), "f4")), r"expected F32 or F16 of shape \(12,\).*found F32 of shape \(12, 1\)"),
+        (("I32", np.ones(12, "i4")), r"expected F32 or F16 of shape \(12,\).*found I32"),
     ],
 )
 def test_faulty_factors_are_refused(tmp_path, scale, message):

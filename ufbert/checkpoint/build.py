@@ -13,7 +13,7 @@ from ..config import ModelConfig
 from ..encoder import Encoder, Model
 from ..errors import CheckpointError
 from ..heads import MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier, Transform
-from ..int8 import FactoredRows, Int8Matrix, stacked
+from ..int8 import Int8Matrix, input_rows, output_rows, stacked
 from ..layers import (
     Embeddings,
     EncoderLayer,
@@ -219,12 +219,7 @@ class Source:
         b_in = whole(self.tensor("fff_in.bias", (stored,), index))
         w_out = self.matrix("fff_out.weight", (hidden, stored), index)
         columns = column_factors(self.tensors, self.name("fff_columns", index), hidden)
-        rows: list[np.ndarray | FactoredRows] = [
-            FactoredRows(whole(w_in.values), whole(w_in.scale)) if isinstance(w_in, Int8Matrix) else whole(w_in),
-            FactoredRows(whole(w_out.values.T), None, np.where(w_out.scale == 0, 1, w_out.scale))
-            if isinstance(w_out, Int8Matrix)
-            else whole(w_out.T),
-        ]
+        rows = input_rows(w_in, whole), output_rows(w_out, whole)
         packed = self.finish(Trees(rows[0], b_in, rows[1], config.depth, config.hidden_act, columns))
         return FastFeedForward(packed, self.tensor("fff_out.bias", (hidden,), index) if config.output_bias else None)
 
@@ -369,7 +364,11 @@ class Source:
 
 def reordered(weight: np.ndarray | Int8Matrix, bias: np.ndarray | None, order: np.ndarray) -> Linear:
     """Give a linear layer with its outputs in another order; in 8 bits where it was."""
-    rows = Int8Matrix(weight.values[order], weight.scale[order]) if isinstance(weight, Int8Matrix) else weight[order]
+    rows: np.ndarray | Int8Matrix
+    if isinstance(weight, Int8Matrix):
+        rows = Int8Matrix(weight.values[order], weight.scale[order], weight.columns)
+    else:
+        rows = weight[order]
     return Linear(rows, None if bias is None else bias[order])
 
 

@@ -22,6 +22,7 @@ from ..int8 import Int8Matrix
 from .writing import check_regular
 
 __all__ = [
+    "COLUMNS",
     "DTYPES",
     "SCALE",
     "Stored",
@@ -44,6 +45,9 @@ DTYPES = _DTYPES | _OTHERS
 SCALE = ".scale"
 """Behind the name of an I8 matrix: the factors of its rows."""
 
+COLUMNS = ".columns"
+"""Behind the name of an I8 matrix: factors of its columns, where it has any."""
+
 Table = np.ndarray | Int8Matrix
 Stored = dict[str, tuple[str, np.ndarray]]
 """Names to dtypes, in the format's words, and values."""
@@ -59,6 +63,7 @@ class Tensor:
     shape: tuple[int, ...]
     data: memoryview
     scale: Tensor | None = None  # the factor of each row of a matrix in 8 bits
+    columns: Tensor | None = None  # and of each column, where there are any
 
     @property
     def is_floating(self) -> bool:
@@ -78,11 +83,14 @@ class Tensor:
 
     def stored(self) -> Stored:
         """Return it, and the scale of I8, as they are: names to dtypes and values, for `write_tensors`."""
-        return {self.name: (self.dtype, self.array()), **(self.scale.stored() if self.scale else {})}
+        factors = [tensor.stored() for tensor in (self.scale, self.columns) if tensor]
+        return {self.name: (self.dtype, self.array())} | {name: one for some in factors for name, one in some.items()}
 
     def table(self) -> Table:
         """Return F16 or I8 as it is, a view of the file whose rows can be widened as they are looked up."""
-        return self.array() if self.scale is None else Int8Matrix(self.array(), self.scale.float32())
+        if self.scale is None:
+            return self.array()
+        return Int8Matrix(self.array(), self.scale.float32(), self.columns.float32() if self.columns else None)
 
     def float32(self) -> np.ndarray:
         """Return it as float32: a view of the file for F32, else a copy.
@@ -157,7 +165,8 @@ class Tensors:
                     )
         for name in [name for name in self._tensors if name + SCALE in self._tensors]:
             if self._tensors[name].dtype == "I8":
-                self._tensors[name] = _scaled(self._tensors[name], self._tensors.pop(name + SCALE))
+                columns = self._tensors.pop(name + COLUMNS, None)
+                self._tensors[name] = _scaled(self._tensors[name], self._tensors.pop(name + SCALE), columns)
         first = next(iter(files))
         self.where = first if len(files) == 1 else first.parent
         self.taken: set[str] = set()
@@ -169,7 +178,8 @@ class Tensors:
             if name in base and own_name not in self:
                 tensor = base.tensor(name)
                 scale = tensor.scale and replace(tensor.scale, name=own_name + SCALE)
-                self._tensors[own_name] = replace(tensor, name=own_name, scale=scale)
+                columns = tensor.columns and replace(tensor.columns, name=own_name + COLUMNS)
+                self._tensors[own_name] = replace(tensor, name=own_name, scale=scale, columns=columns)
                 self.inherited.add(own_name)
 
     def __contains__(self, name: object) -> bool:
@@ -250,18 +260,25 @@ class Tensors:
         return [name for name in self._tensors if name not in self.taken and name not in self.inherited]
 
 
-def _scaled(tensor: Tensor, scale: Tensor) -> Tensor:
-    """A matrix in 8 bits with the factors of its rows."""
-    if len(tensor.shape) != 2 or scale.shape != tensor.shape[:1] or scale.dtype != "F32":
+def _scaled(tensor: Tensor, scale: Tensor, columns: Tensor | None) -> Tensor:
+    """A matrix in 8 bits with the factors of its rows, and of its columns where it has some."""
+    for factors, axis, kind in ((scale, 0, "row"), (columns, 1, "column")):
+        if factors is not None:
+            _check_factors(tensor, factors, axis, kind)
+    return replace(tensor, scale=scale, columns=columns)
+
+
+def _check_factors(tensor: Tensor, factors: Tensor, axis: int, kind: str) -> None:
+    where = f"{factors.file}: tensor {factors.name}"
+    wanted = tensor.shape[axis : axis + 1]
+    if len(tensor.shape) != 2 or factors.shape != wanted or factors.dtype not in ("F32", "F16"):
         raise CheckpointError(
-            f"{scale.file}: tensor {scale.name}: expected F32 of shape {tensor.shape[:1]}, a factor for each row of "
-            f"{tensor.name} {tensor.shape}, found {scale.dtype} of shape {scale.shape}; convert the model anew"
+            f"{where}: expected F32 or F16 of shape {wanted}, a factor for each {kind} of "
+            f"{tensor.name} {tensor.shape}, found {factors.dtype} of shape {factors.shape}; convert the model anew"
         )
-    factors = scale.array()
-    if not (np.isfinite(factors) & (factors >= 0)).all():
-        where = f"{scale.file}: tensor {scale.name}"
+    values = factors.array()
+    if not (np.isfinite(values) & (values >= 0)).all():
         raise CheckpointError(f"{where}: expected factors from 0 on, found others; convert the model anew")
-    return replace(tensor, scale=scale)
 
 
 def encoded(name: str, values: np.ndarray, dtype: str) -> tuple[str, np.ndarray]:

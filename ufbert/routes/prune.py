@@ -13,7 +13,7 @@ import numpy as np
 from ..checkpoint.families import family_of
 from ..checkpoint.families.ufbert import expand, kept_nodes
 from ..checkpoint.folder import ModelFolder
-from ..checkpoint.tensors import SCALE, Tensors
+from ..checkpoint.tensors import COLUMNS, SCALE, Tensors
 from ..checkpoint.writing import new_folder
 from ..config import ModelConfig
 from ..errors import CheckpointError, InputError
@@ -178,7 +178,8 @@ def _pruned_tensors(
     if config.pruned:
         before = kept_nodes(tensors, spelled["fff_nodes"], config.num_trees, config.num_nodes)
     for name, (dtype, array) in _layer_tensors(tensors, spelled):
-        if name in (spelled["fff_nodes"], spelled["fff_out.weight"] + SCALE):  # the latter has one factor an output
+        # The factors of outputs and of inputs stay; those of nodes are cut.
+        if name in (spelled["fff_nodes"], spelled["fff_out.weight"] + SCALE, spelled["fff_in.weight"] + COLUMNS):
             continue
         rows = array.T if name == spelled["fff_out.weight"] else array
         rows = (rows if before is None else expand(rows, before, config.num_trees * config.num_nodes))[nodes]
