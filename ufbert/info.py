@@ -51,12 +51,20 @@ def info(model: Model | None = None) -> dict[str, Any]:
         "numpy": np.__version__,
         "tokenizers": metadata.version("tokenizers"),
         "safetensors": metadata.version("safetensors"),
-        "weights": metadata.version("ufbert-weights") if importlib.util.find_spec("ufbert_weights") else None,
+        "weights": _weights(),
         "auto_dtype": dense.dtype,
         "auto_dtype_reason": dense.reason,
         "auto_dtype_fff": trees.dtype,
         "auto_dtype_fff_reason": trees.reason,
     } | ({} if model is None else _layers(model))
+
+
+def _weights() -> str | None:
+    if importlib.util.find_spec("ufbert_weights") is None:
+        return None
+    import ufbert_weights
+
+    return str(getattr(ufbert_weights, "__version__", "0.1"))  # several packages may share the folder
 
 
 def _layers(model: Model) -> dict[str, Any]:

@@ -51,6 +51,12 @@ def test_bundled_models_that_changed(capsys, bundle, change, found):
     assert len(faults) == 1 and found in faults[0]
 
 
+def test_a_model_whose_package_is_not_installed_is_no_fault(capsys, bundle):
+    (bundle / "SHA256SUMS").write_text(f"{'0' * 64}  another/model.safetensors\n")
+    notes = [line for line in rows(capsys, 0, "--no-speed") if line.startswith("note")]
+    assert any("another is not installed" in line for line in notes)
+
+
 def test_no_bundled_models(capsys, monkeypatch):
     monkeypatch.setattr(util, "find_spec", lambda name: None)
     assert any("pip install ufbert-weights" in line for line in rows(capsys, 0))

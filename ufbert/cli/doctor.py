@@ -133,7 +133,9 @@ def _weights() -> Iterator[Finding]:
     for line in (root / "SHA256SUMS").read_text("utf-8").splitlines():
         expected, name = line.split()
         file = root / name
-        if not file.is_file():
+        if not file.parent.is_dir():
+            yield "bundled models", "note", f"{Path(name).parent} is not installed"
+        elif not file.is_file():
             yield "bundled models", "FAULT", f"{file} is missing; install ufbert-weights again"
         elif digest([file]) != expected:
             yield "bundled models", "FAULT", f"{file} has other bytes than when it was made; install it again"
@@ -142,8 +144,12 @@ def _weights() -> Iterator[Finding]:
 
 
 def _speed() -> Iterator[Finding]:
+    import ufbert_weights
+
     from ..tasks import SentenceEncoder
 
+    if MODEL not in ufbert_weights.names():
+        return
     times = []
     encoder = SentenceEncoder(MODEL)
     for _ in range(60):
