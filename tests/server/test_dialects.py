@@ -56,6 +56,52 @@ def test_cohere_embed(http, folders):
     assert http.post("/v2/embed", json=body | {"truncate": "NONE", "texts": ["a " * 50]}).status_code == 422
 
 
+def test_cohere_embed_of_its_first_version_and_of_contents(http):
+    body = {"texts": ["cat", "a b"], "model": "tiny"}
+    rows = http.post("/v2/embed", json=body).json()["embeddings"]["float"]
+    plain = http.post("/v1/embed", json=body).json()
+    assert plain["embeddings"] == rows and plain["response_type"] == "embeddings_floats"
+    typed = http.post("/v1/embed", json=body | {"embedding_types": ["float"]}).json()
+    assert typed["embeddings"] == {"float": rows} and typed["response_type"] == "embeddings_by_type"
+    contents = [{"content": [{"type": "text", "text": text}]} for text in body["texts"]]
+    assert http.post("/v2/embed", json={"inputs": contents}).json()["embeddings"]["float"] == rows
+    image = [{"content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
+    refused = http.post("/v2/embed", json={"inputs": image})
+    assert refused.status_code == 422 and "inputs[0].content[0].type" in refused.json()["error"]
+    assert http.post("/v2/embed", json=body | {"inputs": contents}).status_code == 422
+
+
+def test_voyage(http, folders):
+    encoder = ufbert.SentenceEncoder(folders["tiny"])
+    asked = {"input": ["cat", "a b"], "model": "tiny", "input_type": "query", "truncation": True}
+    found = http.post("/v1/embeddings", json=asked).json()["data"]
+    expected = encoder.encode(asked["input"], prompt_name="query", normalize_embeddings=True)
+    np.testing.assert_array_equal(np.array([row["embedding"] for row in found], np.float32), expected)
+    refused = http.post("/v1/embeddings", json=asked | {"input_type": "other"})
+    assert refused.status_code == 400 and "input_type" in refused.json()["error"]["message"]
+    body = {"query": "the cat", "documents": ["a cat", "the dog"], "model": "relevance", "top_k": 1}
+    ranked = http.post("/v1/rerank", json=body | {"truncation": True, "return_documents": True}).json()
+    (best,) = ranked["data"]
+    assert best["document"] == body["documents"][best["index"]] and ranked["usage"]["total_tokens"] > 0
+    long = body | {"documents": ["a " * 100], "truncation": False}
+    assert http.post("/v1/rerank", json=long).status_code == 422
+
+
+def test_labels_that_the_model_does_not_have_are_refused(http):
+    """The hub's client would put the caller's labels beside the scores of the model's own."""
+    body = {"inputs": "a", "parameters": {"candidate_labels": ["x", "y"]}}
+    refused = http.post("/models/classes", json=body)
+    assert refused.status_code == 422 and "candidate_labels" in refused.json()["error"]
+
+
+def test_ollama_lists_models_and_embeds_a_prompt(http):
+    listed = http.get("/api/tags").json()["models"]
+    assert [model["name"] for model in listed][:2] == ["tiny", "trees"] and len(listed[0]["digest"]) == 64
+    assert http.get("/api/version").json()["version"] == ufbert.__version__
+    rows = http.post("/api/embed", json={"model": "tiny", "input": "the cat"}).json()["embeddings"]
+    assert http.post("/api/embeddings", json={"model": "tiny", "prompt": "the cat"}).json() == {"embedding": rows[0]}
+
+
 def test_ollama(http, folders):
     found = http.post("/api/embed", json={"model": "tiny:latest", "input": "the cat", "keep_alive": "5m"}).json()
     expected = ufbert.SentenceEncoder(folders["tiny"]).encode(["the cat"], normalize_embeddings=True)

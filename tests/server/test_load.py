@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -69,6 +70,13 @@ def test_the_sender_of_a_large_body_reads_the_refusal(running):
         for content in (b"a" * 20_000_000, (b"a" * 100_000 for _ in range(200))):
             refused = httpx.post(server.url + "/embed", content=content, headers={"content-type": "application/json"})
             assert refused.status_code == 413 and "--payload-limit" in refused.json()["error"]
+
+
+def wait_until(condition):
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def slow_down(server, seconds):
@@ -160,6 +168,44 @@ def test_one_json_line_a_request(running, capfdbinary):
     assert first["id"] == "my-id" and re.fullmatch("[0-9a-f]{32}", second["id"])
     assert (first["status"], first["model"], first["texts"], first["tokens"]) == (200, "tiny", 1, 4)
     assert {"queue_ms", "compute_ms", "tokenization_ms", "total_ms"} <= set(first)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "counted"),
+    [("GET", "/health", 200, "/health"), ("GET", "/info?model=tiny", 200, "/info"), ("GET", "/", 200, "/"),
+     ("GET", "/v1/models/none", 404, "/v1/models"), ("GET", "/embed", 405, "/embed"), ("PUT", "/no", 404, "other"),
+     ("HEAD", "/", 200, "/"), ("POST", "/models/none", 400, "/models")],
+)  # fmt: skip
+def test_every_answer_has_an_id_a_line_and_a_count(running, capfdbinary, method, path, status, counted):
+    with running(["tiny"]) as server:
+        headers = {"x-request-id": "my-id", "content-type": "application/json"}
+        answer = httpx.request(method, server.url + path, headers=headers)
+        assert answer.status_code == status and answer.headers.get_list("x-request-id") == ["my-id"]
+        assert f'ufbert_responses{{path="{counted}",status="{status}"}} 1' in httpx.get(server.url + "/metrics").text
+    lines = [json.loads(line) for line in capfdbinary.readouterr().err.splitlines()]
+    (line,) = [line for line in lines if line.get("id") == "my-id"]
+    assert (line["method"], line["path"], line["status"]) == (method, path.partition("?")[0], status)
+
+
+def test_a_client_that_does_not_take_its_answer_is_let_go(running):
+    with running(["tiny"], read_timeout=0.5, log_requests=False) as server:
+        body = json.dumps({"inputs": ["the cat sat on a b c d e f g h i j k l m n"] * 2_048}).encode()
+        head = b"POST /embed_all HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+            client.sendall(head % len(body) + body)
+            wait_until(lambda: server.service.held > 4_000_000)  # body and answer
+            wait_until(lambda: server.service.held == server.service.calls == 0)
+        assert httpx.post(server.url + "/embed", json={"inputs": "a"}).status_code == 200
+
+
+def test_a_text_that_is_paired_with_many_counts_each_time(running):
+    with running(["relevance"], payload_limit=10_000, log_requests=False) as server:
+        body = {"query": "a " * 999, "texts": ["a"] * 10}
+        assert httpx.post(server.url + "/rerank", json=body).status_code == 200
+        refused = httpx.post(server.url + "/rerank", json=body | {"texts": ["a"] * 11})
+        assert refused.status_code == 413 and "20000 characters in all pairs" in refused.json()["error"]
 
 
 class Process:

@@ -29,9 +29,20 @@ def test_every_field_that_is_read_is_documented(http):
     """A body with a field of the wrong type is refused by the name of that field."""
     paths = http.get("/api-doc/openapi.json").json()["paths"]
     good = {"inputs": "a", "input": "a", "texts": ["a"], "query": "a", "ids": [1]}
-    for path in ("/embed", "/v1/embeddings", "/v2/embed", "/api/embed", "/embed_all", "/tokenize", "/routes"):
+    for path in (
+        "/embed",
+        "/v1/embeddings",
+        "/v2/embed",
+        "/v1/embed",
+        "/api/embed",
+        "/embed_all",
+        "/tokenize",
+        "/routes",
+    ):
         schema = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
         body = {name: value for name, value in good.items() if name in schema["properties"]}
+        if "texts" in body:  # in the place of which Cohere also takes inputs
+            body.pop("inputs", None)
         assert http.post(path, json=body).status_code == 200, path
         for name in schema["properties"]:
             response = http.post(path, json=body | {name: {"a": 1}})

@@ -194,6 +194,15 @@ def test_several_lanes_share_the_queue_but_no_batch(client, queue, lane):
     assert lane.batches == [[("first", 1)], [("a", 2), ("c", 2)]] and other.lane.batches == [[("b", 2)]]
 
 
+def test_a_free_worker_leaves_the_other_ones_their_share(lane):
+    queue = Queue(max_batch_tokens=100, max_queue_tokens=1_000, workers=2)
+    lane.gate.release(4)
+    ticket = Client(queue, lane).send("a", *[5] * 8)
+    wait(ticket)
+    assert max(map(len, lane.batches)) == 4
+    queue.end(lambda: Refusal(503, "Unhealthy", "over"))
+
+
 def test_many_threads_get_their_own_results():
     queue = Queue(max_batch_tokens=50, max_queue_tokens=10**6, workers=3)
     lane = Recorder()

@@ -18,13 +18,16 @@ from starlette.types import Receive, Scope, Send
 from ..errors import InputError
 from .body import parse
 from .refusal import Refusal, as_openai, as_tei, invalid
-from .service import Call, Service
+from .service import CALLS, Call, Service
 
-__all__ = ["Endpoint", "log", "respond"]
+__all__ = ["NOTED", "Endpoint", "authorise", "log", "request_id", "respond"]
+
+NOTED = "ufbert.noted"  # in the state of a request that an endpoint counts and logs
 
 ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 JSON = re.compile(rb"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
-BODIES_IN_FLIGHT = 16  # largest bodies that may be held at the same time
+BODIES_IN_FLIGHT = 16  # largest bodies that may be held at the same time, answers included
+LARGE_ANSWER = 1 << 16  # bytes, above which an answer is counted until it is sent
 DISCARDED_BODIES, DISCARD_SECONDS = 8, 2.0  # what is read of a body that is too large, and for how long
 ERRORS = {401: "unauthorized", 413: "batch_size", 422: "validation", 400: "validation", 424: "model_type",
           429: "overloaded", 499: "dropped", 500: "inference"}  # fmt: skip
@@ -50,47 +53,44 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        headers = dict(scope["headers"])
-        call = Call(self.service, _request_id(headers), scope["path"])
+        headers, state = dict(scope["headers"]), scope["state"]
+        call = Call(self.service, request_id(headers), scope["path"])
         call.argument = scope.get("path_params", {}).get("name", "")
+        state[CALLS].add(call)  # of this connection: they are cancelled when it is lost
+        state[NOTED] = True
         status, fault = 200, ""
         try:
-            answer = orjson.dumps(await self._answer(call, headers, receive), option=orjson.OPT_SERIALIZE_NUMPY)
-            extra = call.headers()
-        except Exception as error:
-            refusal = _refused(error)
-            status, body = self.form(refusal)
-            answer = orjson.dumps(body)
-            extra, fault = _retry(refusal), _where(error) if refusal.status == 500 else refusal.kind
-            if status in (408, 413):
-                await _discard(receive, self.service.settings.payload_limit)
-                extra.append((b"connection", b"close"))
-        extra.append((b"x-request-id", call.id.encode()))
-        if not call.gone:
-            await respond(send, status, answer, extra)
+            try:
+                answer = orjson.dumps(await self._answer(call, headers, receive), option=orjson.OPT_SERIALIZE_NUMPY)
+                extra = call.headers()
+            except Exception as error:
+                refusal = _refused(error)
+                status, body = self.form(refusal)
+                answer = orjson.dumps(body)
+                extra, fault = _retry(refusal), _where(error) if refusal.status == 500 else refusal.kind
+                if status in (408, 413):
+                    await _discard(receive, self.service.settings.payload_limit)
+                    extra.append((b"connection", b"close"))
+            extra.append((b"x-request-id", call.id.encode()))
+            if not call.gone:
+                call.hold(len(answer))
+                await respond(send, status, answer, extra)
+        finally:
+            state[CALLS].discard(call)
+            call.leave()
         self._note(call, scope["method"], 499 if call.gone else status, fault)
 
     async def _answer(self, call: Call, headers: dict[bytes, bytes], receive: Receive) -> object:
-        service, settings = self.service, self.service.settings
+        settings = self.service.settings
         authorise(settings.api_keys, headers)
-        service.check_ready()
-        if service.calls >= settings.max_concurrent_requests or self._is_full():
+        self.service.check_ready()
+        if self.service.calls >= settings.max_concurrent_requests or self._is_full():
             raise _busy(settings.max_concurrent_requests)
-        service.calls += 1
-        try:
-            body = await self._read(headers, receive)
-            service.held += len(body)
-            try:
-                call.body = parse(body)
-                watch = asyncio.ensure_future(_watch(call, receive))
-                try:
-                    return await self.handle(call)
-                finally:
-                    watch.cancel()
-            finally:
-                service.held -= len(body)
-        finally:
-            service.calls -= 1
+        call.enter()
+        body = await self._read(headers, receive)
+        call.hold(len(body))
+        call.body = parse(body)
+        return await self.handle(call)
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """Read a body of JSON within the limits of time and size."""
@@ -104,7 +104,8 @@ class Endpoint:
         if length.isdigit() and int(length[:20]) > settings.payload_limit:
             raise _too_large(settings.payload_limit)
         try:
-            return await asyncio.wait_for(_body(receive, settings.payload_limit), settings.read_timeout)
+            async with asyncio.timeout(settings.read_timeout):
+                return await _body(receive, settings.payload_limit)
         except TimeoutError:
             raise Refusal(408, "Validation", f"the body: expected within {settings.read_timeout:g} s") from None
 
@@ -144,6 +145,9 @@ async def respond(
     """Send a whole response."""
     first = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": first + headers})
+    if len(body) > LARGE_ANSWER:
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        body = b""  # which is sent when the rest has left
     await send({"type": "http.response.body", "body": body})
 
 
@@ -185,13 +189,6 @@ async def _discard(receive: Receive, limit: int) -> None:
         await asyncio.wait_for(rest(), DISCARD_SECONDS)
 
 
-async def _watch(call: Call, receive: Receive) -> None:
-    """Take a request out of the queue when its client goes away."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    call.cancel()
-
-
 def _refused(error: Exception) -> Refusal:
     if isinstance(error, Refusal):
         return error
@@ -222,7 +219,8 @@ def _too_large(limit: int) -> Refusal:
     return Refusal(413, "Validation", message)
 
 
-def _request_id(headers: dict[bytes, bytes]) -> str:
+def request_id(headers: dict[bytes, bytes]) -> str:
+    """Return a request's own id, or make one."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if ID.fullmatch(given) else f"{getrandbits(128):032x}"
 
@@ -241,7 +239,6 @@ def _count(call: Call, status: int, seconds: float) -> None:
     parts = {"total": seconds, "tokenization": call.tokenization, "queue": call.queue, "inference": call.inference}
     for part, value in parts.items():
         times[part].observe(value)
-        metrics.seconds[part].observe(value)
 
 
 def _ms(seconds: float) -> float:

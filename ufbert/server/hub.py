@@ -52,6 +52,8 @@ def _check_fields(body: Body) -> None:
     body.integer("dimensions", 1)
     parameters = body.part("parameters")
     parameters.integer("top_k", 1, MOST_LISTED)
+    if parameters.has("candidate_labels"):
+        raise invalid("parameters.candidate_labels: expected none, for the labels are the model's; leave it out")
     parameters.strings("ignore_labels", ())
     for name, choices in (("function_to_apply", tuple(FUNCTIONS)), ("aggregation_strategy", STRATEGIES)):
         if parameters.has(name):
@@ -105,7 +107,7 @@ async def _answer(call: Call, task: QuestionAnswerer, parameters: Body) -> objec
     may_be_none = parameters.flag("handle_impossible_answer", False)
     aligned = parameters.flag("align_to_words", True)
     spans, stride = parameters.integer("max_seq_len", 1), parameters.integer("doc_stride", 0)
-    _check_spans(task, question, spans, stride)
+    await call.in_tokenizer(lambda: _check_spans(task, question, spans, stride))
     return await call.in_thread(lambda: task(question, context, count, longest, may_be_none, spans, stride, aligned))
 
 

@@ -10,6 +10,7 @@ __all__ = ["SECONDS", "SIZES", "Counter", "Gauge", "Histogram", "Metrics"]
 
 SECONDS = tuple(1.5e-5 * 1.5**k for k in range(35))
 SIZES = tuple(float(2**k) for k in range(20))
+PARTS = {"total": "", "tokenization": "_tokenization", "queue": "_queue", "inference": "_inference"}
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -81,15 +82,29 @@ class Histogram:
         yield f"{self.name}_count", (), below
 
 
+class Sum:
+    """A histogram of all figures of several, which have the same bounds."""
+
+    kind = "histogram"
+
+    def __init__(self, name: str, about: str, parts: Sequence[Histogram]) -> None:
+        self.name, self.about, self._parts = name, about, parts
+
+    def samples(self) -> Iterator[tuple[str, Labels, float]]:
+        """Name, labels and value of each line."""
+        name = self._parts[0].name
+        for lines in zip(*(part.samples() for part in self._parts), strict=True):
+            yield lines[0][0].replace(name, self.name, 1), lines[0][1], sum(value for _, _, value in lines)
+
+
 class Metrics:
     """All figures of a service."""
 
     def __init__(self) -> None:
-        self._all: list[Counter | Gauge | Histogram] = []
+        self._all: list[Counter | Gauge | Histogram | Sum] = []
         self.requests = self._counter("te_request_count", "requests for inference; method: single or batch")
         self.successes = self._counter("te_request_success", "requests that were answered")
         self.failures = self._counter("te_request_failure", "requests that were not answered; err: why")
-        self.seconds = self._times("te_request", "a request")
         self.kinds = {
             kind: (
                 self._counter(f"te_{kind}_count", f"texts for {kind}"),
@@ -98,6 +113,9 @@ class Metrics:
             )
             for kind in ("embed", "predict")
         }
+        for part, infix in PARTS.items():
+            both = [times[part] for _, _, times in self.kinds.values()]
+            self._all.append(Sum(f"te_request{infix}_duration", f"seconds of a request: {part}", both))
         self.input_length = self._histogram("te_request_input_length", "tokens of a text", SIZES)
         self.batch_size = self._histogram("te_batch_next_size", "texts of a batch", SIZES)
         self.batch_tokens = self._histogram("te_batch_next_tokens", "tokens of a batch", SIZES)
@@ -129,10 +147,9 @@ class Metrics:
 
     def _times(self, stem: str, what: str) -> dict[str, Histogram]:
         """Histograms of a whole request and of its three parts."""
-        names = {"total": "", "tokenization": "_tokenization", "queue": "_queue", "inference": "_inference"}
         return {
             part: self._histogram(f"{stem}{infix}_duration", f"seconds of {what}: {part}", SECONDS)
-            for part, infix in names.items()
+            for part, infix in PARTS.items()
         }
 
 

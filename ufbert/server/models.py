@@ -74,6 +74,16 @@ class Served:
         """Digest of the weights, and so of what embeddings may be compared."""
         return ModelFolder(self.folder).transformer().sha256()
 
+    @cached_property
+    def size(self) -> int:
+        """Bytes of the weights on disk."""
+        return sum(file.stat().st_size for file in ModelFolder(self.folder).transformer().weight_files())
+
+    @property
+    def changed(self) -> int:
+        """When its folder was written, in seconds since 1970."""
+        return int((self.folder / "config.json").stat().st_mtime)
+
     def variant(self, prompt: str = "", left: bool | None = None) -> TextModel:
         """Return the model with a prompt, and another side at which long texts are cut."""
         tokenizer = self.texts.tokenizer

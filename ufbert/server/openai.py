@@ -5,13 +5,20 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
+from .body import Body
 from .inference import embed, width
 from .models import Embedder, Served
 from .queue import Rows
 from .service import Call, Service
 from .tei import asked
 
-__all__ = ["as_base64", "embeddings", "model", "models"]
+__all__ = ["as_base64", "embeddings", "model", "models", "prompt_of"]
+
+# Which of a model's prompts an input_type of Cohere, Voyage or NVIDIA stands for.
+INPUT_TYPES = {
+    "query": "query", "search_query": "query", "document": "document", "passage": "document",
+    "search_document": "document", "classification": None, "clustering": None,
+}  # fmt: skip
 
 
 async def embeddings(call: Call) -> object:
@@ -20,8 +27,10 @@ async def embeddings(call: Call) -> object:
     model = call.choose(call.service.model(asked(body), Embedder))
     texts, form = body.texts("input"), body.choice("encoding_format", ("float", "base64"), "float")
     body.text("user", "")
-    truncate = call.service.settings.auto_truncate
-    found = await embed(call, model, texts, name="input", dimensions=width(call, model), truncate=truncate)
+    truncate, prompt = call.service.settings.auto_truncate, prompt_of(body, model)
+    found = await embed(
+        call, model, texts, name="input", prompt_name=prompt, dimensions=width(call, model), truncate=truncate
+    )
     rows = as_base64(found) if form == "base64" else list(found)
     return {
         "object": "list",
@@ -29,6 +38,12 @@ async def embeddings(call: Call) -> object:
         "model": model.name,
         "usage": {"prompt_tokens": call.tokens, "total_tokens": call.tokens},
     }
+
+
+def prompt_of(body: Body, model: Embedder) -> str | None:
+    """Name of the prompt that ``input_type`` stands for, if the model has it; None for the model's default one."""
+    found = INPUT_TYPES[body.choice("input_type", tuple(INPUT_TYPES), "classification")]
+    return found if found in model.sentence.settings.prompts else None
 
 
 def models(service: Service) -> dict[str, Any]:
@@ -47,5 +62,4 @@ def as_base64(embeddings: Rows) -> list[str]:
 
 
 def _described(model: Served) -> dict[str, Any]:
-    created = int((model.folder / "config.json").stat().st_mtime)
-    return {"id": model.name, "object": "model", "created": created, "owned_by": "ufbert", "kind": model.kind}
+    return {"id": model.name, "object": "model", "created": model.changed, "owned_by": "ufbert", "kind": model.kind}

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import __version__
 
-__all__ = ["DOCUMENT"]
+__all__ = ["DOCUMENT", "GETS"]
 
 Schema = dict[str, Any]
 
@@ -73,7 +73,7 @@ RANKED = _object(
 )  # fmt: skip
 BY_DOCUMENTS = _object(
     "query documents", query=TEXT, documents=DOCUMENTS, top_n=_maybe(_integer(1)), return_documents=FLAG,
-    raw_scores=FLAG, max_tokens_per_doc=_maybe(_integer(1)), model=MODEL,
+    raw_scores=FLAG, max_tokens_per_doc=_maybe(_integer(1)), top_k=_maybe(_integer(1)), truncation=FLAG, model=MODEL,
 )  # fmt: skip
 BY_TEXTS = _object("query texts", query=TEXT, texts=TEXTS, raw_scores=FLAG, return_text=FLAG, **CUT)
 PARAMETERS = _maybe(
@@ -94,15 +94,21 @@ HUB = _object(
 )
 KIND: Schema = {"description": "as huggingface_hub.InferenceClient reads it of the task of the model"}
 SIMILAR = _object("source_sentence sentences", source_sentence=TEXT, sentences=TEXTS)
+INPUT_TYPE = _maybe(
+    _one_of("query", "search_query", "document", "passage", "search_document", "classification", "clustering",
+            about="the model's prompt of that name is put before each text, if it has one")
+)  # fmt: skip
 OPENAI_REQUEST = _object(
     "input", input=TEXTS, model=MODEL, encoding_format=_maybe(_one_of("float", "base64")), dimensions=DIMENSIONS,
-    user=_maybe(STRING),
+    user=_maybe(STRING), input_type=INPUT_TYPE,
 )  # fmt: skip
 OPENAI_ANSWER = _object("object data model usage", object=STRING, data=_list(EMBEDDING), model=STRING, usage=USAGE)
+CONTENTS = _list(
+    _object("content", content=_list(_object("text", type=_one_of("text"), text=TEXT), minItems=1)), minItems=1
+)
 COHERE_EMBED = _object(
-    "texts", texts=TEXTS, model=MODEL, output_dimension=DIMENSIONS, truncate=_maybe(_one_of("NONE", "START", "END")),
-    input_type=_maybe(_one_of("search_query", "search_document", "classification", "clustering")),
-    embedding_types=_maybe(_list(_one_of("float", "base64"))),
+    "", texts=TEXTS, inputs=CONTENTS, model=MODEL, output_dimension=DIMENSIONS, input_type=INPUT_TYPE,
+    truncate=_maybe(_one_of("NONE", "START", "END")), embedding_types=_maybe(_list(_one_of("float", "base64"))),
 )  # fmt: skip
 COHERE_EMBEDDED = _object("id embeddings texts", id=STRING, embeddings=_object(""), texts=_list(STRING))
 OLLAMA = _object("input", input=TEXTS, model=MODEL, truncate=FLAG, dimensions=DIMENSIONS)
@@ -110,6 +116,7 @@ OLLAMA_ANSWER = _object(
     "model embeddings prompt_eval_count", model=STRING, embeddings=_list(ROW), total_duration=_integer(0),
     load_duration=_integer(0), prompt_eval_count=_integer(0),
 )  # fmt: skip
+OLLAMA_OLD = _object("prompt", prompt=TEXT, model=MODEL)
 ROUTES = _object(
     "model depth tokens layers", model=STRING, depth=_integer(0), tokens=_list(STRING),
     layers=_list(_list(_list(_integer(0)))),
@@ -130,8 +137,12 @@ POSTS: dict[str, tuple[str, Schema, Schema]] = {
     "/rerank": ("TEI with texts, Cohere and Jina with documents", _any(BY_TEXTS, BY_DOCUMENTS), KIND),
     "/v1/rerank": ("Cohere 1, Jina: texts by their relevance", _any(BY_TEXTS, BY_DOCUMENTS), KIND),
     "/v2/rerank": ("Cohere 2: texts by their relevance", _any(BY_TEXTS, BY_DOCUMENTS), KIND),
+    "/v1/embed": (
+        "Cohere 1: embeddings of length 1", COHERE_EMBED, _object("id embeddings texts", texts=_list(STRING)),
+    ),
     "/v2/embed": ("Cohere 2: embeddings of length 1", COHERE_EMBED, COHERE_EMBEDDED),
     "/api/embed": ("Ollama: embeddings of length 1", OLLAMA, OLLAMA_ANSWER),
+    "/api/embeddings": ("Ollama: the embedding of one text", OLLAMA_OLD, _object("embedding", embedding=ROW)),
     "/predict": (
         "TEI: classes with their scores; two strings are one pair",
         _object("inputs", inputs=_any(TEXT, PAIR, _list(PAIR, minItems=1)), raw_scores=FLAG, **CUT),
@@ -177,6 +188,8 @@ GETS: dict[str, tuple[str, str, Schema]] = {
     "/metrics": ("Prometheus: figures in its text format", "text/plain", STRING),
     "/v1/models": ("OpenAI: all models", "application/json", _object("object data", object=STRING, data=_list(LISTED))),
     "/v1/models/{name}": ("OpenAI: one model", "application/json", LISTED),
+    "/api/tags": ("Ollama: all models", "application/json", _object("models", models=_list(_object("name model")))),
+    "/api/version": ("Ollama: the version", "application/json", _object("version", version=STRING)),
     "/api-doc/openapi.json": ("This document", "application/json", _object("openapi paths")),
     "/": ("A page for people", "text/html", STRING),
 }
@@ -193,7 +206,7 @@ FAULTS = {
     500: "a fault of the service",
     503: "the service is shutting down",
 }
-OPEN = ("/health", "/ping", "/live", "/metrics", "/api-doc/openapi.json", "/")
+OPEN = ("/health", "/ping", "/live", "/metrics", "/api/version", "/api-doc/openapi.json", "/")
 REFUSAL = _object("error error_type message", error=STRING, error_type=STRING, message=STRING)
 OPENAI_ERROR = _object(
     "message type param code", message=STRING, type=STRING, param=_maybe(STRING), code=_maybe(STRING)

@@ -8,6 +8,7 @@ import logging
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from .endpoint import log
+from .service import CALLS, Call
 
 __all__ = ["JsonHandler", "protocol"]
 
@@ -16,21 +17,52 @@ TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\
 
 
 class Guarded(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """A connection that is closed if a request's head is too long or too slow."""
+    """A connection that is closed if a request's head is too long or too slow, or an answer is not taken."""
 
     head_timeout = 30.0
+    app_state: dict[str, object]
     _head = 0
     _timer: asyncio.TimerHandle | None = None
+    _unsent: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a first request, but not for ever."""
         super().connection_made(transport)
+        self._calls = set[Call]()
+        self.app_state = self.app_state | {CALLS: self._calls}  # each request has a copy of it
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timers, and cancel what the client asked for."""
         self._stop_timer()
+        self.resume_writing()
+        for call in list(self._calls):
+            call.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not take its answer, but not for ever."""
+        super().pause_writing()
+        self._expect_less(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Go on: the client takes its answer."""
+        if self._unsent is not None:
+            self._unsent.cancel()
+            self._unsent = None
+        super().resume_writing()
+
+    def _expect_less(self, size: int) -> None:
+        """Close the connection unless its client takes a part of what is to be sent."""
+
+        def check() -> None:
+            left = self.transport.get_write_buffer_size()
+            if left < size:
+                self._expect_less(left)
+            else:
+                self.transport.abort()
+
+        self._unsent = self.loop.call_later(self.head_timeout, check)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count what is not yet a request."""

@@ -204,7 +204,7 @@ class Queue:
                     return []
                 self._changed.wait()
             batch: list[_Text] = []
-            room, now = self.max_batch_tokens, perf_counter()
+            room, now = min(self.max_batch_tokens, -(-self.tokens // self._workers)), perf_counter()
             while heap:
                 at, number, ticket = heap[0]
                 if ticket.is_over:  # cancelled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -100,6 +101,7 @@ def serve(settings: Settings, models: dict[str, Served], host: str, port: int) -
         If the address cannot be used.
     """
     server = make_server(settings, models, host, port)
+    gc.freeze()  # modules and models stay: no collection has to look at them again
     try:
         server.run()
     except SystemExit:  # uvicorn has logged why

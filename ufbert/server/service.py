@@ -23,9 +23,12 @@ from .trees import Visited
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-__all__ = ["Call", "Service", "draining"]
+__all__ = ["CALLS", "Call", "Service", "draining"]
 
+CALLS = "ufbert.calls"  # in the state of a request: the calls of its connection
+MOST_REPEATED = 2  # times `payload_limit`: characters of all texts of a request
 INLINE_CHARS = 4_000  # that are tokenised in less time than a thread takes to wake
+NO_BODY = Body({})
 TASK_THREADS = 32  # requests of tasks that wait in a thread for their hidden states
 Result = TypeVar("Result")
 Kind = TypeVar("Kind", bound=Served)
@@ -44,7 +47,7 @@ class Service:
         self.settings, self.models, self.metrics = settings, models, Metrics()
         self.ready = False
         self.calls = 0  # requests that are read or served
-        self.held = 0  # bytes of their bodies
+        self.held = 0  # bytes of their bodies and answers
         self.queue = Queue(settings.max_batch_tokens, settings.max_queue_tokens, settings.workers, self._observe)
         self.tokenizers = ThreadPoolExecutor(threads.available_cpus(), "ufbert-tokenize")
         self.tasks = ThreadPoolExecutor(TASK_THREADS, "ufbert-task")
@@ -113,7 +116,7 @@ class Call:
     service: Service
     id: str
     path: str
-    body: Body = field(default_factory=lambda: Body({}))
+    body: Body = NO_BODY
     argument: str = ""  # the part of the path that names a model
     model: str = ""
     kind: str = ""
@@ -125,7 +128,24 @@ class Call:
     inference: float = 0.0
     started: float = field(default_factory=perf_counter)
     gone: bool = False
+    entered: bool = False
+    held: int = 0  # bytes of its body and its answer
     tickets: list[Ticket] = field(default_factory=list)
+
+    def enter(self) -> None:
+        """Count as a request that is served, until `leave`."""
+        self.entered = True
+        self.service.calls += 1
+
+    def hold(self, size: int) -> None:
+        """Count bytes that are held for the request, until `leave`."""
+        self.held += size
+        self.service.held += size
+
+    def leave(self) -> None:
+        """Count no more."""
+        self.service.calls -= self.entered
+        self.service.held -= self.held
 
     def choose(self, model: Kind) -> Kind:
         """Note which model the request is for."""
@@ -134,23 +154,35 @@ class Call:
 
     def admit(self, texts: Sequence[Text], name: str, kind: str) -> None:
         """Check number and length of texts, before anything is done with them."""
-        settings = self.service.settings
         self.kind, self.texts = kind, self.texts + len(texts)
-        if self.texts > settings.max_client_batch_size:
+        self.characters += self.check(texts, name)
+
+    def check(self, texts: Sequence[Text], name: str) -> int:
+        """Check number and length of texts; return their characters."""
+        settings, total = self.service.settings, 0
+        count = max(self.texts, len(texts))
+        if count > settings.max_client_batch_size:
             raise Refusal(
                 413, "Validation",
-                f"{name}: batch size {self.texts} > maximum allowed batch size {settings.max_client_batch_size}; "
+                f"{name}: batch size {count} > maximum allowed batch size {settings.max_client_batch_size}; "
                 "send fewer texts a request, or start the service with a larger --max-client-batch-size",
             )  # fmt: skip
         for text in texts:
             characters = len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
-            self.characters += characters
+            total += characters
             if characters > settings.max_text_chars:
                 raise Refusal(
                     413, "Validation",
                     f"{name}: expected at most {settings.max_text_chars} characters a text, got {characters}; split "
                     "the text, or start the service with a larger --max-text-chars",
                 )  # fmt: skip
+        if total > MOST_REPEATED * settings.payload_limit:  # of pairs, whose first text may be long
+            raise Refusal(
+                413, "Validation",
+                f"{name}: expected at most {MOST_REPEATED * settings.payload_limit} characters in all pairs together, "
+                f"got {total}; shorten what is paired with each text, send fewer texts, or raise --payload-limit",
+            )  # fmt: skip
+        return total
 
     async def encode(self, model: TextModel, texts: Sequence[Text], truncate: bool) -> list[Encoding]:
         """Tokenise texts that were admitted, in a thread if they are long."""
@@ -158,8 +190,7 @@ class Call:
         if characters <= INLINE_CHARS:
             encodings, truncated = model.tokenize(texts)
         else:
-            run = asyncio.get_running_loop().run_in_executor
-            encodings, truncated = await run(self.service.tokenizers, model.tokenize, texts)
+            encodings, truncated = await self.in_tokenizer(lambda: model.tokenize(texts))
         self.tokenization += perf_counter() - started
         if not truncate and any(truncated):
             index = next(index for index, count in enumerate(truncated) if count)
@@ -181,6 +212,10 @@ class Call:
             raise
         return self._results(ticket)
 
+    async def in_tokenizer(self, function: Callable[[], Result]) -> Result:
+        """Run what computes for a while, in a thread that tokenises."""
+        return await asyncio.get_running_loop().run_in_executor(self.service.tokenizers, function)
+
     async def in_thread(self, function: Callable[[], Result]) -> Result:
         """Run a task that waits for the queue, in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self.service.tasks, function)
@@ -200,17 +235,16 @@ class Call:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """TEI's headers about time, in whole milliseconds."""
-        figures = {
-            "x-compute-type": "cpu",
-            "x-compute-time": _milliseconds(self.tokenization + self.inference),
-            "x-compute-characters": self.characters,
-            "x-compute-tokens": self.tokens,
-            "x-total-time": _milliseconds(perf_counter() - self.started),
-            "x-tokenization-time": _milliseconds(self.tokenization),
-            "x-queue-time": _milliseconds(self.queue),
-            "x-inference-time": _milliseconds(self.inference),
-        }
-        return [(name.encode(), str(value).encode()) for name, value in figures.items()]
+        return [
+            (b"x-compute-type", b"cpu"),
+            (b"x-compute-time", _milliseconds(self.tokenization + self.inference)),
+            (b"x-compute-characters", b"%d" % self.characters),
+            (b"x-compute-tokens", b"%d" % self.tokens),
+            (b"x-total-time", _milliseconds(perf_counter() - self.started)),
+            (b"x-tokenization-time", _milliseconds(self.tokenization)),
+            (b"x-queue-time", _milliseconds(self.queue)),
+            (b"x-inference-time", _milliseconds(self.inference)),
+        ]
 
     def _submit(self, lane: Lane, encodings: Sequence[Encoding], done: Callable[[Ticket], object]) -> Ticket:
         if self.gone:
@@ -246,5 +280,5 @@ def _settle(future: asyncio.Future[Ticket], ticket: Ticket) -> None:
         future.set_result(ticket)
 
 
-def _milliseconds(seconds: float) -> int:
-    return round(1e3 * seconds)
+def _milliseconds(seconds: float) -> bytes:
+    return b"%d" % round(1e3 * seconds)

@@ -84,7 +84,7 @@ async def tokenize(call: Call) -> object:
     prompt = model.prompt(name) if isinstance(model, Embedder) and name is not None else ""
     call.admit(texts, "inputs", "")
     prompted = [prompt + text for text in texts]
-    return await call.in_thread(lambda: _tokenized(model.texts.tokenizer, prompted, special))
+    return await call.in_tokenizer(lambda: _tokenized(model.texts.tokenizer, prompted, special))
 
 
 async def decode(call: Call) -> object:
@@ -98,7 +98,7 @@ async def decode(call: Call) -> object:
     for row in rows:
         if not isinstance(row, list) or not all(type(token) is int and 0 <= token < size for token in row):
             raise invalid(f"ids: expected integers from 0 to {size - 1}, got {shown(row)}")
-    return await call.in_thread(lambda: [tokenizer.decode(row, skip) for row in rows])
+    return await call.in_tokenizer(lambda: [tokenizer.decode(row, skip) for row in rows])
 
 
 def info(service: Service, name: str | None = None) -> dict[str, Any]:
