@@ -84,6 +84,14 @@ def test_requests_in_one_write_are_answered_in_order(quick):
     assert [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400", b"200"]
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.1], ids=["whole", "body-later"])
+def test_who_asks_for_http_2_is_answered_in_http_1(quick, pause):
+    """As Java's client does with each first request."""
+    wanted = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\nUpgrade: h2c\r\n"
+    answer = exchange(quick, HEAD + wanted + b"content-length: 14\r\n\r\n", b'{"inputs":"a"}', pause=pause)
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize(
     "path", ["/models/..%2f..%2fetc%2fpasswd", "/page/../../run.py", "/%2e%2e/%2e%2e/etc/passwd", "/page.css/../run.py"]
 )

@@ -200,6 +200,14 @@ def test_a_client_that_does_not_take_its_answer_is_let_go(running):
         assert httpx.post(server.url + "/embed", json={"inputs": "a"}).status_code == 200
 
 
+def test_hidden_states_have_a_limit(running):
+    with running(["tiny"], payload_limit=1_000, log_requests=False) as server:
+        body = {"inputs": ["the cat"] * 40}  # 4 tokens of 12 float32 each
+        assert httpx.post(server.url + "/embed_all", json=body).status_code == 200
+        refused = httpx.post(server.url + "/embed_all", json={"inputs": ["the cat"] * 42})
+        assert refused.status_code == 413 and "at most 8000 bytes together, got 8064" in refused.json()["error"]
+
+
 def test_a_text_that_is_paired_with_many_counts_each_time(running):
     with running(["relevance"], payload_limit=10_000, log_requests=False) as server:
         body = {"query": "a " * 999, "texts": ["a"] * 10}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -13,6 +14,7 @@ from .service import CALLS, Call
 __all__ = ["JsonHandler", "protocol"]
 
 MAX_HEAD = 65_536  # bytes
+UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -66,6 +68,8 @@ class Guarded(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count what is not yet a request."""
+        if not self._is_serving():
+            data = _without_upgrade(data)
         super().data_received(data)
         if self._is_serving():
             self._head = 0
@@ -93,6 +97,17 @@ class Guarded(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         self._timer = None
         if not self._is_serving():
             self.transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Rename the header ``Upgrade`` of a request's head.
+
+    Java's client asks for HTTP/2 with it, which a service need not do; but httptools would lose the body.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0 or UPGRADE.search(data, 0, end) is None:
+        return data
+    return UPGRADE.sub(b"\r\nx-upgrade:", data[:end]) + data[end:]
 
 
 class JsonHandler(logging.Handler):

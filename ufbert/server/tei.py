@@ -12,13 +12,15 @@ from ..tokenizer import Text, Tokenizer
 from .body import Body, texts_of
 from .inference import cosines, embed, ranking, relevance, scores, truncation, width
 from .models import Classifier, Embedder, Served
-from .refusal import empty, invalid
+from .refusal import Refusal, empty, invalid
 from .service import Call, Service
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
 __all__ = ["decode", "embed_all", "embed_route", "info", "predict", "rerank", "similarity", "tokenize"]
+
+MOST_HIDDEN, _FLOAT = 8, 4  # times `payload_limit`: bytes of all hidden states of a request; bytes of a float32
 
 
 async def embed_route(call: Call) -> object:
@@ -39,6 +41,15 @@ async def embed_all(call: Call) -> object:
     prompt = model.prompt(prompt_name(call.body))
     call.admit(texts, "inputs", "embed")
     encodings = await call.encode(model.variant(prompt, left), texts, truncate)
+    size = _FLOAT * model.texts.model.config.hidden_size * sum(map(len, encodings))
+    limit = MOST_HIDDEN * call.service.settings.payload_limit
+    if size > limit:
+        raise Refusal(
+            413, "Validation",
+            f"inputs: expected texts whose hidden states have at most {limit} bytes together, got {size}; send fewer "
+            "texts a request, or raise --payload-limit",
+        )  # fmt: skip
+    call.hold(size)
     return await call.compute(model.hidden, encodings)
 
 
