@@ -315,6 +315,7 @@ def test_options_come_from_the_environment_too(folders):
         "UFBERT_MODEL": f"one={folders['tiny']},two={folders['trees']}",
         "UFBERT_API_KEY": "secret",
         "UFBERT_MAX_CLIENT_BATCH_SIZE": "2",
+        "UFBERT_QUIET": "1",
         "UFBERT_PORT": "tcp://10.0.0.1:80",  # as Kubernetes sets it for a service called ufbert
     }
     with Process(**environment) as service, httpx.Client(base_url=service.url) as client:
@@ -322,6 +323,7 @@ def test_options_come_from_the_environment_too(folders):
         client.headers["x-api-key"] = "secret"
         info = client.get("/info").json()
         assert info["models"] == {"one": "embedding", "two": "embedding"} and info["max_client_batch_size"] == 2
+        assert [json.loads(line)["status"] for line in service.lines] == [401]
 
 
 @pytest.mark.parametrize(
@@ -331,6 +333,9 @@ def test_options_come_from_the_environment_too(folders):
         (["--model", "nothing"], {}, "model folder"),
         (["--host", "203.0.113.1", "--model", "{tiny}"], {}, "expected an address that is free"),
         (["--model", "{tiny}"], {"UFBERT_DTYPE": "int4"}, "UFBERT_DTYPE: expected one of float32"),
+        (["--model", "{tiny}"], {"UFBERT_API_KEY": "key,"}, "UFBERT_API_KEY: expected something between commas"),
+        (["--model", "{tiny}", "--api-key", ""], {}, "expected keys of at least one character"),
+        (["--model", "{tiny}"], {"UFBERT_QUIET": "perhaps"}, "UFBERT_QUIET: expected one of 1"),
     ],
 )
 def test_wrong_options_are_named(folders, arguments, environment, part):

@@ -203,6 +203,15 @@ def test_a_free_worker_leaves_the_other_ones_their_share(lane):
     queue.end(lambda: Refusal(503, "Unhealthy", "over"))
 
 
+def test_a_worker_outlives_an_event_loop_that_is_closed(client, lane, queue):
+    def closed(_):
+        raise RuntimeError("Event loop is closed")
+
+    lane.gate.release(2)
+    queue.submit(lane, [text("a", 1)], closed)
+    wait(client.send("b", 1))
+
+
 def test_many_threads_get_their_own_results():
     queue = Queue(max_batch_tokens=50, max_queue_tokens=10**6, workers=3)
     lane = Recorder()

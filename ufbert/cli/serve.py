@@ -23,6 +23,7 @@ __all__ = ["add_arguments", "run"]
 
 NEEDED = ("starlette", "uvicorn", "orjson")
 LISTS = ("model", "api_key", "cors_allow_origin")
+SWITCHES = {"1": True, "true": True, "0": False, "false": False}
 MAX_PORT = 65_535
 
 
@@ -110,11 +111,23 @@ def _take_environment(parser: argparse.ArgumentParser) -> None:
     """Let environment variables give the defaults; argparse reads them as it reads the options."""
     for action in parser._actions:
         value = os.environ.get("UFBERT_" + action.dest.upper())
-        if not action.option_strings or action.dest in ("help", "quiet", "threads") or not value:
+        if not action.option_strings or action.dest in ("help", "threads") or not value:
             continue
         if value.startswith("tcp://"):  # Kubernetes gives a service called "ufbert" this UFBERT_PORT
             continue
         if action.choices is not None and value not in action.choices:
             wanted = ", ".join(map(str, action.choices))
             raise InputError(f"UFBERT_{action.dest.upper()}: expected one of {wanted}, got {value!r:.80}; correct it")
-        action.default = value.split(",") if action.dest in LISTS else value
+        if action.dest == "quiet":
+            action.default = _switch("UFBERT_QUIET", value)
+            continue
+        action.default = [part.strip() for part in value.split(",")] if action.dest in LISTS else value
+        if "" in action.default and action.dest in LISTS:
+            raise InputError(f"UFBERT_{action.dest.upper()}: expected something between commas; leave out the comma")
+
+
+def _switch(name: str, value: str) -> bool:
+    """Read a variable for an option without a value."""
+    if value.lower() not in SWITCHES:
+        raise InputError(f"{name}: expected one of {', '.join(SWITCHES)}, got {value!r:.80}; correct it")
+    return SWITCHES[value.lower()]

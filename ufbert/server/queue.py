@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from threading import Condition, Thread
@@ -82,6 +83,11 @@ class Ticket:
         """Whether nothing of it is left to do."""
         return self.error is not None or self.finished == len(self.encodings)
 
+    def tell(self) -> None:
+        """Call `done`; nobody waits any more where the event loop is closed."""
+        with suppress(RuntimeError):
+            self.done(self)
+
 
 class Queue:
     """Texts wait, workers compute.
@@ -147,7 +153,7 @@ class Queue:
             if ticket.is_over:
                 return
             self._drop(ticket, error)
-        ticket.done(ticket)
+        ticket.tell()
 
     def end(self, refusal: Callable[[], Refusal]) -> None:
         """Admit no more, fail what waits, and let the workers end after the batches that run."""
@@ -249,7 +255,7 @@ class Queue:
                 if ticket.is_over:
                     over.append(ticket)
         for ticket in over:
-            ticket.done(ticket)
+            ticket.tell()
 
 
 def _computed(batch: list[_Text]) -> list[Rows | Exception]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import checks
+from ..errors import InputError
 
 __all__ = ["Settings"]
 
@@ -61,3 +62,5 @@ class Settings:
             checks.integer(getattr(self, name), name, 1)
         for name in ("read_timeout", "shutdown_timeout"):
             checks.number(getattr(self, name), name)
+        if not all(key.strip() for key in self.api_keys):
+            raise InputError("api_keys: expected keys of at least one character, got an empty one, which everybody has")
