@@ -1,7 +1,6 @@
 """Processes: threads, forks, signals, kills, full disks, little memory, two writers; one scenario a case."""
 
 import ctypes
-import json
 import multiprocessing
 import os
 import resource
@@ -18,6 +17,7 @@ from conftest import some_texts
 from folders import scratch, seeds
 from mutate import generator
 from watch import Fault
+from writers import Writers, check_whole
 
 import ufbert
 
@@ -33,11 +33,10 @@ class Processes:
         self.root = scratch()
         self.folders = seeds(self.root)
         self.texts = some_texts(3_000)
-        (self.root / "texts.txt").write_text("\n".join(self.texts) + "\n")
+        self.writers = Writers(self.root, self.folders)
         self.encoder = ufbert.SentenceEncoder(self.folders["sentence"])
         self.expected = self.encoder.encode(self.texts[:200])
         self.scenarios = [getattr(self, name) for name in sorted(vars(type(self))) if name.startswith("case_")]
-        self.whole = {}
 
     def __call__(self, seed, number, acts):
         rng = generator(seed, number)
@@ -75,114 +74,86 @@ class Processes:
 
     # commands that write
 
-    def writers(self, rng):
-        """A command that writes, with what it writes and how to tell that it is whole."""
-        target = self.root / f"out-{rng.randrange(2**32)}"
-        texts, sentence = str(self.root / "texts.txt"), str(self.folders["sentence"])
-        commands = {
-            "npy": ["embed", "--model", sentence, "--input", texts, "--output", f"{target}.npy"],
-            "jsonl": [
-                "classify",
-                "--model",
-                str(self.folders["labels"]),
-                "--input",
-                texts,
-                "--output",
-                f"{target}.jsonl",
-            ],
-            "convert": ["convert", sentence, str(target), "--dtype", rng.choice(["float16", "int8"])],
-            "prune": ["prune", str(self.folders["trees"]), "--corpus", texts, "--out", str(target)],
-            "routes": ["routes", str(self.folders["trees"]), "--corpus", texts, "--out", str(target)],
-        }
-        name = rng.choice(list(commands))
-        return name, commands[name], target.with_suffix({"npy": ".npy", "jsonl": ".jsonl"}.get(name, ""))
-
-    def is_whole(self, name, target):
-        """Raise a fault unless the target is what an uninterrupted run writes."""
-        if name == "npy":
-            check(np.load(target).shape == (3_000, 12), f"{target}: not whole")
-        elif name == "jsonl":
-            check(len([json.loads(line) for line in target.read_text().splitlines()]) == 3_000, f"{target}: not whole")
-        elif name == "routes":
-            check("layers" in json.loads((target / "routes.json").read_text()), f"{target}: not whole")
-        else:
-            ufbert.load(target)(np.array([[2, 5, 3]]))
-
     def case_kill(self, rng):
-        """kill -9 at any moment: nothing, or all of it; and the same command then writes it."""
-        name, command, target = self.writers(rng)
-        child = start(command)
-        time.sleep(rng.uniform(0.1, 2.5))
-        child.kill()
-        child.communicate()
-        if os.path.lexists(target) and (target.is_file() or os.listdir(target)):
-            self.is_whole(name, target)
-            remove(target)
-        done = start(command)
-        _, said = done.communicate()
-        check(done.returncode == 0, f"{name} after a kill: {said[-300:]}")
-        self.is_whole(name, target)
-        self.remove_all(target)
+        """kill -9 at any moment: nothing, or all of it, or what the same command goes on with."""
+        work = self.writers.choose(rng)
+        for _ in range(rng.choice([1, 1, 3]) if work.resumes else 1):
+            child = start(work)
+            time.sleep(rng.uniform(0.1, 4.0))
+            child.kill()
+            child.communicate()
+        left = os.path.lexists(work.target) and (work.target.is_file() or os.listdir(work.target))
+        if left and not work.resumes:
+            check_whole(work)
+            remove(work.target)
+        if not (left and (work.target / "config.json").exists()):  # a student that was complete
+            done = start(work)
+            _, said = done.communicate()
+            check(done.returncode == 0, f"{work.command[0]} after a kill: {said[-300:]}")
+        check_whole(work)
+        self.remove_all(work.target)
 
     def case_signal(self, rng):
         """SIGINT or SIGTERM: exit code 1, no traceback, nothing half-written."""
-        name, command, target = self.writers(rng)
-        child = start(command)
+        work = self.writers.choose(rng)
+        child = start(work)
         time.sleep(rng.uniform(0.5, 2.0))
         child.send_signal(rng.choice([signal.SIGINT, signal.SIGTERM]))
         _, said = child.communicate()
-        check(
-            "Traceback" not in said or child.returncode < 0 or "KeyboardInterrupt" in said[-200:],
-            f"{name}: {said[-400:]}",
-        )
-        if child.returncode == 0 or (target.is_dir() and os.listdir(target)):
-            self.is_whole(name, target)
-        self.remove_all(target)
+        is_quiet = "Traceback" not in said or child.returncode < 0 or "KeyboardInterrupt" in said[-200:]
+        check(is_quiet, f"{work.command[0]}: {said[-400:]}")
+        if child.returncode == 0:
+            check_whole(work)
+        self.remove_all(work.target)
 
     def case_two_writers(self, rng):
         """Two commands with one target: one may be told so, and the target is whole."""
-        name, command, target = self.writers(rng)
-        children = [start(command) for _ in range(2)]
+        work = self.writers.choose(rng)
+        children = [start(work) for _ in range(2)]
         said = [child.communicate()[1] for child in children]
         codes = sorted(child.returncode for child in children)
-        check(codes[0] == 0 and codes[1] in (0, 1), f"{name}: exit codes {codes}: {said}")
-        check(not any("Traceback" in text for text in said), f"{name}: {said}")
-        self.is_whole(name, target)
-        self.remove_all(target)
+        check(codes[0] == 0 and codes[1] in (0, 1), f"{work.command[0]}: exit codes {codes}: {said}")
+        check(not any("Traceback" in text for text in said), f"{work.command[0]}: {said}")
+        check_whole(work)
+        self.remove_all(work.target)
 
     def case_full_disk(self, rng):
         """A disk that is full after some bytes: one line, exit code 1, what was there stays."""
-        name, command, target = self.writers(rng)
         limit = rng.choice([0, 1, 100, 4_096, 60_000])
-        child = start(command, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-        _, said = child.communicate()
-        check("Traceback" not in said, f"{name} with {limit} bytes: {said[-400:]}")
-        check(child.returncode in (0, 1), f"{name} with {limit} bytes: exit code {child.returncode}: {said[-300:]}")
-        if child.returncode == 0:
-            self.is_whole(name, target)
-        self.remove_all(target)
-
-    def case_read_only(self, rng):
-        """A folder that may not be written: one line, exit code 1."""
-        name, command, target = self.writers(rng)
-        place = self.root / "read-only"
-        place.mkdir(exist_ok=True)
-        place.chmod(0o555)
-        command = [part.replace(str(target.parent), str(place)) if str(target) in part else part for part in command]
-        child = start(command, _obey_permissions)
-        _, said = child.communicate()
-        check(child.returncode == 1 and "Traceback" not in said, f"{name}: {child.returncode}: {said[-400:]}")
+        self.with_limit(rng, resource.RLIMIT_FSIZE, limit, lambda code: code in (0, 1))
 
     def case_little_memory(self, rng):
         """Less memory than it takes: it works, or one error; never a crash."""
-        name, command, target = self.writers(rng)
-        limit = rng.randint(120, 700) * 2**20
-        child = start(command, lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+        self.with_limit(rng, resource.RLIMIT_AS, rng.randint(120, 700) * 2**20, lambda code: code >= 0)
+
+    def with_limit(self, rng, kind, limit, allowed):
+        """Run a command under a limit of the system."""
+        work = self.writers.choose(rng)
+        child = start(work, lambda: resource.setrlimit(kind, (limit, limit)))
         _, said = child.communicate()
-        check(child.returncode >= 0, f"{name} with {limit >> 20} MiB: signal {-child.returncode}: {said[-300:]}")
+        about = f"{work.command[0]} with {limit} bytes"
+        check(allowed(child.returncode), f"{about}: exit code {child.returncode}: {said[-300:]}")
+        check(kind == resource.RLIMIT_AS or "Traceback" not in said, f"{about}: {said[-400:]}")
         if child.returncode == 0:
-            self.is_whole(name, target)
-        self.remove_all(target)
+            check_whole(work)
+        self.remove_all(work.target)
+
+    def case_read_only(self, rng):
+        """A folder that may not be written: one line, exit code 1."""
+        work = self.writers.choose(rng)
+        place = self.root / "read-only"
+        place.mkdir(exist_ok=True)
+        place.chmod(0o555)
+        moved = [part.replace(str(work.target), str(place / work.target.name)) for part in work.command]
+        child = start(work._replace(command=moved), _obey_permissions)
+        _, said = child.communicate()
+        check(child.returncode == 1 and "Traceback" not in said, f"{moved[0]}: {child.returncode}: {said[-400:]}")
+
+    def case_sub_interpreter(self, rng):
+        """A sub-interpreter is refused with a sentence, and the process goes on."""
+        code = "import _xxsubinterpreters as i; f = i.run_string(i.create(), 'import ufbert'); print(f)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        check("found a sub-interpreter" in done.stdout + done.stderr and done.returncode >= 0, done.stderr[-300:])
 
     def case_clock(self, rng):
         """Times that jump: results and files do not depend on the clock."""
@@ -211,11 +182,11 @@ def _obey_permissions():
     ctypes.CDLL(None).prctl(24, 1)
 
 
-def start(command, before=None):
+def start(work, before=None):
     """A command of ufbert in a process of its own."""
     return subprocess.Popen(
-        [*COMMAND, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
-        preexec_fn=before, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        [*COMMAND, *work.command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        text=True, preexec_fn=before, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"} | work.environment,
     )  # fmt: skip
 
 

@@ -4,7 +4,8 @@
     python tests/campaign/run.py files requests --seconds 3600 --seed 7 --report tests/campaign/report.json
     python tests/campaign/run.py files --case 123456 --seed 7      # one case again, with its traceback
 
-Parts are run one after another, and share the time. The report counts cases and lists every fault.
+Parts are run one after another, and share the time. The report counts inputs and lists every fault. Two parts run only
+where they are named: `fuzz` (see fuzz.py) and `layers`, which compiles tests/sanitizers/layers.c.
 """
 
 import argparse
@@ -22,6 +23,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 def parts():
     """Runners by name; the parts are modules of this folder."""
+    from calls import Calls
     from files import Files
     from kernels import Kernels
     from processes import Processes
@@ -32,7 +34,14 @@ def parts():
 
         return Requests()
 
-    return {"files": Files, "rows": Rows, "requests": requests, "kernels": Kernels, "processes": Processes}
+    return {
+        "files": Files,
+        "rows": Rows,
+        "requests": requests,
+        "kernels": Kernels,
+        "calls": Calls,
+        "processes": Processes,
+    }
 
 
 def main():
@@ -45,6 +54,8 @@ def main():
     parser.add_argument("--most", type=int, default=1 << 62, help="cases of each part at most")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--case", type=int, help="run this case alone, here")
+    parser.add_argument("--hang", type=float, default=5.0, metavar="SECONDS", help="of a file or a request at most")
+    parser.add_argument("--share", nargs="*", default=[], metavar="PART=N", help="of the time (default: 1 each)")
     parser.add_argument("--report", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
@@ -60,26 +71,62 @@ def _main(arguments):
         for part in chosen.values():
             part()(arguments.seed, arguments.case, Acts())
         return 0
-    rows = [_run(name, part, arguments, arguments.seconds / len(chosen)) for name, part in chosen.items()]
-    if arguments.report:
-        arguments.report.write_text(json.dumps({"version": version("ufbert"), "parts": rows}, indent=1) + "\n")
+    weights = dict.fromkeys([*chosen, *(name for name in ("fuzz", "layers") if name in arguments.parts)], 1.0)
+    weights |= {name: float(share) for name, share in (each.split("=") for each in arguments.share)}
+    rows = []
+    for name, weight in weights.items():
+        seconds = arguments.seconds * weight / sum(weights.values())
+        rows += [_run(name, chosen[name], arguments, seconds)] if name in chosen else _alone(name, arguments, seconds)
+        if arguments.report:
+            arguments.report.write_text(json.dumps(_report(rows), indent=1) + "\n")
     return int(any(row["faults"] for row in rows))
+
+
+def _report(rows):
+    versions = {
+        name: version(name) for name in ("ufbert", "numpy", "safetensors", "tokenizers", "pyarrow", "starlette")
+    }
+    totals = {
+        "inputs": sum(row["inputs"] for row in rows),
+        "seconds": sum(row["seconds"] for row in rows),
+        "faults left": sum(len(row["faults"]) for row in rows),
+    }
+    return {"python": sys.version.split()[0], "versions": versions, **totals, "parts": rows}
+
+
+def _alone(name, arguments, seconds):
+    """Rows of a part that has programs of its own."""
+    from fuzz import fuzz
+    from layers import layers
+
+    rows, started = [], time.monotonic()
+    for kind, cases, faults in {"fuzz": fuzz, "layers": layers}[name](arguments.seed, seconds):
+        took, started = time.monotonic() - started, time.monotonic()
+        print(
+            f"{name}, {kind}: seed {arguments.seed}, {cases:,} inputs in {took:.0f} s, {len(faults)} faults", flush=True
+        )
+        for fault in faults:
+            print(f"  {fault['fault'][:900]}")
+        rows.append({"part": f"{name}, {kind}", "seed": arguments.seed, "inputs": cases, "seconds": round(took),
+                     "faults": faults})  # fmt: skip
+    return rows
 
 
 def _run(name, part, arguments, seconds):
     from watch import campaign
 
     started = time.monotonic()
-    cases, faults = campaign(part, arguments.seed, seconds, arguments.jobs, arguments.first, arguments.most)
+    hang = getattr(part, "hang", arguments.hang)
+    cases, faults = campaign(part, arguments.seed, seconds, arguments.jobs, arguments.first, arguments.most, hang)
+    cases *= getattr(part, "inputs", 1)
     took = time.monotonic() - started
     kinds = Counter(fault["fault"][:60] for fault in faults)
-    print(f"{name}: seed {arguments.seed}, {cases:,} cases in {took:.0f} s, {len(faults)} faults")
+    print(f"{name}: seed {arguments.seed}, {cases:,} inputs in {took:.0f} s, {len(faults)} faults")
     for kind, count in kinds.most_common(20):
         example = next(fault for fault in faults if fault["fault"].startswith(kind))
         print(f"  {count} x {example['fault'][:600]}\n    case {example['case']}")
     sys.stdout.flush()
-    return {"part": name, "seed": arguments.seed, "first": arguments.first, "cases": cases, "seconds": round(took),
-            "faults": faults}  # fmt: skip
+    return {"part": name, "seed": arguments.seed, "inputs": cases, "seconds": round(took), "faults": faults}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Runs cases in child processes, and takes note of crashes, hangs, memory, noise and forbidden acts.
 
 A child writes the number of its case to shared memory before it begins. When it dies, or does not get on for
-`HANG` seconds, the parent knows which case it was, notes it, and starts another child behind it.
+some seconds, the parent knows which case it was, notes it, and starts another child behind it.
 """
 
 import ctypes
@@ -17,7 +17,6 @@ import tempfile
 import time
 from pathlib import Path
 
-HANG = 5.0  # seconds; a runner may say another `hang`
 MEMORY = 256 * 2**20  # bytes that one case may add to the peak
 LIMIT = 3 * 2**30  # bytes of address space beyond what the child begins with
 FORBIDDEN = (
@@ -86,8 +85,8 @@ class Shared(mmap.mmap):
     """Shared memory of one child, with the file of the faults."""
 
 
-def campaign(make_runner, seed, seconds, jobs=2, first=0, most=1 << 62):
-    """Run cases for some seconds.
+def campaign(make_runner, seed, seconds, jobs=2, first=0, most=1 << 62, hang=5.0):
+    """Run cases for some seconds; a case that takes more than `hang` seconds is a fault.
 
     Returns
     -------
@@ -96,7 +95,8 @@ def campaign(make_runner, seed, seconds, jobs=2, first=0, most=1 << 62):
         Each with ``case`` and ``fault``.
     """
     with tempfile.TemporaryFile() as faults, tempfile.TemporaryFile() as noise:
-        members = [_Member(make_runner, seed, first + job, jobs, first + most, faults, noise) for job in range(jobs)]
+        settings = make_runner, seed, jobs, first + most, hang
+        members = [_Member(settings, first + job, faults, noise) for job in range(jobs)]
         end = time.monotonic() + seconds
         while time.monotonic() < end and any(member.look() for member in members):
             time.sleep(0.05)
@@ -106,14 +106,14 @@ def campaign(make_runner, seed, seconds, jobs=2, first=0, most=1 << 62):
 
 
 class _Member:
-    def __init__(self, make_runner, seed, first, step, last, faults, noise):
-        self.settings = make_runner, seed, step, last
+    def __init__(self, settings, first, faults, noise):
+        self.settings = settings
         self.faults, self.noise, self.before = faults, noise, 0
         self.looked, self.waited, self.seen = time.monotonic(), 0.0, -1
         self._start(first)
 
     def _start(self, first):
-        make_runner, seed, step, last = self.settings
+        make_runner, seed, step, last, _ = self.settings
         self.shared = Shared(-1, STATE.size)
         self.shared.faults = self.faults.fileno()
         STATE.pack_into(self.shared, 0, first, 0, time.monotonic() + 60)  # the models are made first
@@ -137,7 +137,7 @@ class _Member:
             return False
         if ended:
             self._note(case, f"crash: exit status {os.waitstatus_to_exitcode(status)}")
-        elif self._wait(case, began) > (hang := getattr(self.settings[0], "hang", HANG)):
+        elif self._wait(case, began) > (hang := self.settings[4]):
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self._note(case, f"hang: over {hang:g} s")

@@ -27,6 +27,10 @@ for sanitizer in address,undefined thread; do
         -fsanitize=$sanitizer -fno-sanitize-recover=undefined \
         -I "$kernels" "$root/tests/sanitizers/driver.c" $sources -lm -lpthread -o "$folder/driver"
     "$folder/driver"
+    "$compiler" -std=gnu11 -O1 -g -Wall -Wextra -Werror -ffp-contract=off \
+        -fsanitize=$sanitizer -fno-sanitize-recover=undefined \
+        -I "$kernels" "$root/tests/sanitizers/layers.c" $sources -lm -lpthread -o "$folder/layers"
+    "$folder/layers" 1 0 50000 4  # random layers of four callers at once, against plain loops
 done
 
 echo "== Python tests under AddressSanitizer and UndefinedBehaviorSanitizer"
@@ -46,4 +50,8 @@ names = ['dense', 'compiled', 'cmm', 'cmm_packed', 'cmm_walk', 'cmm_backward', '
 tests = [f'$root/tests/test_{name}.py' for name in names]
 sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-k', 'not leak and not zeros_of', *tests]))
 "
+echo "== Hostile files and random layers on that build"
+LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libubsan.so)" \
+    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$folder" \
+    "$python" "$root/tests/campaign/run.py" files kernels --seconds "${CAMPAIGN_SECONDS:-20}" --hang 60
 echo "all clean"
