@@ -5,7 +5,8 @@
     python tests/campaign/run.py files --case 123456 --seed 7      # one case again, with its traceback
 
 Parts are run one after another, and share the time. The report counts inputs and lists every fault. Two parts run only
-where they are named: `fuzz` (see fuzz.py) and `layers`, which compiles tests/sanitizers/layers.c.
+where they are named, beside the others for all of the time: `fuzz` (see fuzz.py) and `layers`, which compiles
+tests/sanitizers/layers.c.
 """
 
 import argparse
@@ -15,9 +16,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
+STARTED = time.monotonic()
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 
@@ -71,15 +74,27 @@ def _main(arguments):
         for part in chosen.values():
             part()(arguments.seed, arguments.case, Acts())
         return 0
-    weights = dict.fromkeys([*chosen, *(name for name in ("fuzz", "layers") if name in arguments.parts)], 1.0)
+    weights = dict.fromkeys(chosen, 1.0)
     weights |= {name: float(share) for name, share in (each.split("=") for each in arguments.share)}
     rows = []
-    for name, weight in weights.items():
-        seconds = arguments.seconds * weight / sum(weights.values())
-        rows += [_run(name, chosen[name], arguments, seconds)] if name in chosen else _alone(name, arguments, seconds)
-        if arguments.report:
-            arguments.report.write_text(json.dumps(_report(rows), indent=1) + "\n")
+    with ThreadPoolExecutor() as beside:
+        alone = [
+            beside.submit(_alone, name, arguments, arguments.seconds)
+            for name in ("fuzz", "layers")
+            if name in arguments.parts
+        ]
+        for name, part in chosen.items():
+            rows.append(_run(name, part, arguments, arguments.seconds * weights[name] / sum(weights.values())))
+            _write(arguments.report, rows)
+        for each in alone:
+            rows += each.result()
+            _write(arguments.report, rows)
     return int(any(row["faults"] for row in rows))
+
+
+def _write(report, rows):
+    if report:
+        report.write_text(json.dumps(_report(rows), indent=1) + "\n")
 
 
 def _report(rows):
@@ -88,7 +103,7 @@ def _report(rows):
     }
     totals = {
         "inputs": sum(row["inputs"] for row in rows),
-        "seconds": sum(row["seconds"] for row in rows),
+        "seconds": round(time.monotonic() - STARTED),
         "faults left": sum(len(row["faults"]) for row in rows),
     }
     return {"python": sys.version.split()[0], "versions": versions, **totals, "parts": rows}

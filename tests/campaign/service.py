@@ -12,7 +12,7 @@ from watch import Fault
 from ufbert.server import endpoint
 from ufbert.server.app import HANDLERS, build_app
 from ufbert.server.models import load_models
-from ufbert.server.service import Service
+from ufbert.server.service import CALLS, Service
 from ufbert.server.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
@@ -92,7 +92,7 @@ class Requests:
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
             "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": headers,
-            "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1), "state": {CALLS: set()},
         }  # fmt: skip
         sent, answers = [{"type": "http.request", "body": body, "more_body": False}], []
 
