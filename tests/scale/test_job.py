@@ -1,6 +1,9 @@
 """Jobs: parts, shards, and what is refused by name when a folder belongs to another job."""
 
 import json
+import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +110,45 @@ def test_a_folder_with_other_files_and_a_file_are_refused(tmp_path, model):
     (tmp_path / "_job.json").write_text("[]")
     with pytest.raises(InputError, match="expected the description of a job"):
         job.begin(Shard(), resume=True)
+
+
+def test_a_description_that_another_shard_is_writing_is_no_other_file(tmp_path, model):
+    job = planned(write(tmp_path, 15), model)
+    job.output.mkdir()
+    left = job.output / "._job.json.123-00aa00aa.part"  # as `whole_file` names it, and as a kill leaves it
+    left.write_text('{"version":')
+    job.begin(Shard(1, 2), resume=True)
+    assert (job.output / "_job.json").exists()
+    record = job.output / "_parts" / ".00001.json.123-00aa00aa.part"
+    for part in job.parts:
+        job.file(part).write_bytes(b"1234")
+        job.write_record(part, {"bytes": 4, "rows": part.rows, "failed": 0, "truncated": 0})
+    record.write_text("{")
+    assert job.finish()
+    assert not left.exists()  # the folder has the same files as that of a run without a kill
+    assert not record.exists()
+
+
+def test_many_shards_begin_at_once(tmp_path, model):
+    job = planned(write(tmp_path, 15), model)
+    code = (
+        "import pickle, sys; from ufbert.scale import Shard; job = pickle.load(sys.stdin.buffer); print(flush=True)\n"
+        "while not (job.output.parent / 'go').exists(): pass\n"
+        "job.begin(Shard(int(sys.argv[1]), 4), resume=True)"
+    )
+    for attempt in range(5):
+        tried = replace(job, output=tmp_path / f"at once {attempt}" / "out")
+        tried.output.parent.mkdir()
+        shards = [
+            subprocess.Popen([sys.executable, "-c", code, str(number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            for number in (1, 2, 3, 4)
+        ]
+        for shard in shards:
+            shard.stdin.write(pickle.dumps(tried))
+            shard.stdin.close()
+            shard.stdout.readline()
+        (tried.output.parent / "go").touch()
+        assert [shard.wait(60) for shard in shards] == [0] * 4
 
 
 def test_finished_parts_need_resume(tmp_path, model):

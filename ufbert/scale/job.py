@@ -152,9 +152,10 @@ class Job:
         except OSError as error:
             raise InputError(f"--output: expected a folder, got {str(self.output)!r}: {error.strerror}") from None
         if JOB not in names:
-            if names:
+            # Another shard may be writing it now, or was killed while it did.
+            if others := [name for name in names if not name.startswith(f".{JOB}.")]:
                 raise InputError(
-                    f"--output: expected a new or empty folder, or one of this command, found {shown(min(names))} in "
+                    f"--output: expected a new or empty folder, or one of this command, found {shown(min(others))} in "
                     f"{self.output}; choose another"
                 )
             _write_json(self.output / JOB, self._described())
@@ -201,6 +202,8 @@ class Job:
         found = [record for part in self.parts if (record := self.record(part)) is not None]
         if len(found) < len(self.parts):
             return False
+        for left in (*self.output.glob(f".{JOB}.*.part"), *(self.output / RECORDS).glob(".*.part")):  # of killed runs
+            left.unlink(missing_ok=True)
         totals = {key: sum(record[key] for record in found) for key in ("rows", "failed", "truncated", "bytes")}
         _write_json(self.output / MANIFEST, {"job": self._described(), **totals, "parts": found})
         return True
