@@ -137,6 +137,33 @@ def test_huge_batches_past_the_caches(isa):
 
 
 @pytest.mark.parametrize("weight_dtype", WEIGHT_DTYPES)
+@examples(40)
+@given(case=testing.fff_cases(), offset=st.integers(1, 15))
+def test_an_input_between_cache_lines_has_the_same_bits(weight_dtype, case, offset):
+    """Inputs that vectors cross cache lines in are copied as they are first read."""
+    tokens, width = case.x.shape
+    memory = np.full(tokens * width + 16, np.nan, "f4")
+    moved = memory[offset : offset + tokens * width].reshape(case.x.shape)
+    moved[...] = case.x
+    for _ in on_every_isa():
+        layer = pack(case, weight_dtype)
+        assert_same(everything(layer, moved), everything(layer, case.x))
+
+
+@pytest.mark.parametrize("weight_dtype", WEIGHT_DTYPES)
+@pytest.mark.parametrize("width", [384, 400, 768])
+def test_a_large_batch_between_cache_lines_has_the_same_bits(isa, weight_dtype, width):
+    case = testing.make_case(600, 1, 8, width, 96)  # sorted by subtree: each part copies anew
+    memory = np.empty(600 * width + 20, "f4")
+    layer, first = pack(case, weight_dtype), -memory.ctypes.data % 64 // 4
+    aligned, moved = (memory[at : at + 600 * width].reshape(600, width) for at in (first, first + 3))
+    aligned[...] = case.x
+    expected = everything(layer, aligned, num_threads=2)
+    moved[...] = np.array(case.x)
+    assert_same(everything(layer, moved, num_threads=2), expected)
+
+
+@pytest.mark.parametrize("weight_dtype", WEIGHT_DTYPES)
 def test_nan_goes_left_and_stays_in_its_token(isa, weight_dtype):
     case = testing.make_case(300, 2, 6, 96, 192)
     expected = everything(pack(case, weight_dtype), case.x)

@@ -212,6 +212,31 @@ def test_no_rows():
     assert dense.layer_norm(np.zeros((0, 4), np.float32), np.ones(4), np.ones(4), 0.1).shape == (0, 4)
 
 
+@pytest.mark.parametrize("dtype", [None, "float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("activation", [None, "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_out_takes_the_result(dtype, activation, with_residual):
+    rng = np.random.default_rng(0)
+    layer = dense.Linear(rng.standard_normal((20, 33)), rng.standard_normal(20), activation, dtype)
+    x = rng.standard_normal((5, 33), np.float32)
+    residual = rng.standard_normal((5, 20), np.float32) if with_residual else None
+    out = np.full((5, 20), np.nan, "f4")
+    assert layer(x, residual, out=out) is out
+    np.testing.assert_array_equal(out, layer(x, residual))
+
+
+def test_wrong_out():
+    layer = dense.Linear(np.ones((20, 20)), dtype="float32")
+    x, residual = np.ones((5, 20), "f4"), np.ones((5, 20), "f4")
+    for out in (np.empty((5, 21), "f4"), np.empty((5, 20)), np.empty((20, 5), "f4").T, [[0.0]]):
+        with pytest.raises(InputError, match="out: expected"):
+            layer(x, out=out)
+    with pytest.raises(InputError, match="overlaps x"):
+        layer(x, out=x)
+    with pytest.raises(InputError, match="overlaps residual"):
+        layer(x, residual, out=residual)
+
+
 def test_many_threads_share_one_layer():
     x, weight, bias, residual = layer_arrays(np.random.default_rng(0), 130, 96, 200)
     layer = dense.Linear(weight, bias, "gelu", "int8")

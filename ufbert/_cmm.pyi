@@ -1,5 +1,7 @@
 """What `ufbert._cmm`, the compiled FFF kernels, offers. Nothing here is checked: `ufbert.cmm` does that."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -75,7 +77,14 @@ class PackedLayer:
         columns_out: _Floats | None = ...,
         stored: tuple[int, int, int, int, bool, bytes] | None = ...,
     ) -> None: ...
-    def forward_alone(self, x: object, out: object, most_tokens: int) -> _Floats | None: ...
+    def forward_checked(
+        self,
+        x: object,
+        out: object,
+        num_threads: int | None,
+        threads_for: Callable[[int, int | None], int],
+        serial_below: int,
+    ) -> _Floats | None: ...
     def forward(self, x: _Floats, num_threads: int, y: _Floats, path: _Ints | None, scores: _Floats | None) -> None: ...
 
 def set_spinning(within: int, between: int) -> None: ...

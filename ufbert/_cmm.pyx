@@ -97,28 +97,28 @@ cdef void forward_share(void *argument, ptrdiff_t i, int member) noexcept nogil:
     )
 
 
+cdef bint is_streamed(const ufbert_fff *fff, ptrdiff_t num_tokens) noexcept nogil:
+    return num_tokens * fff.width_out * <ptrdiff_t> sizeof(float) > STREAM_BYTES
+
+
 cdef int run_forward(
     const ufbert_fff *fff, const float *x, ptrdiff_t num_tokens, float *y, int32_t *path, float *scores,
     int num_threads,
-) except -1 nogil:
-    """Tokens in equal shares, one for each thread."""
+) except -1:
+    """Tokens in equal shares, one for each thread, without the GIL."""
     cdef ptrdiff_t share = (num_tokens + num_threads - 1) // num_threads
     if num_threads > 1:
         share = ufbert_round_up(share, SHARE_MULTIPLE)
     cdef ptrdiff_t num_shares = (num_tokens + share - 1) // share
     cdef size_t bytes = ufbert_round_up(ufbert_fff_scratch(fff, share), UFBERT_CACHE_LINE)
-    cdef int stream = (
-        num_tokens * fff.width_out * <ptrdiff_t> sizeof(float) > STREAM_BYTES
-        and (<uintptr_t> y) % UFBERT_CACHE_LINE == 0 and fff.width_out % 16 == 0
-    )
+    cdef int stream = is_streamed(fff, num_tokens) and (<uintptr_t> y) % UFBERT_CACHE_LINE == 0 and fff.width_out % 16 == 0
     cdef char *scratch = <char *> malloc(num_shares * bytes)
     if scratch == NULL:
-        with gil:
-            raise MemoryError(f"scratch: could not allocate {num_shares * bytes} bytes; split the batch")
+        raise MemoryError(f"scratch: could not allocate {num_shares * bytes} bytes; split the batch")
     cdef forward_work work = forward_work(fff, x, num_tokens, share, y, path, scores, stream, scratch, bytes)
-    ufbert_share(run_team, num_threads, num_shares, forward_share, &work)
-    free(scratch)
-    return 0
+    with nogil:
+        ufbert_share(run_team, num_threads, num_shares, forward_share, &work)
+        free(scratch)
 
 
 cdef ufbert_fff plain_fff(
@@ -139,8 +139,7 @@ def fff_forward(
     cdef ufbert_fff fff = plain_fff(w_in, b_in, w_out, depth, activation)
     cdef int32_t *first_path = &path[0, 0, 0] if path is not None else NULL
     cdef float *first_score = &scores[0, 0, 0] if scores is not None else NULL
-    with nogil:
-        run_forward(&fff, &x[0, 0], x.shape[0], &y[0, 0], first_path, first_score, num_threads)
+    run_forward(&fff, &x[0, 0], x.shape[0], &y[0, 0], first_path, first_score, num_threads)
 
 
 cdef class PackedLayer:
@@ -203,21 +202,24 @@ cdef class PackedLayer:
         stored = (*shape, fff.columns_out != NULL, self.memory[:self.nbytes])
         return PackedLayer, (None, None, None, fff.depth, fff.activation, names[<int> fff.dtype], None, None, None, stored)
 
-    def forward_alone(self, x, out, ptrdiff_t most_tokens):
-        """Tokens on one thread, with all checks here: at one token those of `ufbert.cmm` cost as much as the kernel.
+    def forward_checked(self, x, out, num_threads, threads_for, ptrdiff_t serial_below):
+        """The outputs, with all checks here: at one token those of `ufbert.cmm` cost as much as the kernel.
 
-        Returns None if any check fails; the caller then runs the Python checks, which raise the message.
+        From `serial_below` multiply-adds on, threads_for(multiply-adds, num_threads) threads run. None if a check fails,
+        for `ufbert.cmm` to say which, or if new memory has to begin at a cache line.
         """
         cdef Py_buffer tokens, outputs
-        cdef ptrdiff_t count
+        cdef ptrdiff_t count, work
         if type(x) is not ndarray or (out is not None and type(out) is not ndarray):
             return None
         if not open_matrix(x, PyBUF_C_CONTIGUOUS, self.fff.width_in, &tokens):
             return None
         count = tokens.shape[0]
         try:
-            if not 0 < count <= most_tokens:
+            if count == 0 or (out is None and is_streamed(&self.fff, count)):
                 return None
+            work = count * self.fff.num_trees * (self.fff.depth + 1) * (self.fff.width_in + self.fff.width_out)
+            num_threads = 1 if work < serial_below else threads_for(work, num_threads)
             if out is None:
                 out = empty((count, self.fff.width_out), float32)
             if not open_matrix(out, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE, self.fff.width_out, &outputs):
@@ -225,10 +227,9 @@ cdef class PackedLayer:
             try:
                 if outputs.shape[0] != count or overlap(&tokens, &outputs):
                     return None
-                with nogil:
-                    run_forward(
-                        &self.fff, <const float *> tokens.buf, count, <float *> outputs.buf, NULL, NULL, 1
-                    )
+                run_forward(
+                    &self.fff, <const float *> tokens.buf, count, <float *> outputs.buf, NULL, NULL, num_threads
+                )
                 return out
             finally:
                 PyBuffer_Release(&outputs)
@@ -241,8 +242,7 @@ cdef class PackedLayer:
         """As `fff_forward`."""
         cdef int32_t *first_path = &path[0, 0, 0] if path is not None else NULL
         cdef float *first_score = &scores[0, 0, 0] if scores is not None else NULL
-        with nogil:
-            run_forward(&self.fff, &x[0, 0], x.shape[0], &y[0, 0], first_path, first_score, num_threads)
+        run_forward(&self.fff, &x[0, 0], x.shape[0], &y[0, 0], first_path, first_score, num_threads)
 
 
 cdef bint open_matrix(array, int flags, ptrdiff_t width, Py_buffer *view):

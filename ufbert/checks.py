@@ -152,16 +152,17 @@ def integers(
     return np.ascontiguousarray(found, np.int32)
 
 
-def output(out: object, expected: tuple[int, ...], x: NDArray[Any]) -> NDArray[np.float32]:
-    """Return `out` if a float32 result of the shape `expected` can be written to it while `x` is read."""
+def output(out: object, expected: tuple[int, ...], **inputs: NDArray[Any] | None) -> NDArray[np.float32]:
+    """Return `out` if a float32 result of the shape `expected` can be written to it while the inputs are read."""
     if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != expected:
         found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
         advice = "allocate it so or leave it out"
         raise InputError(f"out: expected a float32 array of shape {expected}, got {found}; {advice}")
     if not (out.flags.c_contiguous and out.flags.writeable):
         raise InputError("out: expected a C-contiguous, writeable array, got another; pass np.empty(shape, 'f4')")
-    if np.may_share_memory(out, x):
-        raise InputError("out: expected memory of its own, got an array that overlaps x; pass another array")
+    for name, array in inputs.items():
+        if array is not None and np.may_share_memory(out, array):
+            raise InputError(f"out: expected memory of its own, got an array that overlaps {name}; pass another array")
     return out
 
 

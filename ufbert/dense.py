@@ -129,24 +129,41 @@ class Linear:
         arrays: tuple[Any, ...] = (self.packed, self.weight, self.bias)
         return sum(array.nbytes for array in arrays if array is not None)
 
-    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, *, num_threads: int | None = None) -> Floats:
-        """Apply the layer: (T, I) float32, and residual (T, O) or None -> (T, O) float32."""
+    def __call__(
+        self,
+        x: ArrayLike,
+        residual: ArrayLike | None = None,
+        *,
+        num_threads: int | None = None,
+        out: Floats | None = None,
+    ) -> Floats:
+        """Apply the layer: (T, I) float32, and residual (T, O) or None -> (T, O) float32.
+
+        `out`, if given, is where the result is written: (T, O) float32, C-contiguous, no part of the others.
+        """
         x = checks.rows(x, "x", self.shape[1])
         if residual is not None:
             residual = checks.shaped(residual, "residual", (len(x), self.shape[0]), "(T, O)")
+        if out is not None:
+            checks.output(out, (len(x), self.shape[0]), x=x, residual=residual)
         if self.is_fused:
-            return self._multiply(x, residual, num_threads)
-        y = self._multiply(x, None, num_threads)
+            return self._multiply(x, residual, num_threads, out)
+        y = self._multiply(x, None, num_threads, None)
         if self.activation is not None:
             y = TABLE[self.activation](y)
-        return y if residual is None else np.add(y, residual, out=y)
+        if residual is not None:
+            return np.add(y, residual, out=y if out is None else out)
+        if out is None:
+            return y
+        out[...] = y
+        return out
 
-    def _multiply(self, x: Floats, residual: Floats | None, num_threads: int | None) -> Floats:
+    def _multiply(self, x: Floats, residual: Floats | None, num_threads: int | None, out: Floats | None) -> Floats:
         """What the kernel does; without one, the multiplication alone."""
         if self.packed is None:
             assert self.weight is not None  # what is not packed is plain
             return reference.linear(x, self.weight[:], self.bias)
-        y = np.empty((len(x), self.shape[0]), np.float32)
+        y = np.empty((len(x), self.shape[0]), np.float32) if out is None else out
         if len(x):
             self.packed.forward(x, residual, threads_for(int(len(x) * self.row_work), num_threads), y)
         return y

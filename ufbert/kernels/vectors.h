@@ -1,7 +1,8 @@
 /* The contract of an instruction set.
  *
- * Its file isa/NAME.c defines the macros and functions below, includes fff/table.h and dense/table.h, which compile all
- * kernels with them, and defines `ufbert_isa_NAME`. A further line in dispatch.c and one in setup.py complete it.
+ * Its file isa/NAME.c defines the macros and functions below, includes dense/table.h and fff/table.h, which compile the
+ * kernels with them, and defines `ufbert_isa_NAME`. One that only multiplies bytes in another way includes the first and
+ * takes the FFF kernels of its base. A line in dispatch.c and one in setup.py complete it.
  *
  * Macros
  *     ISA             its name
@@ -34,7 +35,7 @@
  *                        v_store_bf16 (values rounded, as inputs)
  *     VECTORS_IN_PLACE:  for compilers that run out of registers: v_fma_in_place (as v_fma, and the sums stay where
  *                        they are), v_add_products (adds *x * a, *x * b to two sums, likewise), v_after(p, a) (is p,
- *                        from which nothing is read before a is computed)
+ *                        from which nothing is read before a is computed), v_once (is a, and is not loaded again)
  *     VECTORS_MAX:       v_max, v_min (b where a or b is NaN)
  *     VECTORS_SCALE_DOWN: v_scale_down(p, k) (the same as v_scale, for k from -126 to 0)
  *     VECTORS_ROUND_BF16: v_round_bf16 (to the nearest bfloat16, ties to even, NaN stays NaN)
@@ -117,6 +118,7 @@ INLINE const uint16_t *v_after(const uint16_t *p, vec a) {
     (void)a;
     return p;
 }
+INLINE vec v_once(vec a) { return a; }
 #endif
 
 #ifndef VECTORS_MAX

@@ -68,6 +68,7 @@ typedef struct {
 enum {
     UFBERT_TILE_TOKENS = 8192,
     UFBERT_TILE_VISITS = 1 << 18, /* scratch holds 8 bytes for each */
+    UFBERT_WALKERS = 4,           /* tokens that walk side by side; scratch holds a copy of each */
 };
 
 /* Bytes from a packed row to the next one: rows begin at cache lines. */
@@ -80,6 +81,9 @@ static inline ptrdiff_t ufbert_floats_above(const ufbert_fff *fff) {
     return ufbert_round_up(fff->width_in + fff->width_out + 1, 16); /* whole cache lines */
 }
 
+/* Floats from a copied input to the next one: whole cache lines, and an odd number, so that copies share no set. */
+static inline ptrdiff_t ufbert_copy_stride(const ufbert_fff *fff) { return (fff->width_in / 32 + 1) * 32 + 16; }
+
 /* Most tokens that one pass down the trees handles together, for trees of this many visits a token. */
 static inline ptrdiff_t ufbert_tile_tokens(const ufbert_fff *fff) {
     const ptrdiff_t most = UFBERT_TILE_VISITS / (fff->num_trees * (fff->depth + 1));
@@ -90,7 +94,8 @@ static inline ptrdiff_t ufbert_tile_tokens(const ufbert_fff *fff) {
 static inline size_t ufbert_fff_scratch(const ufbert_fff *fff, ptrdiff_t tokens) {
     const ptrdiff_t most = ufbert_tile_tokens(fff), tile = tokens < most ? tokens : most;
     const ptrdiff_t visits = fff->num_trees * (fff->depth + 1);
-    return (size_t)tile * (4 * sizeof(int32_t) + (size_t)visits * (sizeof(int32_t) + sizeof(float)));
+    return (size_t)tile * (4 * sizeof(int32_t) + (size_t)visits * (sizeof(int32_t) + sizeof(float))) +
+           UFBERT_WALKERS * (size_t)ufbert_copy_stride(fff) * sizeof(float) + UFBERT_CACHE_LINE;
 }
 
 /* Packs a row of n float32 values; blocks are filled up with zeros. */

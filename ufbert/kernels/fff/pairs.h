@@ -20,7 +20,7 @@ INLINE ptrdiff_t pair_column(const ufbert_dtype dtype, ptrdiff_t column, int i) 
 
 INLINE void load_pair_row(const ufbert_dtype dtype, const char *row, int i, vec *first, vec *second) {
     if (dtype == UFBERT_BF16) {
-        const vec words = v_load_words((const uint16_t *)row + i * LANES);
+        const vec words = v_once(v_load_words((const uint16_t *)row + i * LANES));
         *first = v_low_bf16(words);
         *second = v_high_bf16(words);
     } else if (dtype == UFBERT_INT8) {

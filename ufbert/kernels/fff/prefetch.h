@@ -32,6 +32,12 @@ INLINE void plan_fetch(fetch_plan *plan, const void *start, ptrdiff_t bytes) {
     plan->total += bytes;
 }
 
+/* The same for memory that may begin and end within a cache line. */
+INLINE void plan_lines(fetch_plan *plan, const void *start, ptrdiff_t bytes) {
+    const ptrdiff_t before = (ptrdiff_t)((uintptr_t)start % UFBERT_CACHE_LINE);
+    plan_fetch(plan, (const char *)start - before, bytes + before);
+}
+
 /* Everything planned is to be fetched by the time that so many rows have been multiplied or added. */
 INLINE void spread_over(fetch_plan *plan, ptrdiff_t rows) {
     plan->bytes_a_row = (plan->total / (rows + 1) / UFBERT_CACHE_LINE + 1) * UFBERT_CACHE_LINE;

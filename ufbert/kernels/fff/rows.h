@@ -19,7 +19,7 @@ enum {
 INLINE void load_row(const ufbert_dtype dtype, const char *row, ptrdiff_t block, int at, vec *low, vec *high) {
     const ptrdiff_t first = block * UFBERT_BLOCK + at;
     if (dtype == UFBERT_BF16) {
-        const vec words = v_load_words((const uint16_t *)row + block * UFBERT_BLOCK + 2 * at);
+        const vec words = v_once(v_load_words((const uint16_t *)row + block * UFBERT_BLOCK + 2 * at));
         *low = v_low_bf16(words);
         *high = v_high_bf16(words);
     } else if (dtype == UFBERT_INT8) {
@@ -45,9 +45,11 @@ INLINE void load_row_part(const ufbert_dtype dtype, const char *row, ptrdiff_t b
 
 /* dots[t] = rows[t] . xs[t] for `count` tokens, a constant; `shared`: rows[0] is the row of all, whose vectors are loaded
  * once. Each dot product has one vector of sums for the first halves of the blocks and one for the second halves,
- * whatever `count` is; several tokens hide the latency of the additions. */
+ * whatever `count` is; several tokens hide the latency of the additions. Unless `copies` is NULL, xs[t] is copied to
+ * copies[t]. */
 INLINE void dot_unrolled(const int count, const int shared, const int long_rows, const ufbert_dtype dtype,
-                         const char *const *rows, const float *const *xs, ptrdiff_t n, float *dots) {
+                         const char *const *rows, const float *const *xs, ptrdiff_t n, float *dots,
+                         float *const *copies) {
     const ptrdiff_t blocks = n / UFBERT_BLOCK, left = n % UFBERT_BLOCK;
     const ptrdiff_t block_bytes = UFBERT_BLOCK * (ptrdiff_t)ufbert_item_size(dtype);
     vec low[TOKENS_AT_ONCE], high[TOKENS_AT_ONCE], first, second;
@@ -64,19 +66,31 @@ INLINE void dot_unrolled(const int count, const int shared, const int long_rows,
             for (int t = 0; t < count; t++) {
                 if (t == 0 || !shared)
                     load_row(dtype, rows[t], block, at, &first, &second);
-                low[t] = v_fma(first, v_load(xs[t] + block * UFBERT_BLOCK + at), low[t]);
-                high[t] = v_fma(second, v_load(xs[t] + block * UFBERT_BLOCK + HALF_BLOCK + at), high[t]);
+                const ptrdiff_t place = block * UFBERT_BLOCK + at;
+                const vec x = v_load(xs[t] + place), other = v_load(xs[t] + place + HALF_BLOCK);
+                low[t] = v_fma(first, x, low[t]);
+                high[t] = v_fma(second, other, high[t]);
+                if (copies) {
+                    v_store(copies[t] + place, x);
+                    v_store(copies[t] + place + HALF_BLOCK, other);
+                }
             }
     }
     if (left)
         for (int at = 0; at < HALF_BLOCK; at += LANES)
 #pragma GCC unroll 8
             for (int t = 0; t < count; t++) {
-                const float *x = xs[t] + blocks * UFBERT_BLOCK + at;
+                const ptrdiff_t place = blocks * UFBERT_BLOCK + at;
+                const vec x = v_load_part(xs[t] + place, left - at);
+                const vec other = v_load_part(xs[t] + place + HALF_BLOCK, left - HALF_BLOCK - at);
                 if (t == 0 || !shared)
                     load_row_part(dtype, rows[t], blocks, at, left, &first, &second);
-                low[t] = v_fma(first, v_load_part(x, left - at), low[t]);
-                high[t] = v_fma(second, v_load_part(x + HALF_BLOCK, left - HALF_BLOCK - at), high[t]);
+                low[t] = v_fma(first, x, low[t]);
+                high[t] = v_fma(second, other, high[t]);
+                if (copies) {
+                    v_store_part(copies[t] + place, x, left - at);
+                    v_store_part(copies[t] + place + HALF_BLOCK, other, left - HALF_BLOCK - at);
+                }
             }
 #pragma GCC unroll 8
     for (int t = 0; t < count; t++)
@@ -85,7 +99,7 @@ INLINE void dot_unrolled(const int count, const int shared, const int long_rows,
 
 INLINE void dot_shared(const ufbert_dtype dtype, const char *row, const float *const *xs, int count, ptrdiff_t n,
                        float *dots) {
-#define CALL(constant) dot_unrolled(constant, 1, 0, dtype, &row, xs, n, dots)
+#define CALL(constant) dot_unrolled(constant, 1, 0, dtype, &row, xs, n, dots, NULL)
     SWITCH_TOKENS(count, CALL)
 #undef CALL
 }
@@ -100,9 +114,9 @@ static void dot_rows(ufbert_dtype dtype, const char *row, const float *const *xs
 INLINE
     void dot_few(const ufbert_dtype dtype, const char *const *rows, const float *const *xs, ptrdiff_t n, float *dots) {
     if (n > LONG_ROW)
-        dot_unrolled(EACH_AT_ONCE, 0, 1, dtype, rows, xs, n, dots);
+        dot_unrolled(EACH_AT_ONCE, 0, 1, dtype, rows, xs, n, dots, NULL);
     else
-        dot_unrolled(EACH_AT_ONCE, 0, 0, dtype, rows, xs, n, dots);
+        dot_unrolled(EACH_AT_ONCE, 0, 0, dtype, rows, xs, n, dots, NULL);
 }
 
 /* dots[t] = rows[t] . xs[t] for tokens that share no row: the same sums in the same order. */

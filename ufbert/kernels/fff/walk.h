@@ -14,7 +14,7 @@
 #include "pairs.h"
 
 enum {
-    WALKERS = 4,
+    WALKERS = UFBERT_WALKERS,
     WALK_SLICE = 16,               /* tokens whose inputs are fetched while as many walk */
     WALK_CACHE = 400 << 10,        /* of the second cache, for the rows of the levels that are walked in order */
     LEAST_IN_SUBTREE = 64,         /* tokens; else rows are read again for too few */
@@ -36,6 +36,7 @@ typedef struct {
     int32_t *order, *at; /* the tokens in the order of their nodes, and those nodes */
     int32_t *order_spare, *at_spare;
     int stream, is_cold; /* whether inputs come from memory */
+    float *copies;       /* of the inputs of those who walk, if loads of x would cross cache lines; else NULL */
     fetch_plan *ahead;
 } walk;
 
@@ -51,7 +52,19 @@ static void begin_tree(walk *w, ptrdiff_t tree) {
     w->tree_scores = w->scores + (w->stride > fff->depth + 1 ? tree * (fff->depth + 1) : 0);
 }
 
-/* Up to WALKERS tokens through levels first to end - 1. */
+/* Products of WALKERS inputs with one row. From then on xs are their copies. */
+static void dot_copying(const walk *w, const char *row, const float **xs, float *dots) {
+    float *copies[WALKERS];
+    for (int i = 0; i < WALKERS; i++)
+        copies[i] = w->copies + i * ufbert_copy_stride(w->fff);
+#define CALL(constant) dot_unrolled(WALKERS, 1, 0, constant, &row, xs, w->fff->width_in, dots, copies)
+    SWITCH_DTYPE(w->fff->dtype, CALL)
+#undef CALL
+    for (int i = 0; i < WALKERS; i++)
+        xs[i] = copies[i];
+}
+
+/* Up to WALKERS tokens, who all stand at one node, through levels first to end - 1. */
 static void walk_few(const walk *w, const int32_t *tokens, int32_t *at, int count, ptrdiff_t first, ptrdiff_t end) {
     const ufbert_fff *fff = w->fff;
     const float *xs[WALKERS];
@@ -70,7 +83,9 @@ static void walk_few(const walk *w, const int32_t *tokens, int32_t *at, int coun
             apart |= nodes[i] ^ nodes[0];
         }
         fetch_ahead(w->ahead, count);
-        if (apart)
+        if (level == first && w->copies)
+            dot_copying(w, rows[0], xs, dots);
+        else if (apart)
             dot_each(fff->dtype, rows, xs, WALKERS, fff->width_in, dots);
         else
             dot_rows(fff->dtype, rows[0], xs, WALKERS, fff->width_in, dots);
@@ -95,7 +110,7 @@ static void walk_range(const walk *w, ptrdiff_t lo, ptrdiff_t hi, ptrdiff_t next
         plan_nothing(w->ahead);
         if (w->is_cold)
             for (ptrdiff_t i = slice_end; i < slice_end + WALK_SLICE && i < next; i++)
-                plan_fetch(w->ahead, w->x + w->order[i] * width, width * (ptrdiff_t)sizeof(float));
+                plan_lines(w->ahead, w->x + w->order[i] * width, width * (ptrdiff_t)sizeof(float));
         spread_over(w->ahead, (slice_end - lo) * (end - first));
         for (ptrdiff_t i = lo; i < slice_end; i += WALKERS)
             walk_few(w, w->order + i, w->at + i, slice_end - i < WALKERS ? (int)(slice_end - i) : WALKERS, first, end);
@@ -222,7 +237,10 @@ static void walk_all(const ufbert_fff *fff, const float *x, ptrdiff_t tokens, fl
     const ptrdiff_t tile = tokens_to_walk(fff, tokens), levels = fff->depth + 1, visits = fff->num_trees * levels;
     fetch_plan ahead;
     walk w = {.fff = fff, .stride = scores ? visits : levels, .stream = stream, .ahead = &ahead};
-    w.order = scratch;
+    const uintptr_t start = (uintptr_t)scratch;
+    if (((uintptr_t)x | (uintptr_t)fff->width_in * sizeof *x) % sizeof(vec))
+        w.copies = (float *)scratch + (UFBERT_CACHE_LINE - start % UFBERT_CACHE_LINE) / sizeof(float);
+    w.order = (int32_t *)scratch + WALKERS * ufbert_copy_stride(fff) + UFBERT_CACHE_LINE / (ptrdiff_t)sizeof(float);
     w.at = w.order + tile;
     w.order_spare = w.at + tile;
     w.at_spare = w.order_spare + tile;

@@ -89,6 +89,12 @@ INLINE const uint16_t *v_after(const uint16_t *p, vec a) {
     return p;
 }
 
+/* GCC would load the words of two vectors twice, where loads are the limit. */
+INLINE vec v_once(vec a) {
+    __asm__("" : "+x"(a));
+    return a;
+}
+
 #define VECTORS_ROUND_BF16
 INLINE vec v_round_bf16(vec a) {
     const __m256i bits = _mm256_castps_si256(a),
