@@ -110,3 +110,11 @@ def test_sixteen_threads_share_one_tokenizer(tokenizer):
     with ThreadPoolExecutor(16) as pool:
         for result in pool.map(lambda _: tokenizer.encode(texts, 32), range(64)):
             assert [e.ids for e in result[0]] == alone
+
+
+def test_a_long_text_alone_is_tokenised_like_short_ones(tokenizer):
+    """The library has two functions for them."""
+    short = tokenizer.pieces(["the cat a b"])[0]
+    long = tokenizer.pieces(["the cat a b " * 2_000])[0]
+    assert long.ids == short.ids * 2_000
+    assert long.offsets[-len(short) :] == [(start + 12 * 1_999, stop + 12 * 1_999) for start, stop in short.offsets]

@@ -23,6 +23,7 @@ Text = str | tuple[str, str]
 """A text, or a pair of them."""
 
 ALONE = 4  # texts below which waking the library's threads takes longer than tokenising
+SHORT = 20_000  # characters, above which other threads should run meanwhile: a batch lets go of Python's lock
 _SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 _SURROGATES = re.compile("[\ud800-\udfff]")  # half characters, which UTF-8 cannot hold
 
@@ -150,7 +151,7 @@ class Tokenizer:
 
     def _pieces(self, texts: list[str], offsets: bool) -> list[Encoding]:
         """Encodings of texts, uncut and without special tokens."""
-        if len(texts) < ALONE:
+        if len(texts) < ALONE and sum(map(len, texts)) < SHORT:
             return [self.backend.encode(text, add_special_tokens=False) for text in texts]
         encode = None if offsets else getattr(self.backend, "encode_batch_fast", None)
         encodings: list[Encoding] = (encode or self.backend.encode_batch)(texts, add_special_tokens=False)

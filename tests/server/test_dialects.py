@@ -83,6 +83,7 @@ def test_voyage(http, folders):
     ranked = http.post("/v1/rerank", json=body | {"truncation": True, "return_documents": True}).json()
     (best,) = ranked["data"]
     assert best["document"] == body["documents"][best["index"]] and ranked["usage"]["total_tokens"] > 0
+    assert http.post("/v1/rerank", json=body | {"top_n": 0}).status_code == 422
     long = body | {"documents": ["a " * 100], "truncation": False}
     assert http.post("/v1/rerank", json=long).status_code == 422
 

@@ -208,6 +208,15 @@ def test_hidden_states_have_a_limit(running):
         assert refused.status_code == 413 and "at most 8000 bytes together, got 8064" in refused.json()["error"]
 
 
+def test_answers_of_tokens_and_of_ids_have_a_limit(running):
+    with running(["tiny"], payload_limit=1_600, max_client_batch_size=3, log_requests=False) as server:
+        assert httpx.post(server.url + "/tokenize", json={"inputs": "a " * 100}).status_code == 200
+        refused = httpx.post(server.url + "/tokenize", json={"inputs": "a " * 101})
+        assert refused.status_code == 413 and "at most 100 tokens together, got 101" in refused.json()["error"]
+        assert httpx.post(server.url + "/decode", json={"ids": [[1]] * 3}).status_code == 200
+        assert httpx.post(server.url + "/decode", json={"ids": [[1]] * 4}).status_code == 413
+
+
 def test_a_text_that_is_paired_with_many_counts_each_time(running):
     with running(["relevance"], payload_limit=10_000, log_requests=False) as server:
         body = {"query": "a " * 999, "texts": ["a"] * 10}

@@ -34,7 +34,8 @@ async def rerank(call: Call) -> object:
         return await rerank_texts(call)
     model = reranker(call)
     documents = _documents(body.get("documents"))
-    query, count = body.filled("query"), body.integer("top_k" if of_voyage else "top_n", 1)
+    query, counts = body.filled("query"), (body.integer("top_n", 1), body.integer("top_k", 1))
+    count = counts[of_voyage]
     with_text, raw = body.flag("return_documents", False), body.flag("raw_scores", False)
     cut = body.integer("max_tokens_per_doc", 1)
     truncate = body.flag("truncation", True)
@@ -127,8 +128,11 @@ def _documents(value: object) -> list[str]:
 
 def _cut(model: TextModel, documents: list[str], count: int) -> list[str]:
     """Cut documents after `count` tokens."""
-    encodings = model.tokenizer.pieces(documents)
-    ends = [
-        len(text) if len(e) <= count else e.offsets[count - 1][1] for text, e in zip(documents, encodings, strict=True)
-    ]
-    return [text[:end] for text, end in zip(documents, ends, strict=True)]
+    cut = []
+    for text, encoding in zip(documents, model.tokenizer.pieces(documents), strict=True):
+        end = len(text)
+        if len(encoding) > count:
+            encoding.truncate(count)  # else all of its offsets would become objects of Python
+            end = encoding.offsets[-1][1]
+        cut.append(text[:end])
+    return cut

@@ -107,7 +107,7 @@ CONTENTS = _list(
     _object("content", content=_list(_object("text", type=_one_of("text"), text=TEXT), minItems=1)), minItems=1
 )
 COHERE_EMBED = _object(
-    "", texts=TEXTS, inputs=CONTENTS, model=MODEL, output_dimension=DIMENSIONS, input_type=INPUT_TYPE,
+    "", texts=_maybe(TEXTS), inputs=_maybe(CONTENTS), model=MODEL, output_dimension=DIMENSIONS, input_type=INPUT_TYPE,
     truncate=_maybe(_one_of("NONE", "START", "END")), embedding_types=_maybe(_list(_one_of("float", "base64"))),
 )  # fmt: skip
 COHERE_EMBEDDED = _object("id embeddings texts", id=STRING, embeddings=_object(""), texts=_list(STRING))
@@ -218,7 +218,7 @@ def _content(schema: Schema, media_type: str = "application/json") -> Schema:
 
 
 def _operation(path: str, about: str, answer: Schema, faults: tuple[int, ...], media_type: str) -> Schema:
-    refusal = _ref("OpenAIRefusal" if path.startswith(("/v1/embed", "/embeddings", "/v1/models")) else "Refusal")
+    refusal = _ref("OpenAIRefusal" if path.startswith(("/v1/embeddings", "/embeddings", "/v1/models")) else "Refusal")
     responses: Schema = {"200": {"description": "the answer", **_content(answer, media_type)}}
     for status in faults:
         retry: Schema = {"headers": {"Retry-After": {"schema": _integer(0)}}} if status in (429, 503) else {}

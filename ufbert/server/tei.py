@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["decode", "embed_all", "embed_route", "info", "predict", "rerank", "similarity", "tokenize"]
 
 MOST_HIDDEN, _FLOAT = 8, 4  # times `payload_limit`: bytes of all hidden states of a request; bytes of a float32
+_TOKEN = 16  # bytes of `payload_limit` for each token of an answer of /tokenize
 
 
 async def embed_route(call: Call) -> object:
@@ -95,7 +96,8 @@ async def tokenize(call: Call) -> object:
     prompt = model.prompt(name) if isinstance(model, Embedder) and name is not None else ""
     call.admit(texts, "inputs", "")
     prompted = [prompt + text for text in texts]
-    return await call.in_tokenizer(lambda: _tokenized(model.texts.tokenizer, prompted, special))
+    most = call.service.settings.payload_limit // _TOKEN
+    return await call.in_tokenizer(lambda: _tokenized(model.texts.tokenizer, prompted, special, most))
 
 
 async def decode(call: Call) -> object:
@@ -105,11 +107,16 @@ async def decode(call: Call) -> object:
     if not isinstance(ids, list) or not ids:
         raise invalid(f"ids: expected a list of token ids, or a list of such lists, got {shown(ids)}")
     rows = ids if isinstance(ids[0], list) else [ids]
+    call.check([""] * len(rows), "ids")
     size, tokenizer = model.texts.model.config.vocab_size, model.texts.tokenizer
-    for row in rows:
-        if not isinstance(row, list) or not all(type(token) is int and 0 <= token < size for token in row):
-            raise invalid(f"ids: expected integers from 0 to {size - 1}, got {shown(row)}")
-    return await call.in_tokenizer(lambda: [tokenizer.decode(row, skip) for row in rows])
+
+    def decoded() -> list[str]:
+        for row in rows:
+            if not isinstance(row, list) or not all(type(token) is int and 0 <= token < size for token in row):
+                raise invalid(f"ids: expected integers from 0 to {size - 1}, got {shown(row)}")
+        return [tokenizer.decode(row, skip) for row in rows]
+
+    return await call.in_tokenizer(decoded)
 
 
 def info(service: Service, name: str | None = None) -> dict[str, Any]:
@@ -192,8 +199,14 @@ def _type(model: Served) -> dict[str, Any]:
     }
 
 
-def _tokenized(tokenizer: Tokenizer, texts: list[str], special: bool) -> list[list[dict[str, Any]]]:
+def _tokenized(tokenizer: Tokenizer, texts: list[str], special: bool, most: int) -> list[list[dict[str, Any]]]:
     pieces = tokenizer.pieces(texts)
+    if (found := sum(map(len, pieces))) > most:
+        raise Refusal(
+            413, "Validation",
+            f"inputs: expected texts of at most {most} tokens together, got {found}; send fewer texts a request, or "
+            "raise --payload-limit",
+        )  # fmt: skip
     encodings = [tokenizer.processor.process(piece) for piece in pieces] if special else pieces
     return [_tokens(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
 
