@@ -145,6 +145,9 @@ def embed_dataset(
 ) -> ray.data.Dataset:
     """Add a column of embeddings to a Ray dataset, computed by a pool of actors that load the model once each.
 
+    If ``checkpoint_config`` of Ray's `DataContext` is set before the dataset is made, Ray holds a CPU with the actor
+    that leaves out rows which are done: one more CPU has to stay free.
+
     Parameters
     ----------
     dataset : ray.data.Dataset
@@ -161,7 +164,7 @@ def embed_dataset(
         CPUs, and threads, of an actor.
     concurrency : int or (int, int), optional
         Actors, or the least and the most of them; by default as many as the cluster's CPUs allow now, one CPU being
-        left to read and write: without it Ray would wait for ever.
+        left to read and write, and one to Ray's checkpoints if there are some: without them Ray would wait for ever.
     batch_size : int
         Rows that an actor is given at a time.
     **options
@@ -175,7 +178,7 @@ def embed_dataset(
     Raises
     ------
     InputError
-        If the actors would leave no CPU free, or an argument does not fit.
+        If the actors would leave too few CPUs free, or an argument does not fit.
     """
     import ray
     from ray.data import ActorPoolStrategy
@@ -188,7 +191,9 @@ def embed_dataset(
         raise InputError(f"embed_dataset: expected options of SentenceEncoder.encode, got {sorted(unknown)}")
     if not ray.is_initialized():
         ray.init()
-    least, most = _actors(int(ray.cluster_resources().get("CPU", 0)), num_cpus, concurrency)
+    checkpoints = getattr(dataset.context, "checkpoint_config", None)
+    filters = getattr(checkpoints, "checkpoint_actor_pool_min_size", 1) if checkpoints is not None else 0
+    least, most = _actors(int(ray.cluster_resources().get("CPU", 0)), num_cpus, concurrency, filters)
     settings = Settings("embed", model, dtype, on_error=on_error, options=options)
     pool = ActorPoolStrategy(size=least) if least == most else ActorPoolStrategy(min_size=least, max_size=most)
     return dataset.map_batches(
@@ -201,9 +206,13 @@ def embed_dataset(
     )
 
 
-def _actors(cpus: int, num_cpus: int, concurrency: int | tuple[int, int] | None) -> tuple[int, int]:
-    """Return the least and the most actors, which leave a CPU to Ray's own tasks."""
-    room = (cpus - 1) // num_cpus
+def _actors(cpus: int, num_cpus: int, concurrency: int | tuple[int, int] | None, filters: int = 0) -> tuple[int, int]:
+    """Return the least and the most actors, which leave a CPU to Ray's own tasks and one to each of its filters.
+
+    Ray holds the CPU of a filter of checkpointed rows as long as the dataset runs, and asks for it only when there is
+    something to leave out: a job would run at first, and hang when it is begun again.
+    """
+    room = max((cpus - 1 - filters) // num_cpus, 0)
     if concurrency is None:
         least = most = max(room, 1)
     elif isinstance(concurrency, tuple):
@@ -211,8 +220,13 @@ def _actors(cpus: int, num_cpus: int, concurrency: int | tuple[int, int] | None)
     else:
         least = most = checks.integer(concurrency, "concurrency", 1)
     if least > room:
+        free = (
+            f"{1 + filters} have to stay free to read and write and for Ray's checkpoints"
+            if filters
+            else ("one has to stay free to read and write")
+        )
         raise InputError(
             f"concurrency: expected at most {room} actors of {num_cpus} CPUs, because the cluster has {cpus} CPUs and "
-            f"one has to stay free to read and write, got {least}; use fewer, or smaller ones"
+            f"{free}, got {least}; use fewer or smaller ones, or more nodes"
         )
     return least, most
