@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-STARTED = time.monotonic()
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 
@@ -93,8 +92,13 @@ def _main(arguments):
 
 
 def _write(report, rows):
-    if report:
-        report.write_text(json.dumps(_report(rows), indent=1) + "\n")
+    """Write the report; rows of other parts by the same seed, which stand there already, are kept."""
+    if report is None or not rows:
+        return
+    parts = {row["part"] for row in rows}
+    before = json.loads(report.read_text())["parts"] if report.exists() else []
+    kept = [row for row in before if row["seed"] == rows[0]["seed"] and row["part"] not in parts]
+    report.write_text(json.dumps(_report([*kept, *rows]), indent=1) + "\n")
 
 
 def _report(rows):
@@ -103,7 +107,6 @@ def _report(rows):
     }
     totals = {
         "inputs": sum(row["inputs"] for row in rows),
-        "seconds": round(time.monotonic() - STARTED),
         "faults left": sum(len(row["faults"]) for row in rows),
     }
     return {"python": sys.version.split()[0], "versions": versions, **totals, "parts": rows}

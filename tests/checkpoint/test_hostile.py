@@ -352,6 +352,8 @@ def test_tokenizers_that_fail_when_they_are_used(tmp_path, change):
         ("single", [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "?", "type_id": 0}}], "found '?'"),
         ("pair", [{"Sequence": {"id": "A", "type_id": 0}}], "expected the texts A and B, found A"),
         ("single", [], "expected the texts A, found none"),
+        ("special_tokens", {"[SEP]": {"id": "[SEP]", "ids": [3], "tokens": []}}, "ids as tokens, found 1 and 0"),
+        ("special_tokens", {"[SEP]": {"id": "[SEP]", "ids": [3, 3], "tokens": ["[SEP]"]}}, "found 2 and 1"),
     ],
 )
 def test_templates_are_checked_before_the_library_panics(tmp_path, capfd, part, pieces, message):

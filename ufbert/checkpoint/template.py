@@ -15,7 +15,7 @@ __all__ = ["check_template"]
 
 
 def check_template(file: Path, processor: PostProcessor) -> None:
-    """Raise CheckpointError if a template names a special token, or a text, that is not there.
+    """Raise CheckpointError if a template names a special token, or a text, that is not there, or half a token.
 
     The library panics at the first text, and prints the stack of it.
     """
@@ -23,6 +23,12 @@ def check_template(file: Path, processor: PostProcessor) -> None:
     for part in state["processors"] if state["type"] == "Sequence" else [state]:
         if part["type"] != "TemplateProcessing":
             continue
+        for token, entry in part["special_tokens"].items():
+            if len(entry["ids"]) != len(entry["tokens"]):  # an encoding would have more ids than tokens
+                raise CheckpointError(
+                    f"{file}: post_processor: special_tokens: {shown(token)}: expected as many ids as tokens, found "
+                    f"{len(entry['ids'])} and {len(entry['tokens'])}; copy the file anew"
+                )
         for name, texts in (("single", {"A"}), ("pair", {"A", "B"})):
             pieces = [(kind, piece["id"]) for found in part[name] for kind, piece in found.items()]
             special = {piece for kind, piece in pieces if kind == "SpecialToken"}
