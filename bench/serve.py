@@ -6,8 +6,8 @@
 
 Needs the extra `server`, with httptools and uvloop for the figures that count. The load comes from this process, on the
 same CPUs as the service. Every good answer is compared with that of `encode` on the text alone, byte for byte. Where
-`wrk` is installed, it gives the throughput of small requests, because it takes less of the CPUs; `bound` is what they allow then: the CPU
-time of `encode` a text, of that of service and client together.
+`wrk` is installed, it gives the throughput of small requests, because it takes less of the CPUs. `bound` is what they
+allow then: the CPU time of `encode` a text, of that of service and client together.
 """
 
 from __future__ import annotations
