@@ -9,11 +9,13 @@ import json
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
 TARGETS = ("safetensors", "config", "pickle", "tokenizer", "jsonl", "csv", "body")
-LIMITS = ("-timeout=20", "-rss_limit_mb=1500", "-max_len=4096", "-print_final_stats=1", "-verbosity=0")
+HANG = 5.0  # seconds of processor time; libFuzzer counts those in which the machine stops us, so its limit is larger
+LIMITS = ("-timeout=120", "-rss_limit_mb=1500", "-max_len=4096", "-print_final_stats=1", "-verbosity=0")
 
 
 def fuzz(seed, seconds):
@@ -111,6 +113,18 @@ def make(target, folders, root, acts):
     return one
 
 
+def timed(one):
+    """A target that takes no more than `HANG` seconds."""
+
+    def run(data):
+        started = time.process_time()
+        one(data)
+        if time.process_time() - started > HANG:
+            raise RuntimeError(f"hang: over {HANG:g} s")
+
+    return run
+
+
 def _body(acts):
     from service import BODIES, Requests
 
@@ -154,7 +168,7 @@ def main():
         if corpus.is_dir():
             for number, content in enumerate(seeds_of(target, folders, root)):
                 (corpus / f"seed-{number}").write_bytes(content[:4096])
-        one = make(target, folders, scratch(), Acts())
+        one = timed(make(target, folders, scratch(), Acts()))
     atheris.Setup([sys.argv[0], *sys.argv[2:]], one)
     atheris.Fuzz()
 
