@@ -227,6 +227,14 @@ static void check_trees(lab *l, const ufbert_isa *isa, int kind) {
             f.scales_in = scales_in, f.scales_out = scales_out;
     }
     w_in = rounded(l, f.dtype, w_in, rows, f.width_in, 1), w_out = rounded(l, f.dtype, w_out, rows, f.width_out, 1);
+    if (f.dtype == UFBERT_INT8 && below(l, 2)) {
+        float *columns = piece(l, (size_t)f.width_out * sizeof(float), sizeof(float));
+        for (ptrdiff_t o = 0; o < f.width_out; o++)
+            columns[o] = (float)(1.5 + uniform(l));
+        for (ptrdiff_t i = 0; i < rows * f.width_out; i++)
+            w_out[i] *= columns[i % f.width_out];
+        f.columns_out = columns;
+    }
     const float *x = inputs(l, kind, tokens, f.width_in);
     float *y = piece(l, (size_t)(tokens * f.width_out) * sizeof(float), sizeof(float));
     int32_t *path = piece(l, (size_t)(tokens * visits) * sizeof(int32_t), sizeof(int32_t));
