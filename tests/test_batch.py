@@ -95,6 +95,12 @@ def test_a_plan_covers_all_texts_in_groups_that_fit(lengths, threads):
     assert batch.plan(threads) is batch.plan(threads) and batch.max_length == max(lengths, default=0)
 
 
+def test_groups_get_smaller_towards_the_end():
+    batch = Batch.from_sequences([[0] * 10] * 200, [[0] * 10] * 200)
+    tokens = np.diff(batch.cu_seqlens[batch.plan(2).groups])
+    assert tokens[0] == 120 and (np.diff(tokens[:-1]) <= 0).all() and (tokens[-4:] <= 32).all()
+
+
 def test_positions_after_padding():
     """As transformers' create_position_ids_from_input_ids: padding (id 1) stands at 1, others count from 2."""
     ids = np.array([[0, 5, 1, 6, 2], [0, 2, 1, 1, 1]])

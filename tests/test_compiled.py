@@ -58,7 +58,7 @@ def random_layer(rng, heads, size, inner, dtype, position, depth=None, bias=True
 @given(
     lengths=st.lists(st.integers(0, 60), min_size=1, max_size=9).filter(any),
     heads=st.integers(1, 4),
-    size=st.integers(1, 40),
+    size=st.sampled_from([8, 16, 32]) | st.integers(1, 40),  # whole panels, of one head or two, or none
     inner=st.integers(1, 90),
     dtype=st.sampled_from(dense.DTYPES),
     position=st.sampled_from(["pre", "post"]),

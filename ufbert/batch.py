@@ -112,15 +112,11 @@ class Batch:
     def plan(self, num_threads: int) -> Plan:
         """Plan an encoder layer for a number of threads, once."""
         if num_threads not in self._plans:
-            rows = self.num_tokens // (2 * GROUPS_A_THREAD * num_threads)
             ends = self.cu_seqlens.tolist()  # in Python: one text takes less than NumPy's calls do
-            lengths = [end - start for start, end in pairwise(ends)]
-            runs = list(split_by_budget(lengths, max(LEAST_ROWS, min(MOST_ROWS, rows))))
-            groups = np.array([0, *(stop for _, stop in runs)], np.int64)
-            largest = max((ends[stop] - ends[start] for start, stop in runs), default=0)
-            self._plans[num_threads] = Plan(
-                groups, largest, num_threads > 1 and len(runs) < GROUPS_A_THREAD * num_threads
-            )
+            groups = _groups(ends, GROUPS_A_THREAD * num_threads)
+            largest = max((ends[stop] - ends[start] for start, stop in pairwise(groups)), default=0)
+            by_columns = num_threads > 1 and len(groups) - 1 < GROUPS_A_THREAD * num_threads
+            self._plans[num_threads] = Plan(np.array(groups, np.int64), largest, by_columns)
         return self._plans[num_threads]
 
     def parts(self, budget: int, max_texts: int | None = None) -> Iterator[tuple[int, Batch]]:
@@ -261,6 +257,21 @@ def split_by_budget(lengths: Sequence[int], budget: int, max_texts: int | None =
         tokens += length
     if start < len(lengths):
         yield start, len(lengths)
+
+
+def _groups(ends: Sequence[int], parts: int) -> list[int]:
+    """Cut texts into groups, the number of the first text of each and the end: large ones, then ever smaller ones.
+
+    A group has a share of the tokens that are left, ``1 / parts``, so that threads that take one after another end at
+    nearly the same time.
+    """
+    groups, start = [0], 0
+    for index, end in enumerate(ends[1:]):
+        room = max(LEAST_ROWS, min(MOST_ROWS, (ends[-1] - ends[start]) // parts))
+        if end - ends[start] > room and index > start:
+            groups.append(index)
+            start = index
+    return [*groups, len(ends) - 1] if len(ends) > 1 else groups
 
 
 def _positions(input_ids: np.ndarray, cu_seqlens: np.ndarray, first: int) -> np.ndarray:

@@ -32,6 +32,10 @@ Floats = NDArray[np.float32]
 NormWeights = tuple[Floats, Floats | None, float]  # a layer norm's weight, bias and eps
 
 
+def _cheaper(dtype: str) -> int:
+    return CHEAPER_AVX2 if isa.active_isa().startswith("avx2") else CHEAPER[dtype]
+
+
 def is_available() -> bool:
     """Whether the compiled kernels are there. Without them, layers cannot be packed and NumPy computes in float32."""
     return isa.dense_kernels is not None
@@ -109,7 +113,7 @@ class Linear:
             values = weight[:]
         code = IN_KERNELS.get(self.activation or "", isa.dense_kernels.NO_ACTIVATION)
         self.packed = isa.dense_kernels.PackedPanels(values, bias, code, dtype, threads_for(size, None), scale)
-        self.row_work = size / (CHEAPER_AVX2 if isa.active_isa().startswith("avx2") else CHEAPER[dtype])
+        self.row_work = size / _cheaper(dtype)
         self.weight = self.bias = None
 
     def pack(self, dtype: str) -> Linear:
@@ -349,7 +353,7 @@ def attention(
         return reference.attention(qkv, cu_seqlens, num_heads, scale, attended, bias, turns, window)
     qkv = qkv if turns is None else qkv.copy()  # the kernel turns queries and keys in place
     near = np.minimum(lengths, 2 * beyond - 1) if beyond else lengths
-    work = int(2 * lengths @ near) * context.shape[1] // CHEAPER["float32"]
+    work = int(2 * lengths @ near) * context.shape[1] // _cheaper("float32")
     bias = None if bias is None else _behind(bias)
     count = threads_for(work, num_threads)
     isa.dense_kernels.attention(qkv, cu_seqlens, num_heads, scale, attended, bias, turns, beyond, count, context)

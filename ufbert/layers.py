@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float32]
+ROWS_AT_ONCE = 256  # of embeddings, which then stay in the cache while they are summed
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,16 @@ class Embeddings:
 
     def __call__(self, batch: Batch) -> Floats:
         """T tokens -> (T, H)."""
-        x = self.word[batch.input_ids].astype(np.float32, copy=False)  # (T,) -> (T, E), a copy
-        if self.token_type is not None:
-            some = batch.token_type_ids.any()  # usually all zero: add row 0 instead of gathering
-            x += self.token_type[batch.token_type_ids] if some else self.token_type[0]
-        if self.position is not None:
-            x += self.position[batch.position_ids]
+        x = np.empty((batch.num_tokens, self.word.shape[1]), np.float32)  # (T, E)
+        some = self.token_type is not None and batch.token_type_ids.any()  # usually all zero: no row but the first
+        for start in range(0, len(x), ROWS_AT_ONCE):
+            tokens = slice(start, start + ROWS_AT_ONCE)
+            rows = x[tokens]
+            rows[:] = self.word[batch.input_ids[tokens]]
+            if self.token_type is not None:
+                rows += self.token_type[batch.token_type_ids[tokens]] if some else self.token_type[0]
+            if self.position is not None:
+                rows += self.position[batch.position_ids[tokens]]
         x = x if self.norm is None else self.norm(x)
         return x if self.projection is None else self.projection(x)  # (T, E) -> (T, H)
 

@@ -28,7 +28,7 @@
  *
  * Optional, each with a plain version below or in the kernel that uses it
  *     PANEL:             columns that lie together in packed weights, a multiple of 2 * LANES; else 32
- *     FETCH_ROWS:        up to how many rows a panel is prefetched while they meet the one before it; else 0
+ *     FETCH_PANELS:      a panel of weights is prefetched while rows meet the one before it
  *     WALK_IN_ORDER:     many tokens go down trees as fff/walk.h has it, not as fff/descend.h: where it was measured
  *     VECTORS_TRANSPOSE: v_transpose (rows of LANES vectors become columns), v_highest (the largest lane)
  *     VECTORS_DOT_BF16:  bf16_input (how an input is kept), bf16_weights, bf16_pair, bf16_load, bf16_set_pair, bf16_dot,
@@ -65,9 +65,6 @@
 #endif
 #ifndef PANEL
 #define PANEL 32
-#endif
-#ifndef FETCH_ROWS
-#define FETCH_ROWS 0
 #endif
 #if PANEL % (2 * LANES) || PANEL > 32
 #error "an instruction set must define PANEL as a multiple of 2 * LANES up to 32; see kernels/vectors.h"

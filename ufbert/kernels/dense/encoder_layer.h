@@ -94,8 +94,8 @@ static void gate_rows(const ufbert_encoder_layer *layer, ptrdiff_t rows, ptrdiff
 static void feed_forward_rows(const ufbert_encoder_layer *layer, float *y, ptrdiff_t rows,
                               const ufbert_layer_buffers *buffers) {
     const ptrdiff_t width = layer->width;
-    for (ptrdiff_t done = 0; done < rows; done += UFBERT_ROWS_IN_CHUNK) {
-        const ptrdiff_t now = rows - done < UFBERT_ROWS_IN_CHUNK ? rows - done : UFBERT_ROWS_IN_CHUNK;
+    for (ptrdiff_t done = 0, now; done < rows; done += now) {
+        now = rows_at_once(rows - done, UFBERT_ROWS_IN_CHUNK);
         float *y_now = y + done * width;
         if (layer->pre)
             layer_norm(&layer->norm2, y_now, now, width, buffers->normed);

@@ -98,7 +98,7 @@ static __attribute__((noinline)) void int8_chunk(const ufbert_linear *linear, co
 INLINE fetching fetch_panel(const ufbert_linear *linear, ptrdiff_t rows, ptrdiff_t panel) {
     const ptrdiff_t bytes = linear->dtype == UFBERT_INT8 ? PANEL * INT8_PRODUCTS : PANEL * 4;
     const ptrdiff_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    return (fetching){panel_of(linear, panel), rows <= FETCH_ROWS ? (bytes + tiles - 1) / tiles : 0};
+    return (fetching){panel_of(linear, panel), (bytes + tiles - 1) / tiles};
 }
 
 static void linear(const ufbert_linear *linear, const float *x, ptrdiff_t rows, const float *residual, float *y,
@@ -107,8 +107,8 @@ static void linear(const ufbert_linear *linear, const float *x, ptrdiff_t rows, 
     float *steps = scratch, *lows = steps + UFBERT_ROWS_IN_CHUNK;
     int32_t *totals = (int32_t *)(lows + UFBERT_ROWS_IN_CHUNK);
     void *narrow = totals + UFBERT_ROWS_IN_CHUNK;
-    for (ptrdiff_t done = 0; done < rows; done += UFBERT_ROWS_IN_CHUNK) {
-        const ptrdiff_t now = rows - done < UFBERT_ROWS_IN_CHUNK ? rows - done : UFBERT_ROWS_IN_CHUNK;
+    for (ptrdiff_t done = 0, now; done < rows; done += now) {
+        now = rows_at_once(rows - done, UFBERT_ROWS_IN_CHUNK);
         const float *residual_now = residual ? residual + done * n : NULL;
         const tile_inputs in = {x + done * k, narrow, narrow, lows, steps, totals};
         if (linear->dtype == UFBERT_INT8)
@@ -116,7 +116,7 @@ static void linear(const ufbert_linear *linear, const float *x, ptrdiff_t rows, 
         if (linear->dtype == UFBERT_BF16)
             round_rows(in.f32, now, k, narrow);
         for (ptrdiff_t panel = first; panel < last; panel++) {
-            const fetching fetch = fetch_panel(linear, rows, panel + 1 < last ? panel + 1 : panel);
+            const fetching fetch = fetch_panel(linear, now, panel + 1 < last ? panel + 1 : panel);
             if (linear->dtype == UFBERT_INT8)
                 int8_chunk(linear, &in, now, residual_now, y + done * n, panel, fetch);
             else if (linear->dtype == UFBERT_BF16)

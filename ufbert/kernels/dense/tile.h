@@ -7,18 +7,19 @@
 
 enum { VECTORS_AT_ONCE = 2, COLUMNS_AT_ONCE = VECTORS_AT_ONCE * LANES };
 
-/* What comes to the second cache while a tile is computed: a line for each step of its loop, `step` bytes apart, which
- * is 0 for none. */
+/* What comes to the second cache while a tile is computed: a line for each step of its loop, `step` bytes apart. */
 typedef struct {
     const char *lines;
     ptrdiff_t step;
 } fetching;
 
 INLINE void fetch_line(fetching *fetch) {
-    if (FETCH_ROWS) {
-        __builtin_prefetch(fetch->lines, 0, 2);
-        fetch->lines += fetch->step;
-    }
+#ifdef FETCH_PANELS
+    __builtin_prefetch(fetch->lines, 0, 2);
+    fetch->lines += fetch->step;
+#else
+    (void)fetch;
+#endif
 }
 
 /* A tile's inputs as its dtype wants them. */
@@ -38,13 +39,18 @@ INLINE void start_at_bias(const int rows, const float *bias, vec sums[][VECTORS_
     }
 }
 
-/* The rows of the next tile of `left` rows. With 6 at most they are shared out evenly: 4 rows and less leave the
- * multipliers idle. */
-INLINE ptrdiff_t tile_height(ptrdiff_t left) {
-    if (TILE_ROWS == 6)
-        return (left + (left + TILE_ROWS - 1) / TILE_ROWS - 1) / ((left + TILE_ROWS - 1) / TILE_ROWS);
-    return left < TILE_ROWS ? left : TILE_ROWS;
+/* How many of `left` rows come next where `most` come at a time: on AVX2 they are shared out evenly, for few rows leave
+ * its multipliers idle. */
+INLINE ptrdiff_t rows_at_once(ptrdiff_t left, ptrdiff_t most) {
+    if (left <= most)
+        return left;
+    if (TILE_ROWS != 6)
+        return most;
+    const ptrdiff_t times = (left + most - 1) / most;
+    return (left + times - 1) / times;
 }
+
+INLINE ptrdiff_t tile_height(ptrdiff_t left) { return rows_at_once(left, TILE_ROWS); }
 
 /* sums[i][j] += a[i][:k] . b[:k][j], where b's rows are `ldb` floats apart; one vector of columns or two. */
 INLINE void multiply(const int rows, const int vectors, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb,

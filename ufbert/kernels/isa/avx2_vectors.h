@@ -13,7 +13,7 @@
 #define TOKENS_AT_ONCE 4
 #define TILE_ROWS 6 /* 12 sums, two vectors of weights, one input */
 #define PANEL 16    /* its lines follow each other; of 32 columns, every other one would be skipped */
-#define FETCH_ROWS 48
+#define FETCH_PANELS
 #define PANEL_BLOCKS 3
 #define WALK_IN_ORDER
 
