@@ -17,33 +17,19 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 
-def parts():
-    """Runners by name; the parts are modules of this folder."""
-    from calls import Calls
-    from files import Files
-    from kernels import Kernels
-    from processes import Processes
-    from rows import Rows
+PARTS = ("files", "rows", "requests", "kernels", "calls", "processes")
 
-    def requests():
-        from service import Requests
 
-        return Requests()
-
-    return {
-        "files": Files,
-        "rows": Rows,
-        "requests": requests,
-        "kernels": Kernels,
-        "calls": Calls,
-        "processes": Processes,
-    }
+def runner(name):
+    """The class of a part, in the module of its name."""
+    return getattr(import_module("service" if name == "requests" else name), name.capitalize())
 
 
 def main():
@@ -66,7 +52,7 @@ def main():
 
 
 def _main(arguments):
-    chosen = {name: part for name, part in parts().items() if not arguments.parts or name in arguments.parts}
+    chosen = {name: runner(name) for name in PARTS if not arguments.parts or name in arguments.parts}
     if arguments.case is not None:
         from watch import Acts
 
