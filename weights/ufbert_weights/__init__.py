@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["DEFAULT", "names", "path"]
 
 DEFAULT = "all-MiniLM-L6-v2-fff-30x7"
