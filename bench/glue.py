@@ -47,7 +47,7 @@ def main() -> None:
     names = arguments.tasks or tasks_in(arguments.data)
     recipe = FinetuneRecipe(epochs=arguments.epochs)
     jobs = [
-        (name, str(Path(folder).resolve()), seed, task, arguments.data, arguments.work, recipe)
+        (name, str(Path(folder).resolve()), seed, task, arguments.data, arguments.work, recipe, arguments.device)
         for seed in range(arguments.seeds)
         for task in names
         for name, folder in models.items()
@@ -75,7 +75,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=FinetuneRecipe().epochs)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="jobs at once, on a GPU too: one leaves it idle")
+    parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="where jobs train")
     parser.add_argument("--report", type=Path, default=HERE / "results")
     return parser.parse_args()
 
@@ -92,7 +93,7 @@ def end_with(parent: int) -> None:
 
 
 def place_of(job: tuple[Any, ...]) -> Path:
-    name, _, seed, task, _, work, recipe = job
+    name, _, seed, task, _, work, recipe, _ = job
     return Path(work, f"{name}-{recipe.epochs}-epochs", f"seed-{seed}", f"{task}.json")
 
 
@@ -101,12 +102,12 @@ def run(job: tuple[Any, ...]) -> str:
     import ufbert
     from ufbert.train.finetune import finetune
 
-    name, encoder, seed, task_name, data, _, recipe = job
+    name, encoder, seed, task_name, data, _, recipe, device = job
     place = place_of(job)
     place.parent.mkdir(parents=True, exist_ok=True)
     task, folder = load_task(data, task_name)
     start = time.monotonic()
-    classifier = finetune(encoder, task, folder, place.with_suffix(""), recipe, seed)
+    classifier = finetune(encoder, task, folder, place.with_suffix(""), recipe, seed, device=device)
     scores = evaluate(ufbert.TextClassifier(classifier), task, folder)
     log = json.loads((classifier / "training.json").read_text())
     found = {

@@ -21,9 +21,10 @@ from ufbert.routes import Corpus
 from ufbert.train import Bert
 from ufbert.train.cuda import functions, kernels
 from ufbert.train.cuda.model import PackedBert
-from ufbert.train.cuda.packing import Packing, TokenisedTexts, batches
+from ufbert.train.cuda.packing import Packing, batches
 from ufbert.train.cuda.step import Goal, Stepper
 from ufbert.train.distill.teacher import Teacher
+from ufbert.train.tokens import TokenisedTexts
 
 SHAPES = ((1, 11), (4, 9))
 BATCHES = (16_384, 32_768)
@@ -86,7 +87,7 @@ def compile_all(capability: int = 90) -> None:
 def check(device: torch.device) -> None:
     """Compare an FFF layer and its gradients, decisions of all levels included, with `reference`."""
     torch.manual_seed(0)
-    tokens, width, num_trees, depth = 4_096, 384, 2, 6
+    tokens, width, num_trees, depth = 4_096 if device.type == "cuda" else 256, 384, 2, 6
     nodes, trees = 2 ** (depth + 1), functions.TreeShape(num_trees, depth)
     x, w_out = torch.randn(tokens, width, device=device), torch.randn(num_trees, nodes - 1, width, device=device)
     w_in, b_in = torch.randn_like(w_out) * 0.05, torch.randn(num_trees, nodes - 1, 1, device=device) * 0.3
@@ -123,8 +124,10 @@ def relative(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
-def speed(teacher: Teacher, texts: TokenisedTexts, shape: tuple[int, int], size: int, seconds: float) -> Stepper:
-    """Time the captured step; print tokens a second and memory."""
+def speed(
+    teacher: Teacher, texts: TokenisedTexts, shape: tuple[int, int], size: int, seconds: float
+) -> tuple[Stepper, float]:
+    """Time the step, captured on a GPU; print, and return, tokens a second."""
     device, dense = teacher.device, teacher.module
     assert dense is not None
     student = Bert(dense.config)
@@ -137,28 +140,34 @@ def speed(teacher: Teacher, texts: TokenisedTexts, shape: tuple[int, int], size:
     goal = Goal(torch.ones(dense.config.num_hidden_layers, dense.config.hidden_size), teacher.pooling)
     packed = PackedBert(student, device, functions.HALF)
     stepper = Stepper(packed, frozen, goal, (3, packing.tokens), packing.segments, (0.9, 0.99))
-    stream = batches(texts, packing, workers=min(6, max(1, (os.cpu_count() or 1) - 1)))
+    workers = min(6, max(1, (os.cpu_count() or 1) - 1)) if device.type == "cuda" else 0
+    stream = batches(texts, packing, workers=workers)
     stepper.step(next(stream))
-    start = time.monotonic()
-    stepper.capture()
-    torch.cuda.synchronize()
+    start, on_gpu = time.monotonic(), device.type == "cuda"
+    if on_gpu:
+        stepper.capture()
+        torch.cuda.synchronize()
     captured, begin, tokens, steps = time.monotonic() - start, time.monotonic(), 0, 0
     stepper.set_rates(1e-4, 1e-4, 1e-4)
     while time.monotonic() - begin < seconds:
         batch = next(stream)
         tokens, steps = tokens + int((batch[2] < packing.segments).sum()), steps + 1
         stepper.step(batch)
-        if steps % AHEAD == 0:
+        if on_gpu and steps % AHEAD == 0:
             torch.cuda.synchronize()
-    torch.cuda.synchronize()
-    passed, memory = time.monotonic() - begin, torch.cuda.max_memory_allocated() / 2**30
-    rate, filled = tokens / passed / 1e6, tokens / steps / size
+    memory = 0.0
+    if on_gpu:
+        torch.cuda.synchronize()
+        memory = torch.cuda.max_memory_allocated() / 2**30
+    passed = time.monotonic() - begin
+    rate, filled = tokens / passed, tokens / steps / size
     print(
-        f"{shape[0]}x{shape[1]}, batches of {size:,}: {rate:.3f} million tokens/s, {1e3 * passed / steps:.2f} ms each, "
-        f"{filled:.1%} of the rows filled, {memory:.1f} GiB, captured in {captured:.1f} s",
+        f"{shape[0]}x{shape[1]}, batches of {size:,}: {rate / 1e6:.3f} million tokens/s, "
+        f"{1e3 * passed / steps:.2f} ms each, {filled:.1%} of the rows filled, {memory:.1f} GiB, "
+        f"captured in {captured:.1f} s",
         flush=True,
     )
-    return stepper
+    return stepper, rate
 
 
 def profile(stepper: Stepper) -> None:
@@ -195,7 +204,7 @@ def main() -> None:
     texts = TokenisedTexts.of(list(Corpus(arguments.texts)), teacher.tokenizer)
     for shape in SHAPES:
         for size in BATCHES:
-            stepper = speed(teacher, texts, shape, size, arguments.seconds)
+            stepper, _ = speed(teacher, texts, shape, size, arguments.seconds)
         profile(stepper)
 
 

@@ -110,6 +110,18 @@ def test_reranking_prints_what_python_returns():
     assert run(*arguments, "--max-length", "5")[1].startswith("ufbert: warning: 3 text(s) longer than 5 tokens")
 
 
+@pytest.mark.parametrize("precision", ["binary", "ubinary"])
+def test_embeddings_are_written_as_bits(model, expected, tmp_path, precision):
+    texts = TEXTS.split("\n")[:-1]
+    wanted = ufbert.quantize_embeddings(expected, precision)
+    options = "embed", "--model", model, "--precision", precision
+    run(*options, "--output", tmp_path / "out.npy", *texts)
+    found = np.load(tmp_path / "out.npy")
+    np.testing.assert_array_equal(found, wanted)
+    assert found.dtype == wanted.dtype
+    assert json.loads(run(*options, "--format", "jsonl", texts[0])[0])["embedding"] == wanted[0].tolist()
+
+
 def test_info_and_version():
     assert json.loads(run("info", "--json")[0])["version"] == ufbert.__version__
     assert "instruction set" in run("info")[0]
@@ -126,6 +138,7 @@ def test_info_and_version():
         (["fill-mask", "--model", PIPELINES / "fill-mask"], "a\nb\n", 1, "expected at least one [MASK]"),
         (["classify", "--pairs", "--model", PIPELINES / "text-classification", "one"], "", 1, "one tab"),
         (["embed", "--format", "npy", "x"], "", 2, "--output"),
+        (["embed", "--precision", "binary", "--query", "a", "x"], "", 1, "--precision: expected float32 with --query"),
         (["embed", "--batch-size", "0", "x"], "", 2, "at least 1"),
         (["embed", "--batch-size", "1000001", "x"], "", 2, "at most 1000000"),
         (["embed", "--output", ".", "x"], "", 2, "--output"),

@@ -51,7 +51,7 @@ ROWS = {
         "fill_mask question_answerer sentence_encoder text_classifier token_classifier",
         "cross_encoder multi_vector_encoder sparse_encoder zero_shot_classifier",
     ],
-    "train": ["batches device run walk", "fast_feedforward", "bert", "cuda finetune", "distill"],
+    "train": ["batches device run tokens walk", "fast_feedforward", "bert", "cuda finetune", "distill"],
     "train.distill": [
         "curves grow recipe", "corpus state", "card teacher", "folder outputs revive", "local", "end_to_end", "packed",
         "command",

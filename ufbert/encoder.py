@@ -121,6 +121,15 @@ class Model:
     head: MaskedLMHead | SequenceClassifier | TokenClassifier | None = None
     precision: Precision = field(default=Precision("float32", "plain arrays"), compare=False)
     reload: Callable[[], Model] | None = field(default=None, repr=False, compare=False)
+    digest: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def id(self) -> str | None:
+        """Sha256 of the weights' files, read when it is asked for; None for a model that no folder holds.
+
+        Embeddings can be compared where it is equal.
+        """
+        return None if self.digest is None else self.digest()
 
     def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
         if self.reload is None:

@@ -31,8 +31,9 @@ def info(model: Model | None = None) -> dict[str, Any]:
         ``openmp``, None, for the kernels have threads of their own; ``blas``, what NumPy multiplies matrices with;
         versions of the libraries; ``weights``, the version of the bundled weights, or None; ``auto_dtype`` and
         ``auto_dtype_fff``, what ``dtype="auto"`` is here for dense models and for models with trees, and the reasons.
-        With a model, ``dtype``, and ``dtype_reason``, why it is that; ``encoder_layers``, how many there are;
-        ``fused_layers``, how many of them are one kernel call; ``not_fused``, why the others run in parts.
+        With a model, ``id``, the sha256 of its weights; ``dtype``, and ``dtype_reason``, why it is that;
+        ``encoder_layers``, how many there are; ``fused_layers``, how many of them are one kernel call; ``not_fused``,
+        why the others run in parts.
     """
     from importlib import metadata  # slow to import, and rarely wanted
 
@@ -70,6 +71,7 @@ def _weights() -> str | None:
 def _layers(model: Model) -> dict[str, Any]:
     layers = model.encoder.layers
     return {
+        "id": model.id,
         "dtype": model.precision.dtype,
         "dtype_reason": model.precision.reason,
         "encoder_layers": len(layers),

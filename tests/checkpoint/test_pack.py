@@ -1,6 +1,7 @@
 """What is packed and fused at which precision, and what says so."""
 
 import ast
+import hashlib
 import inspect
 
 import numpy as np
@@ -25,6 +26,9 @@ def test_all_layers_are_packed_and_fused(tmp_path, write, dtype):
     model = ufbert.load(write(tmp_path / "model"), dtype)
     facts = ufbert.info(model)
     assert (facts["encoder_layers"], facts["fused_layers"], facts["not_fused"]) == (2, 2, [])
+    assert (
+        facts["id"] == model.id == hashlib.sha256((tmp_path / "model" / "model.safetensors").read_bytes()).hexdigest()
+    )
     parts = f"Linear(12 -> 20, gelu, {dtype})" if write is write_bert else f"PackedFFF(2x3, 12 -> 12, {dtype}, gelu)"
     shown = repr(model.encoder)
     assert shown.count("fused)") == 2 and shown.count(parts) == 2 and f"Linear(12 -> 36, {dtype})" in shown

@@ -25,10 +25,11 @@ from ufbert.train import Bert
 from ufbert.train.cuda import functions, kernels
 from ufbert.train.cuda.functions import ROW, Attention, Error, Norm, Trees, TreeShape
 from ufbert.train.cuda.model import PackedBatch, PackedBert
-from ufbert.train.cuda.packing import Packing, TokenisedTexts, batches
+from ufbert.train.cuda.packing import Packing, batches
 from ufbert.train.cuda.step import Goal, Stepper
 from ufbert.train.distill import Recipe, command, distill, packed
 from ufbert.train.distill.teacher import Teacher
+from ufbert.train.tokens import TokenisedTexts
 
 torch.set_num_threads(1)
 DEVICE = torch.device("cuda" if GPU else "cpu")

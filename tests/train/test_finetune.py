@@ -1,6 +1,7 @@
 """Fine-tuning: what it writes, that it resumes, and that torch and ufbert agree on it."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -225,3 +226,19 @@ def test_the_command_finetunes_with_seeds_and_reports_the_median(data, tmp_path)
     values = [run["values"]["Pairs"] for run in results["seeds"]]
     assert results["median"]["Pairs"] == pytest.approx(np.median(values))
     assert ufbert.TextClassifier(tmp_path / "out" / "seed-1" / "Pairs").labels == ["a", "b"]
+
+
+def test_the_command_takes_a_model_of_the_hub_and_puts_it_beside(data, tmp_path):
+    place = tmp_path / "hub" / "models--org--encoder"
+    write_bert(place / "snapshots" / "0123")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0123")
+    arguments = ["--model", "org/encoder", "--data", data, "--out", tmp_path / "out", "--finetune"]
+    arguments += ["--epochs", 1, "--tasks", "Pairs", "--top-layers", 1]
+    command = [sys.executable, "-m", "ufbert", "glue", *map(str, arguments)]
+    settings = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    subprocess.run(command, check=True, env=settings)
+    classifier = tmp_path / "out" / "seed-0" / "Pairs"
+    base = json.loads((classifier / "config.json").read_text())["ufbert_base_model"]
+    assert (classifier.parent / base / "model.safetensors").is_file()
+    assert ufbert.TextClassifier(classifier).labels == ["a", "b"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, overload
 
 from .. import checks, dense
@@ -77,7 +77,14 @@ def load_model(
     debug("loaded %s: %s on %s, %d of %d layers fused", folder.path, dtype, active_isa(), fused, len(encoder.layers))
     again = partial(_load_again, os.path.abspath(folder.path), encoder_only, dtype, task)
     head = _pack_head(model.head, dtype)
-    return replace(model, encoder=encoder, pooler=pooler, head=head, precision=precision, reload=again)
+    digest = lru_cache(partial(_digest, os.path.abspath(folder.path)))
+    return replace(
+        model, encoder=encoder, pooler=pooler, head=head, precision=precision, reload=again, digest=digest
+    )  # fmt: skip
+
+
+def _digest(path: str) -> str:
+    return ModelFolder(path).sha256()
 
 
 def _load_again(path: str, encoder_only: bool, dtype: str, task: str | None) -> Model:

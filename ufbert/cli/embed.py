@@ -17,12 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..tasks import SentenceEncoder
 from .files import add_files, over_files, run_files
 from .options import add_texts, positive
 from .streams import open_writer, read_texts, write_results
 
 __all__ = ["add_arguments", "run"]
+
+KINDS = {"float32": "<f4", "binary": "|i1", "ubinary": "|u1"}  # those that need no ranges; of their arrays
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--query", help="rank the texts by their similarity to this one")
     parser.add_argument("--top", type=positive, metavar="N", help="with --query: print only the N most similar texts")
     parser.add_argument("--normalize", action="store_true", help="scale embeddings to length 1")
+    parser.add_argument(
+        "--precision",
+        choices=tuple(KINDS),
+        default="float32",
+        help="of the embeddings: binary and ubinary are signs, 8 to a byte, as ufbert.quantize_embeddings makes them "
+        "(default: float32)",
+    )
     parser.add_argument("--truncate-dim", type=positive, metavar="N", help="keep the first N dimensions")
     parser.add_argument("--max-seq-length", type=positive, metavar="N", help="tokens of a text (default: the model's)")
     parser.add_argument("--prompt", help="put this before each text")
@@ -52,6 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
         "prompt": arguments.prompt,
         "prompt_name": arguments.prompt_name,
     }
+    if arguments.precision != "float32" and (arguments.query is not None or over_files(arguments)):
+        raise InputError(
+            f"--precision: expected float32 with --query and with --column, got {arguments.precision}; leave it out"
+        )
     if over_files(arguments):
         return run_files(arguments, options, {"max_seq_length": arguments.max_seq_length, "pooling": arguments.pooling})
     options["batch_size"] = arguments.batch_size
@@ -60,8 +74,19 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.query is not None:
         return _rank(encoder, arguments, options)
-    width = min(arguments.truncate_dim or encoder.dimension, encoder.dimension)
-    return write_results(arguments, _plain, "embedding", lambda texts: encoder.stream(texts, **options), width)
+    width, options["precision"] = (
+        min(arguments.truncate_dim or encoder.dimension, encoder.dimension),
+        arguments.precision,
+    )
+    width = width if arguments.precision == "float32" else -(-width // 8)
+    return write_results(
+        arguments,
+        _plain,
+        "embedding",
+        lambda texts: encoder.stream(texts, **options),
+        width,
+        KINDS[arguments.precision],
+    )
 
 
 def _rank(encoder: SentenceEncoder, arguments: argparse.Namespace, options: dict[str, Any]) -> int:

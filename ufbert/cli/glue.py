@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoint.folder import ModelFolder
 from ..checkpoint.writing import whole_file
 from ..errors import InputError
 from .options import add_device, add_precision, add_run, batch_size, positive
@@ -152,6 +153,7 @@ def _finetune(arguments: argparse.Namespace, names: list[str]) -> int:
         top_layers=arguments.top_layers,
         dtype=arguments.save_dtype,
     )
+    encoder = ModelFolder(arguments.model).complete().path  # a name's folder is where it was fetched to
     out, runs, progress = Path(arguments.out), [], _progress(arguments)
     for seed in range(arguments.seeds):
         folders = {}
@@ -160,8 +162,8 @@ def _finetune(arguments: argparse.Namespace, names: list[str]) -> int:
             place = out / f"seed-{seed}" / task.name
             place.parent.mkdir(parents=True, exist_ok=True)
             if recipe.top_layers is not None:
-                _put_beside(Path(arguments.model), place.parent)
-            folders[name] = finetune(arguments.model, task, data, place, recipe, seed, progress, arguments.device)
+                _put_beside(encoder, place.parent)
+            folders[name] = finetune(encoder, task, data, place, recipe, seed, progress, arguments.device)
         print(f"seed {seed}")
         runs.append(_evaluate(arguments, folders, str(out / f"seed-{seed}")))
     medians = {name: float(np.median([run["values"][name] for run in runs])) for name in runs[0]["values"]}

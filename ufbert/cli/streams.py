@@ -106,6 +106,7 @@ def write_results(
     key: str,
     stream: Callable[[Iterator[str]], Iterator[Any]],
     width: int = 0,
+    kind: str = "<f4",
 ) -> int:
     """Stream the texts through a task and write each result when it is there; return the exit code.
 
@@ -120,6 +121,8 @@ def write_results(
         Texts to results, one for each, in order.
     width : int
         Numbers of a result, for an array.
+    kind : str
+        Their dtype, as NumPy writes it.
     """
     read: deque[str] = deque()  # texts read ahead of their results: one batch
 
@@ -128,7 +131,7 @@ def write_results(
             read.append(text)
             yield text
 
-    with open_writer(arguments, plain, key, width) as writer, progress(arguments) as bar:
+    with open_writer(arguments, plain, key, width, kind) as writer, progress(arguments) as bar:
         for result in stream(remembered()):
             writer.write(read.popleft(), result)
             bar.update()
@@ -221,30 +224,32 @@ class ArrayWriter(_Writer):
 
     HEADER = 128  # bytes; a multiple of 64, with room for any number of rows
 
-    def __init__(self, output: str, width: int) -> None:
+    def __init__(self, output: str, width: int, kind: str = "<f4") -> None:
         super().__init__(output)
-        self.width = width
+        self.width, self.kind = width, np.dtype(kind)
 
     def write(self, text: str, result: object) -> None:
         """Write one row."""
-        self.stream.write(np.ascontiguousarray(result, "<f4").data)
+        self.stream.write(np.ascontiguousarray(result, self.kind).data)
         self.count += 1
 
     def finish(self) -> None:
         """Write the header for the rows that are there, and cut off a row begun."""
-        self.stream.truncate(self.HEADER + 4 * self.width * self.count)
+        self.stream.truncate(self.HEADER + self.kind.itemsize * self.width * self.count)
         self.stream.seek(0)
-        entries = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self.count}, {self.width}), }}"
+        entries = f"{{'descr': '{self.kind.str}', 'fortran_order': False, 'shape': ({self.count}, {self.width}), }}"
         length = self.HEADER - 10
         self.stream.write(np.lib.format.magic(1, 0) + length.to_bytes(2, "little"))
         self.stream.write(entries.encode().ljust(length - 1) + b"\n")
         self.stream.seek(0, os.SEEK_END)
 
 
-def open_writer(arguments: argparse.Namespace, plain: Callable[[str, Any], str], key: str, width: int = 0) -> _Writer:
+def open_writer(
+    arguments: argparse.Namespace, plain: Callable[[str, Any], str], key: str, width: int = 0, kind: str = "<f4"
+) -> _Writer:
     """Open what `arguments` ask for: lines rendered by `plain`, JSON lines with the result under `key`, or an array."""
     if arguments.format == "npy":
-        return ArrayWriter(arguments.output, width)
+        return ArrayWriter(arguments.output, width, kind)
     if arguments.format == "jsonl":
         return LineWriter(arguments.output, lambda text, result: json.dumps({"text": text, key: _plain(result)}))
     return LineWriter(arguments.output, plain)

@@ -117,6 +117,11 @@ class SentenceEncoder(Limited, EncoderSettings, Pooled):
         return "cpu"
 
     @property
+    def id(self) -> str | None:
+        """Sha256 of the weights: store it beside embeddings, which can be compared where it is equal."""
+        return self._model.texts.model.id
+
+    @property
     def dimension(self) -> int:
         """Width of an embedding of the model; `truncate_dim` may keep less of it."""
         return self._model.dimension

@@ -10,57 +10,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ...tokenizer import Tokenizer
+from ..tokens import TokenisedTexts
 from .functions import ROW
 
-__all__ = ["Packing", "TokenisedTexts", "batches"]
+__all__ = ["Packing", "batches"]
 
-CHUNK = 100_000  # texts that are tokenised at once
 REPLACED = 0.15  # of the tokens of a noisy text
 SPARE = 0.15  # more texts than a batch holds: they fill what others leave of a row
-
-
-@dataclass(frozen=True)
-class TokenisedTexts:
-    """A corpus without special tokens, end to end.
-
-    Attributes
-    ----------
-    ids : (T,) uint16 or int32 array
-    starts : (N + 1,) int64 array
-        Text i is ``ids[starts[i] : starts[i + 1]]``.
-    first, last, padding : int
-        The tokens before and after a text, and behind the last text of a row.
-    words : (V,) int32 array
-        The vocabulary without special and unused tokens.
-    """
-
-    ids: np.ndarray
-    starts: np.ndarray
-    first: int
-    last: int
-    padding: int
-    words: np.ndarray
-
-    @classmethod
-    def of(cls, lines: list[str], tokenizer: Tokenizer) -> TokenisedTexts:
-        """Tokenise texts, on all CPUs; those of fewer than two tokens are left out."""
-        raw = tokenizer.backend  # it neither pads nor truncates
-        parts, lengths = [], []
-        size = raw.get_vocab_size()
-        kind = np.uint16 if size <= 2**16 else np.int32
-        for begin in range(0, len(lines), CHUNK):
-            for encoding in raw.encode_batch_fast(lines[begin : begin + CHUNK], add_special_tokens=False):
-                if len(encoding) > 1:
-                    parts.append(np.array(encoding.ids, kind))
-                    lengths.append(len(encoding))
-        whole = tokenizer.encode(["a"])[0][0].ids  # the backend alone adds no special tokens
-        special = {token_id for token_id, token in raw.get_added_tokens_decoder().items() if token.special}
-        vocabulary = raw.get_vocab()
-        words = sorted(i for token, i in vocabulary.items() if i not in special and not token.startswith("[unused"))
-        starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        padding = vocabulary.get("[PAD]", 0)
-        return cls(np.concatenate(parts), starts, whole[0], whole[-1], padding, np.array(words, np.int32))
 
 
 @dataclass(frozen=True)

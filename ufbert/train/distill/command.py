@@ -15,6 +15,7 @@ from ...routes import Corpus
 from ..bert import Bert
 from ..device import find_device
 from ..run import sole_use
+from ..tokens import TokenisedLines
 from .corpus import Chunks
 from .curves import draw
 from .end_to_end import train_model
@@ -48,7 +49,8 @@ def distill(
     teacher : str or path
         A dense model folder, plain or of sentence-transformers.
     corpus : str or path
-        One text a line, UTF-8, plain or packed (.xz, .gz).
+        One text a line, UTF-8, plain or packed (.xz, .gz); or a ``.tokens`` file or a folder of such files, which
+        `ufbert.train.tokens` wrote with the teacher's tokenizer.
     out : str or path
         The folder to make. Beside it, ``OUT.training`` holds checkpoints, the log and a plot of the curves; where it
         is there already, the conversion goes on from it, on the same or on another device.
@@ -78,11 +80,11 @@ def distill(
     """
     recipe, place = recipe or Recipe(), find_device(device)
     target, source = checked_place(out), ModelFolder(teacher).complete().path
-    lines = list(Corpus(corpus))
-    if len(lines) < 1_000:
-        raise InputError(f"{corpus}: expected at least 1,000 texts to train on, found {len(lines)}; give more")
     torch.manual_seed(recipe.seed)
     master = Teacher(os.fspath(source), teacher_dtype, place, plain)
+    lines = TokenisedLines.read(corpus, master.tokenizer) or list(Corpus(corpus))
+    if len(lines) < 1_000:
+        raise InputError(f"{corpus}: expected at least 1,000 texts to train on, found {len(lines)}; give more")
     facts = {"teacher": Path(teacher).name, "corpus": Path(corpus).name, "texts": str(len(lines))}
     facts |= {"start": "" if start is None else Path(start).name, "teacher_dtype": master.dtype}
     state = State.of(Path(f"{target}.training"), recipe, facts, teacher_dtype, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,7 +75,7 @@ class Chunks:
 
     Parameters
     ----------
-    lines : list of str
+    lines : sequence of str
     model : TextModel
         Whose tokenizer and positions the batches have.
     recipe : Recipe
@@ -83,7 +84,7 @@ class Chunks:
         Where batches are put.
     """
 
-    def __init__(self, lines: list[str], model: TextModel, recipe: Recipe, device: torch.device = CPU) -> None:
+    def __init__(self, lines: Sequence[str], model: TextModel, recipe: Recipe, device: torch.device = CPU) -> None:
         self.lines, self.model, self.tokenizer, self.device = lines, model, model.tokenizer, device
         self.batch_tokens, self.joined, self.seed = recipe.batch_tokens, recipe.joined, recipe.seed
         self.max_length = self.tokenizer.checked_length(min(recipe.max_length, self.tokenizer.max_length))

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ..bert import Bert
 from ..run import learning_rate
+from ..tokens import TokenisedTexts
 from .corpus import Chunks
 from .end_to_end import optimizer_of, write_entry
 from .outputs import Outputs
@@ -52,7 +53,7 @@ def can_pack(state: State, student: Bert, outputs: Outputs) -> bool:
 
 def train_packed(state: State, student: Bert, teacher: Teacher, texts: Chunks) -> None:
     """Train on packed batches until the tokens or the seconds of the recipe are over."""
-    from ..cuda.packing import TokenisedTexts, batches
+    from ..cuda.packing import batches
 
     recipe, largest = state.recipe, _rates(state)
     packing = _packing(state, texts.max_length)

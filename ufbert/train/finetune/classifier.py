@@ -44,7 +44,8 @@ class Classifier(nn.Module):
         self, folder: str | os.PathLike[str], num_labels: int, dropout: float = 0.1, top_layers: int | None = None
     ) -> None:
         super().__init__()
-        self.source, self.name = ModelFolder(folder).transformer(), Path(folder).resolve().name
+        files = ModelFolder(folder).complete()
+        self.source, self.name = files.transformer(), files.path.resolve().name
         self.bert = Bert.from_folder(folder)
         config = self.bert.config
         hidden, self.family = config.hidden_size, family_of(config.family)
