@@ -95,9 +95,12 @@ def check(device: torch.device) -> None:
     padded = [torch.nn.functional.pad(w, (0, 0, 0, 1)).flatten(0, 1) for w in (w_in, b_in, w_out)]
     leaves = [leaf.requires_grad_() for leaf in (x.clone(), padded[0], padded[1].flatten(), padded[2])]
     y, leaf = functions.Trees.apply(leaves[0], x.to(functions.SCORE), *leaves[1:], bias, trees)
-    found = torch.autograd.grad(y, leaves, dy.to(y.dtype))
     arrays = [array.cpu().numpy() for array in (x, w_in, b_in[..., 0], w_out)]
     wanted, path, scores = reference.fff_forward(*arrays, depth, return_path=True, return_scores=True)
+    alike = leaf.cpu().numpy() == path[..., -1]
+    same, here = float(alike.mean()), alike.all(axis=1)  # float16 decides near 0 otherwise: such tokens do not count
+    dy[torch.from_numpy(~here).to(device)] = 0
+    found = torch.autograd.grad(y, leaves, dy.to(y.dtype))
     given = dy.cpu().numpy(), *arrays, depth, path, scores
     plain = reference.fff_backward(*given)
     total = [gradient.copy() for gradient in plain]
@@ -111,11 +114,11 @@ def check(device: torch.device) -> None:
     mine[1:] = [
         g.reshape(num_trees, nodes, -1)[:, :-1].reshape(e.shape) for g, e in zip(mine[1:], total[1:], strict=True)
     ]
-    errors = [relative(a, b) for a, b in zip([y.detach().float().cpu().numpy(), *mine], [wanted, *total], strict=True)]
-    same = float((leaf.cpu().numpy() == path[..., -1]).mean())
+    y_here = y.detach().float().cpu().numpy()[here]
+    errors = [relative(a, b) for a, b in zip([y_here, *mine], [wanted[here], *total], strict=True)]
     names = ("y", "dx", "dw_in", "db_in", "dw_out")
     print(f"same leaf {same:.5f}; relative errors", {n: f"{e:.1e}" for n, e in zip(names, errors, strict=True)})
-    if same < 0.99 or max(errors) > 0.05:
+    if same < 0.99 or max(errors) > 0.05:  # bfloat16 gives some 0.005
         raise SystemExit("the GPU computes something else than the reference")
 
 

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(1, str(HERE.parent))  # the package need not be installed
 PIECE = 14 * 10**6  # bytes before packing: what a returned file must stay below is 16 MiB
 SHORT = {"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 0, "lp": 1, "pb": 1, "dict_size": 2**26}  # numbers of two bytes
 QUICK = {"id": lzma.FILTER_LZMA2, "preset": 1, "lc": 0, "lp": 0, "pb": 0}  # weights in 8 bits
@@ -290,7 +291,8 @@ def embeddings(folder: Path, texts: list[str], device: str) -> np.ndarray:
     from ufbert.train import Bert
     from ufbert.train.batches import cut, padded
 
-    encodings, _ = load_sentence_model(ModelFolder(folder)).texts.tokenizer.encode(texts, 128)
+    tokenizer = load_sentence_model(ModelFolder(folder)).texts.tokenizer
+    encodings, _ = tokenizer.encode(texts, min(128, tokenizer.max_length))
     ids = [encoding.ids for encoding in encodings]
     bert = Bert.from_folder(folder).to(device).eval()
     for layer in bert.layers:

@@ -142,3 +142,11 @@ def test_ids_of_another_vocabulary_are_refused(work, teacher):
     tokenizer.backend.add_tokens(["another"])
     with pytest.raises(InputError, match=r"corpus-0.tokens: expected token ids of the teacher's vocabulary"):
         TokenisedLines.read(work / "corpus-0.tokens", tokenizer)
+
+
+def test_the_check_before_training_passes_in_the_precisions_of_a_gpu():
+    """Under Triton's interpreter: tokens that float16 sends another way do not count as wrong numbers."""
+    code = "import torch, gpu; gpu.check(torch.device('cpu'))"
+    settings = ENVIRONMENT | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(SCRIPT.parent)}
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=settings)
+    assert made.returncode == 0 and "same leaf 0.99" in made.stdout, made.stdout + made.stderr
