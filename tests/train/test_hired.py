@@ -109,7 +109,6 @@ def test_two_models_are_trained_measured_and_come_back(work, tmp_path):
         scores = json.loads((tmp_path / "report" / f"{name}.scores.json").read_text())
         assert scores["int8"]["cosine"] == pytest.approx(float((mine * wanted).sum(1).mean()), abs=1e-3)
         log = json.loads((tmp_path / "report" / f"new-{name}.training" / "log.json").read_text())
-        assert log["tokens"] > 1_000
         assert (log["source"]["start"] == name) == (name == "2x2")
 
 
