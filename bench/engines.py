@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import ufbert
-from ufbert.checkpoint.build import sinusoids
+from ufbert.checkpoint.positions import sinusoids
 from ufbert.checkpoint.tensors import Tensors, write_tensors
 
 THREADS = 2  # of every engine; bench/encoder.py --threads sets it

@@ -1,11 +1,14 @@
 """What an engine costs besides time: size on disk, seconds from `python` to a first embedding, resident memory then.
 
-python bench/footprint.py ENGINE MODEL TOKENIZER_FOLDER     (what `measure` runs in a process of its own)
+python bench/footprint.py ENGINE DTYPE MODEL TOKENIZER_FOLDER     (what `measure` runs in a process of its own)
+
+`bench/cold.py` shows which steps the seconds are made of.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -54,12 +57,13 @@ def measure(engine: str, dtype: str, model: str, folder: str, rounds: int) -> di
     import subprocess
 
     command = [sys.executable, __file__, engine, dtype, model, folder]
+    installed = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     seconds, memory = [], []
     for _ in range(rounds + 1):
-        start = time.perf_counter()
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        seconds.append(time.perf_counter() - start)
+        start = time.monotonic()
+        output = subprocess.run(command, capture_output=True, text=True, check=True, env=installed).stdout
         memory.append(json.loads(output))
+        seconds.append(memory[-1]["end"] - start)
     return {
         "cold start, s": statistics.median(seconds[1:]),  # the first one reads the files from disk
         "resident, MB": statistics.median(m["VmRSS"] for m in memory),
@@ -111,5 +115,7 @@ def first_embedding(engine: str, dtype: str, model: str, folder: str) -> Any:
 
 if __name__ == "__main__":
     held = first_embedding(*sys.argv[1:])
+    end = time.monotonic()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(json.dumps({key: int(status[key].split()[0]) * 1024 / 1e6 for key in ("VmRSS", "VmHWM")}))
+    sizes = {key: int(status[key].split()[0]) * 1024 / 1e6 for key in ("VmRSS", "VmHWM")}
+    print(json.dumps({"end": end, **sizes}))

@@ -14,7 +14,7 @@ RANKS = [
     {"errors", "_cmm", "_dense", "_host", "log"},
     {"checks"},
     {"activations", "bfloat16", "isa", "int8"},
-    {"reference"},
+    {"reference", "stored"},
     {"config", "precision", "threads", "batch"},
     {"leaf", "paths"},
     {"cmm"},
@@ -34,8 +34,8 @@ RANKS = [
 # The same inside the larger sub-packages; their faces (`__init__`) stand above all rows.
 ROWS = {
     "checkpoint": [
-        "hub options template writing", "files names tensors", "families pickled weights", "folder",
-        "build download tokenization", "pack", "sentence", "multi_vector saving sparse",
+        "hub options positions template writing", "files names tensors", "families pickled weights",
+        "folder", "build download tokenization", "pack", "sentence", "multi_vector saving sparse",
     ],
     "integrations": ["adapter", "bertopic chroma haystack keybert langchain llama_index mteb sklearn spacy"],
     "glue": ["metrics tasks", "data models", "evaluate submission", "probe report"],
@@ -146,7 +146,18 @@ def test_import_is_cheap():
     assert min(float(run.stdout) for run in runs) < 0.15
 
 
-UNUSED = {"hashlib", "tempfile", "shutil", "zipfile", "lzma", "bz2", "tqdm", "ufbert.checkpoint.pickled"}
+UNUSED = {
+    "concurrent.futures",
+    "hashlib",
+    "signal",
+    "tempfile",
+    "shutil",
+    "zipfile",
+    "lzma",
+    "bz2",
+    "tqdm",
+    "ufbert.checkpoint.pickled",
+}
 
 
 def test_a_first_embedding_imports_nothing_that_it_does_not_use():
@@ -155,6 +166,14 @@ def test_a_first_embedding_imports_nothing_that_it_does_not_use():
     code = f"import sys, numpy; before = set(sys.modules); {embed}; print(*set(sys.modules) - before)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "tokenizers" in loaded and not UNUSED & set(loaded)
+
+
+def test_a_verb_imports_no_other_verb():
+    code = "import sys; from ufbert.cli import parse; parse(['serve']); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    verbs = {name.removeprefix("ufbert.cli.") for name in loaded if name.startswith("ufbert.cli.")}
+    assert verbs == {"streams", "options", "serve"}
+    assert not {"ufbert.glue", "ufbert.routes", "ufbert.scale", "ufbert.testing"} & set(loaded)
 
 
 def test_import_leaves_heavy_packages_alone():

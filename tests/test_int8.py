@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ufbert.dense import Linear
-from ufbert.int8 import Int8Matrix, quantize, quantize_levelled, stacked
+from ufbert.int8 import Int8Matrix, quantize, quantize_levelled
+from ufbert.stored import stacked
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 99), st.sampled_from([1e-30, 1.0, 1e30]))

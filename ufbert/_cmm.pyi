@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 _Floats = NDArray[np.float32]
 _Ints = NDArray[np.int32]
-_Int8 = NDArray[np.int8]
+_Rows = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.int8]
 
 ACTIVATIONS: dict[str, int]
 DTYPES: dict[str, int]
@@ -66,9 +66,9 @@ class PackedLayer:
     nbytes: int
     def __init__(
         self,
-        w_in: _Floats | _Int8,
+        w_in: _Rows,
         b_in: _Floats,
-        w_out: _Floats | _Int8,
+        w_out: _Rows,
         depth: int,
         activation: int,
         dtype: str,
@@ -76,6 +76,7 @@ class PackedLayer:
         scales_out: _Floats | None = ...,
         columns_out: _Floats | None = ...,
         stored: tuple[int, int, int, int, bool, bytes] | None = ...,
+        num_threads: int = ...,
     ) -> None: ...
     def forward_checked(
         self,

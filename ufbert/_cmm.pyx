@@ -1,19 +1,19 @@
 """The FFF kernels: typed, unchecked, without the GIL. `ufbert.cmm` checks before it calls them."""
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int8_t, int32_t, int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strcmp
 
 from ufbert._kernels cimport (
     UFBERT_BF16, UFBERT_CACHE_LINE, UFBERT_F32, UFBERT_GELU, UFBERT_INT8, UFBERT_MAX_DEPTH, UFBERT_RELU, UFBERT_SILU,
-    UFBERT_TANH, ufbert_add_above, ufbert_allocate_pages, ufbert_backward, ufbert_dtype, ufbert_fff, ufbert_fff_kernels,
-    ufbert_fff_scratch, ufbert_floats_above, ufbert_free_pages, ufbert_isa, ufbert_isa_at, ufbert_leaf_fff,
-    ufbert_pack_rows, ufbert_round_up, ufbert_row_stride, ufbert_run_team, ufbert_set_spinning, ufbert_share,
-    ufbert_sort_tokens,
+    UFBERT_TANH, stored_dtype, ufbert_add_above, ufbert_allocate_pages, ufbert_backward, ufbert_dtype, ufbert_fff,
+    ufbert_fff_kernels, ufbert_fff_scratch, ufbert_floats_above, ufbert_free_pages, ufbert_isa, ufbert_isa_at,
+    ufbert_leaf_fff, ufbert_node_rows, ufbert_pack_rows, ufbert_round_up, ufbert_row_stride, ufbert_run_team,
+    ufbert_set_spinning, ufbert_share, ufbert_sort_tokens,
 )
 
-from numpy import empty, float32, ndarray
+from numpy import empty, float32, ndarray, uint8
 
 
 # Outputs larger than this are written past the caches, which could not keep them anyway.
@@ -148,9 +148,9 @@ cdef class PackedLayer:
     def __cinit__(
         self, w_in, const float[:, ::1] b_in, w_out, int depth, int activation, str dtype,
         const float[:, ::1] scales_in=None, const float[:, ::1] scales_out=None, const float[::1] columns_out=None,
-        tuple stored=None,
+        tuple stored=None, int num_threads=1,
     ):
-        """w_in and w_out: (P, n, H) float32; or int8, with the scales (P, n) of their rows.
+        """w_in and w_out: (P, n, H) float32 or float16, in order or in that of (H, P, n); or int8 with scales (P, n).
 
         columns_out: factors (H_out,) of all output rows, for int8; None for 1. stored: of `__reduce__`, without arrays.
         """
@@ -178,8 +178,8 @@ cdef class PackedLayer:
         cdef float *columns = biases + 3 * total if int8 and has_columns else NULL
         if stored is None:
             memcpy(biases, &b_in[0, 0], total * sizeof(float))
-            pack_rows(w_in, scales_in, kind, self.memory, stride_in, steps_in)
-            pack_rows(w_out, scales_out, kind, rows_out, stride_out, steps_out)
+            pack_rows(w_in, scales_in, kind, self.memory, stride_in, steps_in, num_threads)
+            pack_rows(w_out, scales_out, kind, rows_out, stride_out, steps_out, num_threads)
             if columns != NULL:
                 memcpy(columns, &columns_out[0], width_out * sizeof(float))
         elif memory.shape[0] == <ptrdiff_t> self.nbytes:
@@ -264,19 +264,19 @@ cdef bint overlap(const Py_buffer *one, const Py_buffer *other) noexcept:
 
 
 cdef int pack_rows(
-    rows, const float[:, ::1] scales, ufbert_dtype dtype, char *packed, ptrdiff_t stride, float *steps
+    rows, const float[:, ::1] scales, ufbert_dtype dtype, char *packed, ptrdiff_t stride, float *steps, int threads
 ) except -1:
     """The rows of all nodes, (P, n, H), one after another; those that come with scales are int8 already."""
-    cdef ptrdiff_t nodes = rows.shape[0] * rows.shape[1], width = rows.shape[2]
-    cdef const float[:, :, ::1] floats
-    cdef const int8_t[:, :, ::1] wholes
-    if scales is None:
-        floats = rows
-        ufbert_pack_rows(dtype, &floats[0, 0, 0], NULL, nodes, width, packed, stride, steps)
-    else:
-        wholes = rows
-        memcpy(steps, &scales[0, 0], nodes * sizeof(float))
-        ufbert_pack_rows(dtype, NULL, &wholes[0, 0, 0], nodes, width, packed, stride, steps)
+    matrix = rows.reshape(-1, rows.shape[2])
+    cdef int failed, transposed = not matrix.flags.c_contiguous
+    cdef const unsigned char[:, ::1] values = (matrix.T if transposed else matrix).view(uint8)
+    cdef ufbert_node_rows given = ufbert_node_rows(stored_dtype(rows), &values[0, 0], len(matrix), rows.shape[2], transposed)
+    if scales is not None:
+        memcpy(steps, &scales[0, 0], given.nodes * sizeof(float))
+    with nogil:
+        failed = ufbert_pack_rows(dtype, &given, packed, stride, steps, run_team, threads)
+    if failed:
+        raise MemoryError("scratch: could not allocate it to pack trees; free some memory")
 
 
 ctypedef struct backward_work:

@@ -1,5 +1,7 @@
 """What `ufbert._dense`, the compiled dense kernels, offers. Nothing here is checked: `ufbert.dense` does that."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +19,7 @@ class PackedPanels:
     nbytes: int
     def __init__(
         self,
-        weight: _Floats | NDArray[np.int8],
+        weight: tuple[NDArray[Any], ...] | None,
         bias: _Floats | None,
         activation: int,
         dtype: str,

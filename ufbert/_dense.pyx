@@ -4,18 +4,20 @@ Typed, unchecked, without the GIL. `ufbert.dense` checks before it calls them. T
 `ufbert._cmm` has chosen; packed weights on the one that they were packed for, whose layout they have.
 """
 
-from libc.stdint cimport int8_t, int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from ufbert cimport _cmm
 from ufbert._kernels cimport (
-    UFBERT_BEHIND_DISTANCES, UFBERT_CACHE_LINE, UFBERT_INT8, UFBERT_NO_ACTIVATION, ufbert_allocate_pages,
+    UFBERT_BEHIND_DISTANCES, UFBERT_CACHE_LINE, UFBERT_INT8, UFBERT_NO_ACTIVATION, stored_dtype, ufbert_allocate_pages,
     ufbert_attention, ufbert_attention_scratch, ufbert_dense_kernels, ufbert_distance_bias, ufbert_dtype,
     ufbert_encoder_layer, ufbert_free_pages, ufbert_isa, ufbert_layer_pass, ufbert_layout, ufbert_linear,
-    ufbert_linear_bytes, ufbert_linear_scratch, ufbert_norm, ufbert_pack_linear, ufbert_round_up, ufbert_run_layer,
-    ufbert_share,
+    ufbert_linear_bytes, ufbert_linear_scratch, ufbert_norm, ufbert_pack_linear, ufbert_piece, ufbert_round_up,
+    ufbert_run_layer, ufbert_share, ufbert_stored,
 )
+
+from numpy import uint8
 
 from ufbert._cmm import DTYPES as dtype_codes
 from ufbert.errors import InputError
@@ -28,6 +30,34 @@ cdef enum: ROWS_FOR_A_THREAD = 24
 cdef enum: NORM_ROWS = 16
 
 
+cdef int pack_pieces(
+    tuple weight, const ufbert_dense_kernels *kernels, const ufbert_linear *linear, float *scales, float *sums,
+    int num_threads,
+) except -1:
+    """Lay out the pieces of a matrix; see `PackedPanels`."""
+    cdef const unsigned char[:, ::1] values
+    cdef ptrdiff_t i
+    cdef int failed
+    cdef ufbert_piece *pieces = <ufbert_piece *> malloc(len(weight) * sizeof(ufbert_piece))
+    cdef ufbert_stored stored = ufbert_stored(stored_dtype(weight[0]), pieces, len(weight), linear.width_in)
+    if pieces == NULL:
+        raise MemoryError("packed weights: could not allocate a list of pieces; free some memory")
+    try:
+        for i in range(stored.num_pieces):
+            values = weight[i].view(uint8)
+            pieces[i] = ufbert_piece(&values[0, 0], values.shape[0])
+        with nogil:
+            failed = ufbert_pack_linear(
+                kernels, linear.dtype, &stored, linear.width_out, <void *> linear.weights, scales, sums, _cmm.run_team,
+                num_threads,
+            )
+    finally:
+        free(pieces)
+    if failed:
+        raise MemoryError("scratch: could not allocate it to pack weights; use fewer threads or free some memory")
+    return 0
+
+
 cdef class PackedPanels:
     """Weights and bias of a linear layer in the kernels' layout. Holds its memory; freed with the object."""
 
@@ -38,16 +68,15 @@ cdef class PackedPanels:
     cdef readonly size_t nbytes
 
     def __cinit__(
-        self, weight, const float[::1] bias, int activation, str dtype, int num_threads, const float[::1] scale=None,
-        tuple stored=None,
+        self, tuple weight, const float[::1] bias, int activation, str dtype, int num_threads,
+        const float[::1] scale=None, tuple stored=None,
     ):
-        """weight: (O, I) float32; or int8, for that dtype, with the scale (O,) of its rows. bias may be None.
+        """weight: pieces of (O, I) below each other, C-contiguous and of one dtype: float32, float16, uint16 for the bits of
+        bfloat16; or int8, for that dtype, with the scale (O,) of its rows. bias may be None.
 
         stored: what `__reduce__` has put last, with None for all arrays.
         """
         cdef ufbert_dtype kind = <ufbert_dtype> <int> dtype_codes[dtype]
-        cdef const float[:, ::1] floats
-        cdef const int8_t[:, ::1] wholes
         cdef const unsigned char[::1] bytes_stored = None
         cdef const ufbert_isa *variant = _cmm.active
         cdef ptrdiff_t n, k
@@ -61,12 +90,8 @@ cdef class PackedPanels:
             k = stored[2]
             bytes_stored = stored[3]
         else:
-            n = weight.shape[0]
-            k = weight.shape[1]
-            if scale is None:
-                floats = weight
-            else:
-                wholes = weight
+            n = sum([len(piece) for piece in weight])
+            k = weight[0].shape[1]
         self.kernels = variant.dense
         self.isa = variant.name.decode()
         cdef const ufbert_layout *layout = &self.kernels.layout
@@ -89,15 +114,10 @@ cdef class PackedPanels:
             return
         if bias is not None:
             memcpy(biases, &bias[0], n * sizeof(float))
-        cdef const void *rows
-        if scale is None:
-            rows = &floats[0, 0]
-        else:
-            rows = &wholes[0, 0]
+        if scale is not None:
             memcpy(scales, &scale[0], n * sizeof(float))
             scales = NULL  # they are there
-        with nogil:
-            ufbert_pack_linear(layout, kind, rows, k, n, self.memory, scales, sums, _cmm.run_team, num_threads)
+        pack_pieces(weight, self.kernels, &self.linear, scales, sums, num_threads)
 
     def __dealloc__(self):
         ufbert_free_pages(self.memory)

@@ -11,6 +11,29 @@ cdef extern from "kernels/dtypes.h" nogil:
     ptrdiff_t ufbert_round_up(ptrdiff_t, ptrdiff_t)
 
 
+cdef extern from "kernels/stored.h" nogil:
+    ctypedef enum ufbert_stored_dtype: UFBERT_STORED_F32, UFBERT_STORED_F16, UFBERT_STORED_BF16, UFBERT_STORED_INT8
+
+    ctypedef struct ufbert_piece:
+        const void *values
+        ptrdiff_t rows
+
+    ctypedef struct ufbert_stored:
+        ufbert_stored_dtype dtype
+        const ufbert_piece *pieces
+        ptrdiff_t num_pieces, width
+
+
+cdef inline ufbert_stored_dtype stored_dtype(array):
+    """That of a NumPy array: float32, float16, int8, or uint16 for the bits of bfloat16."""
+    name = array.dtype.name
+    if name == "float32":
+        return UFBERT_STORED_F32
+    if name == "float16":
+        return UFBERT_STORED_F16
+    return UFBERT_STORED_INT8 if name == "int8" else UFBERT_STORED_BF16
+
+
 cdef extern from "kernels/memory.h" nogil:
     void *ufbert_allocate_pages(size_t)
     void ufbert_free_pages(void *)
@@ -77,9 +100,13 @@ cdef extern from "kernels/fff/fff.h" nogil:
     void ufbert_sort_tokens(const ufbert_backward *, ptrdiff_t, ptrdiff_t, int64_t *, int32_t *, int32_t *)
     void ufbert_add_above(const ufbert_backward *, ptrdiff_t, ptrdiff_t, const float *)
     size_t ufbert_fff_scratch(const ufbert_fff *, ptrdiff_t)
-    void ufbert_pack_rows(
-        ufbert_dtype, const float *, const int8_t *, ptrdiff_t, ptrdiff_t, char *, ptrdiff_t, float *
-    )
+    ctypedef struct ufbert_node_rows:
+        ufbert_stored_dtype dtype
+        const void *values
+        ptrdiff_t nodes, width
+        int transposed
+
+    int ufbert_pack_rows(ufbert_dtype, const ufbert_node_rows *, char *, ptrdiff_t, float *, ufbert_team *, int)
 
 
 cdef extern from "kernels/dense/dense.h" nogil:
@@ -137,7 +164,7 @@ cdef extern from "kernels/dense/dense.h" nogil:
         int by_columns
 
     ctypedef struct ufbert_layout:
-        int panel, int8_words
+        int panel
 
     ctypedef struct ufbert_dense_kernels:
         ufbert_layout layout
@@ -153,8 +180,9 @@ cdef extern from "kernels/dense/dense.h" nogil:
     size_t ufbert_linear_bytes(const ufbert_layout *, ptrdiff_t, ptrdiff_t, ufbert_dtype)
     size_t ufbert_linear_scratch(const ufbert_linear *)
     size_t ufbert_attention_scratch(ptrdiff_t, ptrdiff_t)
-    void ufbert_pack_linear(
-        const ufbert_layout *, ufbert_dtype, const void *, ptrdiff_t, ptrdiff_t, void *, float *, float *, ufbert_team *, int
+    int ufbert_pack_linear(
+        const ufbert_dense_kernels *, ufbert_dtype, const ufbert_stored *, ptrdiff_t, void *, float *, float *,
+        ufbert_team *, int
     )
     int ufbert_run_layer(
         const ufbert_dense_kernels *, const ufbert_fff_kernels *, const ufbert_encoder_layer *, ufbert_layer_pass *,

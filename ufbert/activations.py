@@ -19,7 +19,7 @@ Array = NDArray[Any]
 Function = Callable[[Array], Array]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Activation:
     """One activation function. Called with an array of any shape, it gives float32 and may overwrite the array.
 

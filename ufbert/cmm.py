@@ -277,7 +277,9 @@ class PackedFFF:
             self._plain = as_kept(rows_in.rounded(weight_dtype)), b_in.copy(), as_kept(rows_out.rounded(weight_dtype))
             self.nbytes = sum(array.nbytes for array in self._plain)
         else:
-            self.packed = isa.fff_kernels.PackedLayer(w_in, b_in, w_out, self.depth, code, weight_dtype, *factors)
+            self.packed = isa.fff_kernels.PackedLayer(
+                w_in, b_in, w_out, self.depth, code, weight_dtype, *factors, num_threads=threads_for(w_in.size, None)
+            )
             self.nbytes = self.packed.nbytes
 
     # fmt: off

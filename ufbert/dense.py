@@ -19,6 +19,7 @@ from .batch import Batch
 from .cmm import PackedFFF
 from .errors import InputError
 from .int8 import Int8Matrix
+from .stored import StoredMatrix
 from .threads import threads_for
 
 __all__ = ["DTYPES", "FusedLayer", "Linear", "attention", "gate", "is_available", "layer_norm"]
@@ -48,7 +49,7 @@ class Linear:
 
     Parameters
     ----------
-    weight : (O, I) array or Int8Matrix
+    weight : (O, I) array, Int8Matrix or StoredMatrix
         Packed in "int8", a matrix in 8 bits keeps its values and its factors.
     bias : (O,) array, optional
     activation : str, optional
@@ -62,7 +63,7 @@ class Linear:
     ----------
     shape : (int, int)
         O and I.
-    weight : array, Int8Matrix or None
+    weight : array, Int8Matrix, StoredMatrix or None
     bias : array or None
         Of a plain layer; None once it is packed.
     packed : object or None
@@ -79,19 +80,19 @@ class Linear:
 
     def __init__(
         self,
-        weight: ArrayLike | Int8Matrix,
+        weight: ArrayLike | Int8Matrix | StoredMatrix,
         bias: ArrayLike | None = None,
         activation: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        if not isinstance(weight, Int8Matrix):
+        if not isinstance(weight, (Int8Matrix, StoredMatrix)):
             weight = checks.array(weight, "weight", 2)
         if bias is not None:
             bias = checks.shaped(bias, "bias", weight.shape[:1], "(O,)")
         if activation is not None:
             checks.choice(activation, "activation", TABLE)
         self.shape = weight.shape[0], weight.shape[1]
-        self.weight: Floats | Int8Matrix | None = weight
+        self.weight: Floats | Int8Matrix | StoredMatrix | None = weight
         self.bias: Floats | None = bias
         self.activation, self.dtype = activation, dtype
         self.packed: Any = None
@@ -99,20 +100,20 @@ class Linear:
         if dtype is not None:
             self._pack(weight, bias, checks.choice(dtype, "dtype", DTYPES))
 
-    def _pack(self, weight: Floats | Int8Matrix, bias: Floats | None, dtype: str) -> None:
+    def _pack(self, weight: Floats | Int8Matrix | StoredMatrix, bias: Floats | None, dtype: str) -> None:
         if isa.dense_kernels is None:
             raise InputError(f"dtype: expected None, for there are no compiled kernels, got {dtype}; install them")
         if 0 in weight.shape:
             raise InputError(f"weight: expected no empty axis, got shape {weight.shape}; leave the layer plain")
         size = self.shape[0] * self.shape[1]
-        values: Any = weight
+        pieces: tuple[NDArray[Any], ...]
         scale = None
         if dtype == "int8" and isinstance(weight, Int8Matrix) and weight.columns is None:
-            values, scale = weight.values, weight.scale
-        elif isinstance(weight, Int8Matrix):
-            values = weight[:]
+            pieces, scale = (weight.values,), weight.scale
+        else:
+            pieces = weight.pieces if isinstance(weight, StoredMatrix) else (weight[:],)
         code = IN_KERNELS.get(self.activation or "", isa.dense_kernels.NO_ACTIVATION)
-        self.packed = isa.dense_kernels.PackedPanels(values, bias, code, dtype, threads_for(size, None), scale)
+        self.packed = isa.dense_kernels.PackedPanels(pieces, bias, code, dtype, threads_for(size, None), scale)
         self.row_work = size / _cheaper(dtype)
         self.weight = self.bias = None
 

@@ -37,7 +37,7 @@ class LayerTrace(NamedTuple):
     output: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Encoder:
     """Embeddings, layers and, in pre-norm models, a final norm."""
 
@@ -84,7 +84,7 @@ class Encoder:
             yield LayerTrace(read, x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelOutput:
     """What a model computes for a padded batch of N texts of S positions.
 
@@ -108,7 +108,7 @@ class ModelOutput:
     hidden_states: tuple[np.ndarray, ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """An encoder with its head; `ufbert.load` makes it. Several threads may call one model at once.
 

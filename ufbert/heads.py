@@ -71,7 +71,7 @@ def _without_first(hidden: np.ndarray, batch: Batch, count: int) -> tuple[np.nda
     return hidden[kept], Batch(ids, types, positions, cu_seqlens)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pooler:
     """BERT's pooler: dense and tanh on the first token."""
 
@@ -82,7 +82,7 @@ class Pooler:
         return TABLE["tanh"](self.dense(first_tokens(hidden, batch)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaskedLMHead:
     """Scores of the vocabulary; `dense` and `norm` are None where the head has no transform."""
 
@@ -101,7 +101,7 @@ class MaskedLMHead:
         return self.decoder(hidden)  # -> (M, V)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Transform:
     """Dense, activation and norm: what a classifier may stand on."""
 
@@ -114,7 +114,7 @@ class Transform:
         return self.norm(TABLE[self.activation](self.dense(hidden)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenClassifier:
     """A linear layer on every token: entities, or the start and end of an answer. ModernBERT's has a transform."""
 
@@ -129,7 +129,7 @@ class TokenClassifier:
         return self.classifier(hidden if self.transform is None else self.transform(hidden))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SequenceClassifier:
     """A text classifier: pooler, dense (or None), activation, norm (or None), linear.
 
@@ -170,7 +170,7 @@ class SequenceClassifier:
         return _mean(hidden, batch)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pooling:
     """sentence-transformers' pooling; several `modes` are joined in the order given.
 
@@ -207,7 +207,7 @@ class Pooling:
         return pooled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dense:
     """sentence-transformers' dense module: linear and activation on the pooled embedding.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from .errors import InputError
 
 __all__ = [
     "FactoredRows", "Int8Matrix", "column_sizes", "input_rows", "output_rows", "quantize", "quantize_levelled",
-    "stacked", "tree_rows",
+    "tree_rows",
 ]  # fmt: skip
 
 SMALLEST, MOST = 2.0**-14, 65_504.0  # of the numbers that float16 has with all its digits
@@ -65,14 +65,6 @@ class Int8Matrix:
         if self.columns is not None:
             found *= self.columns
         return found
-
-
-def stacked(matrices: Sequence[NDArray[np.float32] | Int8Matrix]) -> NDArray[np.float32] | Int8Matrix:
-    """Put matrices of one width below each other; in 8 bits where all of them are, without factors of columns."""
-    whole = [matrix for matrix in matrices if isinstance(matrix, Int8Matrix) and matrix.columns is None]
-    if len(whole) == len(matrices):
-        return Int8Matrix(np.concatenate([m.values for m in whole]), np.concatenate([m.scale for m in whole]))
-    return np.concatenate([matrix[:] for matrix in matrices])
 
 
 def quantize(matrix: NDArray[np.float32], short_factors: bool = False) -> Int8Matrix:
@@ -167,10 +159,14 @@ class FactoredRows:
 
 
 def tree_rows(value: ArrayLike, name: str, ndim: int) -> NDArray[Any]:
-    """Return int8 as it is, and all else as float32; C-contiguous, of `ndim` dimensions."""
-    if not isinstance(value, np.ndarray) or value.dtype != np.int8 or value.ndim != ndim:
+    """Return rows of nodes (P, n, H) as the kernels pack them: int8 C-contiguous, all else as float32.
+
+    float16 stays, and so does the order of (H, P, n), as files have output rows.
+    """
+    if not isinstance(value, np.ndarray) or value.ndim != ndim or value.dtype not in (np.int8, np.float16, np.float32):
         return checks.array(value, name, ndim)
-    return np.ascontiguousarray(value)
+    in_order = value.flags.c_contiguous or (value.dtype != np.int8 and np.moveaxis(value, -1, 0).flags.c_contiguous)
+    return value if in_order else np.ascontiguousarray(value)
 
 
 def input_rows(

@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 ROWS_AT_ONCE = 256  # of embeddings, which then stay in the cache while they are summed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Norm:
     """Layer norm with weight and bias (H,); RMS norm with weight (H,); scale norm with weight ()."""
 
@@ -49,7 +49,7 @@ class Norm:
         return f"Norm({self.kind}, eps {self.eps:g})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Embeddings:
     """Sum of the tables' rows, then a norm and a projection to the layers' width; all but `word` may be None."""
 
@@ -83,7 +83,7 @@ class Embeddings:
         return f"Embeddings({self.word.shape[0]} x {self.word.shape[1]}, {self.word.dtype})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SelfAttention:
     """Multi-head self-attention within each text; `output` is None where the output projection is skipped.
 
@@ -109,7 +109,7 @@ class SelfAttention:
         return context + residual if self.output is None else self.output(context, residual)  # (T, H)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeedForward:
     """Dense feed-forward layer; the activation is the first linear layer's own."""
 
@@ -121,7 +121,7 @@ class FeedForward:
         return self.dense_out(self.dense_in(x), residual)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GatedFeedForward:
     """Dense feed-forward layer with a gate: the intermediate's first half is the value, the second half the gate."""
 
@@ -143,7 +143,7 @@ class AnyTrees(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trees:
     """P trees of n nodes as plain arrays, which NumPy walks; `ufbert.checkpoint.pack` makes a `PackedFFF` of them."""
 
@@ -164,7 +164,7 @@ class Trees:
         return f"Trees({len(self.b_in)}x{self.depth}, {self.activation}, plain)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class FastFeedForward:
     """P binary trees of neurons; a token visits one path in each. arXiv 2311.10770."""
 
@@ -183,7 +183,7 @@ class FastFeedForward:
         return f"FastFeedForward({self.trees}{'' if self.bias is None else ', bias'})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class EncoderLayer:
     """Attention and feed-forward, each with a residual sum and a norm after ("post") or before ("pre") it.
 

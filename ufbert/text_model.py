@@ -87,7 +87,7 @@ class Run(NamedTuple):
             yield index, values[start:stop]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextModel:
     """A model, its tokenizer, and how texts come to it. Threads may share it.
 

@@ -28,7 +28,7 @@ _SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 _SURROGATES = re.compile("[\ud800-\udfff]")  # half characters, which UTF-8 cannot hold
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tokenizer:
     """A ``tokenizers.Tokenizer`` and what a model needs to know of it.
 

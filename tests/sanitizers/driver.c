@@ -108,8 +108,9 @@ typedef struct {
     float *columns, *weight;
 } linear_memory;
 
-static ufbert_linear packed_linear(const ufbert_layout *layout, ptrdiff_t in, ptrdiff_t out, int activation,
+static ufbert_linear packed_linear(const ufbert_dense_kernels *kernels, ptrdiff_t in, ptrdiff_t out, int activation,
                                    ufbert_dtype dtype, linear_memory *memory) {
+    const ufbert_layout *layout = &kernels->layout;
     const ptrdiff_t columns = ufbert_round_up(out, layout->panel);
     memory->weight = malloc((size_t)(in * out) * sizeof(float));
     memory->columns = calloc((size_t)columns * 3, sizeof(float));
@@ -118,7 +119,9 @@ static ufbert_linear packed_linear(const ufbert_layout *layout, ptrdiff_t in, pt
     float *sums = dtype == UFBERT_INT8 ? memory->columns + 2 * columns : NULL;
     fill(memory->weight, (size_t)(in * out), 0.3f);
     fill(memory->columns, (size_t)out, 0.1f);
-    ufbert_pack_linear(layout, dtype, memory->weight, in, out, memory->weights, scales, sums, ufbert_run_team, THREADS);
+    const ufbert_piece pieces[] = {{memory->weight, out / 3}, {memory->weight + out / 3 * in, out - out / 3}};
+    const ufbert_stored weight = {UFBERT_STORED_F32, pieces, 2, in};
+    ufbert_pack_linear(kernels, dtype, &weight, out, memory->weights, scales, sums, ufbert_run_team, THREADS);
     return (ufbert_linear){in, out, activation, dtype, memory->weights, memory->columns, scales, sums};
 }
 
@@ -140,13 +143,12 @@ static int compare_layers(const ufbert_isa *isa, ufbert_dtype dtype, int pre, co
     static const int64_t cu_seqlens[TEXTS + 1] = {0, 40, 41, 41, 110, 130, 170, 177, 250, ROWS};
     static const int64_t groups[] = {0, 3, 4, 6, 9};
     static float in[ROWS * HIDDEN], one[ROWS * HIDDEN], many[ROWS * HIDDEN], norms[4 * HIDDEN];
-    const ufbert_layout *layout = &isa->dense->layout;
     linear_memory memory[4];
-    const ufbert_linear qkv = packed_linear(layout, HIDDEN, 3 * HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[0]);
-    const ufbert_linear output = packed_linear(layout, HIDDEN, HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[1]);
-    const ufbert_linear dense_in = packed_linear(layout, HIDDEN, all ? 2 * INNER : INNER,
+    const ufbert_linear qkv = packed_linear(isa->dense, HIDDEN, 3 * HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[0]);
+    const ufbert_linear output = packed_linear(isa->dense, HIDDEN, HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[1]);
+    const ufbert_linear dense_in = packed_linear(isa->dense, HIDDEN, all ? 2 * INNER : INNER,
                                                  all ? UFBERT_NO_ACTIVATION : UFBERT_GELU, dtype, &memory[2]);
-    const ufbert_linear dense_out = packed_linear(layout, INNER, HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[3]);
+    const ufbert_linear dense_out = packed_linear(isa->dense, INNER, HIDDEN, UFBERT_NO_ACTIVATION, dtype, &memory[3]);
     enum { LONGEST = 73, STRIDE = 2 * LONGEST - 1 + UFBERT_BEHIND_DISTANCES };
     float *biases = filled(HEADS * STRIDE, 1.0f), *rotations = filled(LONGEST * (HIDDEN / HEADS), 1.0f);
     uint8_t attended[ROWS];

@@ -13,7 +13,7 @@ from ..config import ModelConfig
 from ..encoder import Encoder, Model
 from ..errors import CheckpointError
 from ..heads import MaskedLMHead, Pooler, SequenceClassifier, TokenClassifier, Transform
-from ..int8 import Int8Matrix, input_rows, output_rows, stacked
+from ..int8 import Int8Matrix, input_rows, output_rows
 from ..layers import (
     Embeddings,
     EncoderLayer,
@@ -25,19 +25,20 @@ from ..layers import (
     SelfAttention,
     Trees,
 )
+from ..stored import Matrix, stacked
 from .families import family_of
 from .families.ufbert import column_factors, expand, kept_nodes
 from .folder import ModelFolder
+from .positions import distance_buckets, sinusoids
 from .tensors import Tensors
 
 __all__ = ["build_model", "distance_buckets"]
 
-FAR = 128  # distance from which on all share the last bucket
 Finish = Callable[[Any], Any]
 
 
 def build_model(
-    folder: ModelFolder, encoder_only: bool = False, task: str | None = None, finish: Finish = lambda part: part
+    folder: ModelFolder, encoder_only: bool = False, task: str | None = None, finish: Finish | None = None
 ) -> Model:
     """Read a model whose layers are plain arrays, which NumPy multiplies.
 
@@ -49,8 +50,8 @@ def build_model(
     task : str, optional
         What a ``config.json`` without ``architectures`` is taken for; by default a bare encoder.
     finish : callable, optional
-        Gives what takes the place of a `Linear` or `Trees` in the encoder layers. It is called as soon as one is read,
-        so that only one of them is held twice.
+        Gives what takes the place of a `Linear` or `Trees` in the encoder layers, whose weights it gets as they are
+        stored. It is called as soon as one is read, so that only one of them is held twice.
 
     Returns
     -------
@@ -73,8 +74,9 @@ def build_model(
 class Source:
     """Builds the parts of a model from named tensors, with the sizes that the configuration gives."""
 
-    def __init__(self, config: ModelConfig, tensors: Tensors, finish: Finish) -> None:
-        self.config, self.tensors, self.finish = config, tensors, finish
+    def __init__(self, config: ModelConfig, tensors: Tensors, finish: Finish | None) -> None:
+        self.config, self.tensors, self.as_stored = config, tensors, finish is not None
+        self.finish: Finish = finish or (lambda part: part)
         self.family = family_of(config.family)
         self.spelling = self.family.spelling(tensors)
         self.table_width = config.embedding_size or config.hidden_size
@@ -109,7 +111,7 @@ class Source:
         norm = self.norm("embedding_norm", width=width) if config.embedding_norm else None
         projection = None
         if width != config.hidden_size:
-            projection = self.finish(self.linear("embedding_projection", config.hidden_size, width))
+            projection = self.finish(self.layer_linear("embedding_projection", config.hidden_size, width))
         return Embeddings(word, self.positions(), token_type, norm, projection)
 
     def positions(self) -> np.ndarray | None:
@@ -136,12 +138,12 @@ class Source:
             if self.has("attention_scale", layer=index):
                 scale = float(self.tensor("attention_scale", (), index))
         elif "queries_keys_values" in self.spelling:
-            qkv = self.linear("queries_keys_values", 3 * hidden, hidden, config.qkv_bias, index)
+            qkv = self.layer_linear("queries_keys_values", 3 * hidden, hidden, config.qkv_bias, index)
         else:
             qkv = self.together(("query", "key", "value"), hidden, config.qkv_bias, index)
         output = None
         if config.output_projection:
-            output = self.finish(self.linear("attention_output", hidden, hidden, config.linear_bias, index))
+            output = self.finish(self.layer_linear("attention_output", hidden, hidden, config.linear_bias, index))
         windowed = any(config.windowed_layers[index : index + 1])
         rotations, window = (self.window_rotations, config.window) if windowed else (self.rotations, None)
         positions = self.distance_bias, rotations, window
@@ -149,7 +151,7 @@ class Source:
 
     def together(self, keys: tuple[str, ...], width: int, bias: bool, layer: int) -> Linear:
         """Linear layers of one input and `width` outputs each, as one."""
-        parts = [self.weights(key, width, self.config.hidden_size, bias, layer) for key in keys]
+        parts = [self.weights(key, width, self.config.hidden_size, bias, layer, self.as_stored) for key in keys]
         weights, biases = zip(*parts, strict=True)
         return Linear(stacked(weights), np.concatenate(biases) if bias else None)
 
@@ -204,9 +206,9 @@ class Source:
             dense_in = self.finish(reordered(*self.weights(key, *sizes, config.linear_bias, index), order))
         else:
             sizes = width, config.hidden_size
-            dense_in = self.finish(self.linear("feed_forward_in", *sizes, config.linear_bias, index, act))
+            dense_in = self.finish(self.layer_linear("feed_forward_in", *sizes, config.linear_bias, index, act))
         sizes = config.hidden_size, width // 2 if gated else width
-        dense_out = self.finish(self.linear("feed_forward_out", *sizes, config.linear_bias, index))
+        dense_out = self.finish(self.layer_linear("feed_forward_out", *sizes, config.linear_bias, index))
         return GatedFeedForward(dense_in, dense_out, config.hidden_act) if gated else FeedForward(dense_in, dense_out)
 
     def fast_feed_forward(self, index: int) -> FastFeedForward:
@@ -214,10 +216,10 @@ class Source:
         trees, nodes, hidden = config.num_trees, config.num_nodes, config.hidden_size
         kept = kept_nodes(self.tensors, self.name("fff_nodes", index), trees, nodes) if config.pruned else None
         stored = trees * nodes if kept is None else len(kept)
-        whole = partial(_heaps, kept=kept, trees=trees, nodes=nodes)
-        w_in = self.matrix("fff_in.weight", (stored, hidden), index)
+        whole = partial(_heaps, kept=kept, trees=trees, nodes=nodes, in_order=not self.as_stored)
+        w_in = self.tree_matrix("fff_in.weight", (stored, hidden), index)
         b_in = whole(self.tensor("fff_in.bias", (stored,), index))
-        w_out = self.matrix("fff_out.weight", (hidden, stored), index)
+        w_out = self.tree_matrix("fff_out.weight", (hidden, stored), index)
         columns = column_factors(self.tensors, self.name("fff_columns", index), hidden)
         rows = input_rows(w_in, whole), output_rows(w_out, whole)
         packed = self.finish(Trees(rows[0], b_in, rows[1], config.depth, config.hidden_act, columns))
@@ -302,9 +304,19 @@ class Source:
     def tensor(self, key: str, shape: tuple[int, ...], layer: int = 0) -> np.ndarray:
         return self.tensors.take(self.name(key, layer), shape)
 
-    def matrix(self, key: str, shape: tuple[int, ...], layer: int = 0) -> np.ndarray | Int8Matrix:
-        """Take a matrix as float32, or in 8 bits if it is stored so."""
-        return self.tensors.take_stored(self.name(key, layer), shape)
+    def tree_matrix(self, key: str, shape: tuple[int, ...], layer: int) -> np.ndarray | Int8Matrix:
+        """Take a matrix of trees; in float16 where it is stored so and the kernels pack it."""
+        stored = self.tensors.take_matrix(self.name(key, layer), shape)
+        if isinstance(stored, Int8Matrix):
+            return stored
+        values = stored.pieces[0]
+        return values if self.as_stored and values.dtype == np.float16 else stored[:]
+
+    def layer_linear(
+        self, key: str, out_width: int, in_width: int, bias: bool = True, layer: int = 0, activation: str | None = None
+    ) -> Linear:
+        """A linear layer for `finish`."""
+        return Linear(*self.weights(key, out_width, in_width, bias, layer, self.as_stored), activation)
 
     def linear(
         self, key: str, out_width: int, in_width: int, bias: bool = True, layer: int = 0, activation: str | None = None
@@ -312,9 +324,11 @@ class Source:
         return Linear(*self.weights(key, out_width, in_width, bias, layer), activation)
 
     def weights(
-        self, key: str, out_width: int, in_width: int, bias: bool = True, layer: int = 0
-    ) -> tuple[np.ndarray | Int8Matrix, np.ndarray | None]:
-        weight = self.matrix(key + ".weight", (out_width, in_width), layer)
+        self, key: str, out_width: int, in_width: int, bias: bool = True, layer: int = 0, as_stored: bool = False
+    ) -> tuple[Matrix, np.ndarray | None]:
+        """Weight and bias; the weight as float32, or in 8 bits if it is stored so, or in any case `as_stored`."""
+        take = self.tensors.take_matrix if as_stored else self.tensors.take_stored
+        weight = take(self.name(key + ".weight", layer), (out_width, in_width))
         return weight, self.tensor(key + ".bias", (out_width,), layer) if bias else None
 
     def norm(self, key: str, layer: int = 0, width: int | None = None) -> Norm:
@@ -362,7 +376,7 @@ class Source:
             )
 
 
-def reordered(weight: np.ndarray | Int8Matrix, bias: np.ndarray | None, order: np.ndarray) -> Linear:
+def reordered(weight: Matrix, bias: np.ndarray | None, order: np.ndarray) -> Linear:
     """Give a linear layer with its outputs in another order; in 8 bits where it was."""
     rows: np.ndarray | Int8Matrix
     if isinstance(weight, Int8Matrix):
@@ -372,27 +386,7 @@ def reordered(weight: np.ndarray | Int8Matrix, bias: np.ndarray | None, order: n
     return Linear(rows, None if bias is None else bias[order])
 
 
-def _heaps(rows: np.ndarray, kept: np.ndarray | None, trees: int, nodes: int) -> np.ndarray:
-    """Put the rows of stored nodes into whole trees: (stored, ...) -> (P, n, ...), contiguous."""
+def _heaps(rows: np.ndarray, kept: np.ndarray | None, trees: int, nodes: int, in_order: bool = True) -> np.ndarray:
+    """Put the rows of stored nodes into whole trees: (stored, ...) -> (P, n, ...), C-contiguous if `in_order`."""
     rows = rows if kept is None else expand(rows, kept, trees * nodes)
-    return np.ascontiguousarray(rows).reshape(trees, nodes, *rows.shape[1:])
-
-
-def distance_buckets(distances: np.ndarray, count: int) -> np.ndarray:
-    """Buckets of distances from query to key, half of them for each side: near ones have their own, far ones share."""
-    half, exact = count // 2, count // 4
-    steps = np.abs(distances)
-    ratio = np.log(np.maximum(steps, 1).astype(np.float32) / np.float32(exact)) / np.float32(np.log(FAR / exact))
-    shared = np.minimum(exact + (ratio * np.float32(half - exact)).astype(np.int64), half - 1)
-    buckets: np.ndarray = np.where(steps < exact, steps, shared) + np.where(distances > 0, half, 0)
-    return buckets
-
-
-def sinusoids(positions: int, width: int) -> np.ndarray:
-    """Table of sinusoidal positions, (positions, width) float32: even columns sin, odd cos. arXiv 1706.03762, 3.5."""
-    frequencies = np.exp(np.arange(0, width, 2, dtype=np.float32) * np.float32(-np.log(10_000.0) / width))
-    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
-    table = np.empty((positions, width), np.float32)
-    table[:, 0::2] = np.sin(angles)
-    table[:, 1::2] = np.cos(angles)[:, : width // 2]
-    return table
+    return (np.ascontiguousarray(rows) if in_order else rows).reshape(trees, nodes, *rows.shape[1:])

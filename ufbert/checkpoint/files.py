@@ -9,8 +9,8 @@ from ..errors import CheckpointError, shown
 from .writing import check_regular, unreadable
 
 __all__ = [
-    "ARTIFACT", "BASE", "COPIED", "FETCHED", "INDEX", "OLD_BASE", "PICKLED", "SENTENCE_TRANSFORMERS", "TOKENIZER",
-    "TRANSFORMER_SETTINGS", "WEIGHTS", "inside", "parse_json", "read_text",
+    "ARTIFACT", "BASE", "COPIED", "FETCHED", "INDEX", "OLD_BASE", "PICKLED", "SENTENCE_SETTINGS",
+    "SENTENCE_TRANSFORMERS", "TOKENIZER", "TRANSFORMER_SETTINGS", "WEIGHTS", "inside", "parse_json", "read_text",
 ]  # fmt: skip
 
 MAX_TEXT_FILE = 256 * 2**20  # bytes; the largest tokenizer.json in use has some 35 MB
@@ -32,7 +32,9 @@ TRANSFORMER_SETTINGS = tuple(
 """Where sentence-transformers keeps the settings of its Transformer module, in the order in which it looks."""
 ARTIFACT = "artifact.metadata"
 """Settings of Stanford's ColBERT, in JSON."""
-SETTINGS = (ARTIFACT, "config.json", "config_sentence_transformers.json", "modules.json", *TRANSFORMER_SETTINGS)
+SENTENCE_SETTINGS = "config_sentence_transformers.json"
+"""What sentence-transformers keeps of calls: prompts, similarity."""
+SETTINGS = (ARTIFACT, "config.json", SENTENCE_SETTINGS, "modules.json", *TRANSFORMER_SETTINGS)
 COPIED = (*TOKENIZER, *SETTINGS, "README.md", "LICENSE")
 FETCHED = (*COPIED, INDEX, PICKLED[1], "adapter_config.json", "[0-9]*_[A-Z]*/*.json", "[0-9]*_[A-Z]*/*.txt")
 """What is fetched of a model of the hub before its weights: all settings, those of module folders too."""

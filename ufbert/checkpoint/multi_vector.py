@@ -15,7 +15,7 @@ from ..heads import Dense, normalize
 from ..layers import Linear
 from ..text_model import TextModel
 from .families import COLBERT
-from .files import ARTIFACT
+from .files import ARTIFACT, SENTENCE_SETTINGS
 from .folder import ModelFolder
 from .options import Options
 from .pack import load_model
@@ -42,7 +42,6 @@ ONLY = {"interaction": "colbert", "pool_factor": 1, "relu": False, "reranker": F
 UNDERSTOOD = (
     "attend_to_mask_tokens", "dim", "doc_maxlen", "doc_token_id", "mask_punctuation", "query_maxlen", "query_token_id",
 )  # fmt: skip
-SETTINGS = "config_sentence_transformers.json"
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def _projection(folder: ModelFolder, source: Options, width: int) -> Dense:
 
 
 def _settings(folder: ModelFolder) -> Options:
-    found = Options(folder.read_optional_json(SETTINGS), folder.path / SETTINGS)
+    found = Options(folder.read_optional_json(SENTENCE_SETTINGS), folder.path / SENTENCE_SETTINGS)
     found.choice("model_type", ("MultiVectorEncoder", "ColBERT"), None)
     found.choice("similarity_fn_name", ("maxsim", "MaxSim", None), None)
     return found

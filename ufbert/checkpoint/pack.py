@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, overload
 
+import numpy as np
+
 from .. import checks, dense
 from ..activations import IN_KERNELS
 from ..cmm import PackedFFF
@@ -70,7 +72,7 @@ def load_model(
         dtype = precision.dtype
     if dtype != "float32" and not dense.is_available():
         raise InputError(f"dtype: expected float32, the only one without compiled kernels, got {dtype}; install them")
-    model = build_model(folder, encoder_only, task, partial(pack, dtype=dtype))
+    model = build_model(folder, encoder_only, task, partial(pack, dtype=dtype) if dense.is_available() else None)
     encoder = replace(model.encoder, layers=tuple(map(fuse, model.encoder.layers)))
     pooler = model.pooler and replace(model.pooler, dense=model.pooler.dense.pack("float32"))
     fused = sum(layer.fused is not None for layer in encoder.layers)
@@ -102,7 +104,7 @@ def pack(part: Linear | Trees, dtype: str) -> Linear | PackedFFF:
         return part.pack(dtype)
     w_out = part.w_out
     if dtype == "int8" and not isinstance(w_out, FactoredRows):
-        w_out = FactoredRows.levelled(w_out, part.columns)
+        w_out = FactoredRows.levelled(w_out.astype(np.float32, order="C", copy=False), part.columns)
     return PackedFFF(part.w_in, part.b_in, w_out, part.depth, activation=part.activation, weight_dtype=dtype)
 
 

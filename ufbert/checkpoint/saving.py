@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .files import SENTENCE_SETTINGS
 from .folder import TRANSFORMER_SETTINGS, ModelFolder
 from .sentence import POOLING_MODES, SentenceModel, SentenceSettings
 from .writing import new_folder
@@ -52,7 +53,7 @@ def save_sentence_model(
         }
         if settings.truncate_dim is not None or model.settings.truncate_dim is not None:
             changes["truncate_dim"] = settings.truncate_dim
-        _update(complete / "config_sentence_transformers.json", changes)
+        _update(complete / SENTENCE_SETTINGS, changes)
 
 
 def _write_pooling(root: Path, folder: ModelFolder, model: SentenceModel) -> None:

@@ -15,6 +15,7 @@ from ..errors import CheckpointError, shown
 from ..heads import Dense, Normalize, Pooling
 from ..layers import Linear, Norm
 from ..text_model import TextModel
+from .files import SENTENCE_SETTINGS
 from .folder import TRANSFORMER_SETTINGS, ModelFolder, Module
 from .options import Options
 from .pack import load_model
@@ -60,7 +61,7 @@ class SentenceSettings:
     truncate_dim: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SentenceModel:
     """An encoder with its tokenizer, and what makes one embedding of a text's hidden states."""
 
@@ -173,13 +174,12 @@ def call_settings(folder: ModelFolder, kind: str, similarities: tuple[str, ...])
     CheckpointError
         If the file is of another kind of model, or a value does not fit.
     """
-    name = "config_sentence_transformers.json"
-    found = folder.read_optional_json(name)
+    file, found = folder.path / SENTENCE_SETTINGS, folder.read_optional_json(SENTENCE_SETTINGS)
 
     def checked(key: str, expected: str, is_fine: Callable[[Any], bool], default: Any) -> Any:
         value = default if found.get(key) is None else found[key]
         if not is_fine(value):
-            raise CheckpointError(f"{folder.path / name}: {key}: expected {expected}, found {shown(value)}; correct it")
+            raise CheckpointError(f"{file}: {key}: expected {expected}, found {shown(value)}; correct it")
         return value
 
     def is_prompts(value: Any) -> bool:
@@ -190,7 +190,7 @@ def call_settings(folder: ModelFolder, kind: str, similarities: tuple[str, ...])
     default = checked("default_prompt_name", "the name of a prompt", lambda value: value in (None, *prompts), None)
     expected = f"one of {', '.join(similarities)}"
     similarity = checked("similarity_fn_name", expected, similarities.__contains__, similarities[0])
-    width = Options(found, folder.path / name).integer("truncate_dim", 1)
+    width = Options(found, file).integer("truncate_dim", 1)
     return SentenceSettings(prompts, default, similarity, width)
 
 

@@ -14,6 +14,7 @@ from ..errors import CheckpointError, shown
 from ..heads import MaskedLMHead
 from ..layers import Linear
 from ..text_model import TextModel
+from .files import SENTENCE_SETTINGS
 from .folder import ModelFolder
 from .options import Options
 from .pack import load_model
@@ -97,8 +98,7 @@ def load_sparse_model(folder: ModelFolder, dtype: str = "float32") -> SparseMode
         )
     texts, _ = text_model(root, model, TRANSFORMER)
     settings = call_settings(folder, "SparseEncoder", ("dot", "cosine"))
-    name = "config_sentence_transformers.json"
-    found = Options(folder.read_optional_json(name), folder.path / name)
+    found = Options(folder.read_optional_json(SENTENCE_SETTINGS), folder.path / SENTENCE_SETTINGS)
     return SparseModel(
         texts,
         pooling.choice("pooling_strategy", POOLINGS, "max"),

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from ..bfloat16 import narrow_bfloat16, widen_bfloat16
 from ..errors import CheckpointError, InputError, shown
 from ..int8 import Int8Matrix
+from ..stored import StoredMatrix
 from .writing import check_regular
 
 __all__ = [
@@ -53,7 +54,7 @@ Stored = dict[str, tuple[str, np.ndarray]]
 """Names to dtypes, in the format's words, and values."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tensor:
     """One tensor of a file, not yet read."""
 
@@ -88,9 +89,16 @@ class Tensor:
 
     def table(self) -> Table:
         """Return F16 or I8 as it is, a view of the file whose rows can be widened as they are looked up."""
-        if self.scale is None:
-            return self.array()
-        return Int8Matrix(self.array(), self.scale.float32(), self.columns.float32() if self.columns else None)
+        return self.array() if self.scale is None else self._in_8_bits(self.scale)
+
+    def matrix(self) -> Int8Matrix | StoredMatrix:
+        """Return a matrix as it is, for the kernels to pack; of F64 as float32."""
+        if self.scale is not None:
+            return self._in_8_bits(self.scale)
+        return StoredMatrix((self.array() if self.dtype in ("F32", "F16", "BF16") else self.float32(),))
+
+    def _in_8_bits(self, scale: Tensor) -> Int8Matrix:
+        return Int8Matrix(self.array(), scale.float32(), self.columns.float32() if self.columns else None)
 
     def float32(self) -> np.ndarray:
         """Return it as float32: a view of the file for F32, else a copy.
@@ -225,6 +233,10 @@ class Tensors:
         """Return a matrix in 8 bits, and with `keep_float16` in F16, as it is; else as `take` does."""
         tensor = self._taken(name, shape)
         return tensor.table() if tensor.scale or (keep_float16 and tensor.dtype == "F16") else tensor.float32()
+
+    def take_matrix(self, name: str, shape: tuple[int, ...]) -> Int8Matrix | StoredMatrix:
+        """Return a matrix as it is stored, and note that it was used."""
+        return self._taken(name, shape).matrix()
 
     def _taken(self, name: str, shape: tuple[int, ...]) -> Tensor:
         self.taken.add(name)

@@ -13,53 +13,19 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 
 from .. import __version__
 from ..errors import InputError, UfbertError
-from . import (
-    classify,
-    compare,
-    convert,
-    distill,
-    doctor,
-    download,
-    embed,
-    fill_mask,
-    glue,
-    info,
-    ner,
-    prune,
-    qa,
-    rerank,
-    routes,
-    serve,
-)
-from .files import check_files, check_without, over_files
-from .options import check_texts
 from .streams import complain, discard_unwritten
 
 __all__ = ["main"]
 
 VERBS = {
-    "Run a model on texts": {
-        "embed": embed,
-        "classify": classify,
-        "fill-mask": fill_mask,
-        "ner": ner,
-        "qa": qa,
-        "rerank": rerank,
-        "serve": serve,
-    },
-    "Make and examine models": {
-        "download": download,
-        "convert": convert,
-        "distill": distill,
-        "routes": routes,
-        "prune": prune,
-        "compare": compare,
-        "glue": glue,
-    },
-    "Other": {"info": info, "doctor": doctor},
+    "Run a model on texts": ("embed", "classify", "fill-mask", "ner", "qa", "rerank", "serve"),
+    "Make and examine models": ("download", "convert", "distill", "routes", "prune", "compare", "glue"),
+    "Other": ("info", "doctor"),
 }
 DESCRIPTION = """\
 BERT encoders on a CPU: sentence embeddings, classification, fill-mask, named
@@ -98,10 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; print help or complaints and exit where argparse does."""
+    argv = sys.argv[1:] if argv is None else argv
+    every = [name for names in VERBS.values() for name in names]
+    one = argv[0] if argv and argv[0] in every else None  # importing them all takes longer than to embed a text
     parser = argparse.ArgumentParser(
         prog="ufbert",
         usage="%(prog)s COMMAND [OPTIONS]",
-        description=DESCRIPTION + _list_of_verbs(),
+        description=DESCRIPTION + ("" if one else _list_of_verbs()),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -110,27 +79,40 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         dest="command", required=True, metavar="COMMAND", help="one of the commands above", prog="ufbert"
     )
     verbs = {}
-    for modules in VERBS.values():
-        for name, module in modules.items():
-            verbs[name] = commands.add_parser(
-                name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-            )
-            module.add_arguments(verbs[name])
-            verbs[name].set_defaults(run=module.run)
+    for name in [one] if one else every:
+        module = _module(name)
+        verbs[name] = commands.add_parser(
+            name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(verbs[name])
+        verbs[name].set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
-    if over_files(arguments):
-        check_files(verbs[arguments.command], arguments)
-    elif hasattr(arguments, "input"):  # the verbs on texts
-        check_without(verbs[arguments.command], arguments)
-        check_texts(verbs[arguments.command], arguments)
+    if hasattr(arguments, "input"):  # the verbs on texts
+        check(verbs[arguments.command], arguments)
     return arguments
+
+
+def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse before any work what does not go together."""
+    from .files import check_files, check_without, over_files  # slow to import
+    from .options import check_texts
+
+    if over_files(arguments):
+        check_files(parser, arguments)
+    else:
+        check_without(parser, arguments)
+        check_texts(parser, arguments)
+
+
+def _module(verb: str) -> ModuleType:
+    return import_module("." + verb.replace("-", "_"), __name__)
 
 
 def _list_of_verbs() -> str:
     lines = []
-    for title, modules in VERBS.items():
+    for title, names in VERBS.items():
         lines.append(f"\n{title}:")
-        lines += [f"  {name:<10} {(module.__doc__ or '').splitlines()[0]}" for name, module in modules.items()]
+        lines += [f"  {name:<10} {(_module(name).__doc__ or '').splitlines()[0]}" for name in names]
     return "\n".join(lines)
 
 

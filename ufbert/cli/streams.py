@@ -16,12 +16,13 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..routes import Corpus
 
 if TYPE_CHECKING:
     from typing import Self
 
     from tqdm import tqdm
+
+    from ..routes import Corpus
 
 __all__ = [
     "ArrayWriter",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .. import checks
 from ..activations import TABLE, TORCH, softmax
+from ..checkpoint.files import SENTENCE_SETTINGS
 from ..checkpoint.folder import TRANSFORMER_SETTINGS, ModelFolder
 from ..checkpoint.options import Options
 from ..errors import CheckpointError, InputError, shown
@@ -305,8 +306,7 @@ def _activation(root: ModelFolder) -> str | None:
 
 def _settings(root: ModelFolder) -> Options:
     """Read sentence-transformers' settings, and refuse what would change scores in a way that is not known here."""
-    name = "config_sentence_transformers.json"
-    settings = Options(root.read_optional_json(name), root.path / name)
+    settings = Options(root.read_optional_json(SENTENCE_SETTINGS), root.path / SENTENCE_SETTINGS)
     default = settings.get("default_prompt_name", None)
     if default is not None and settings.section("prompts").get(str(default), "") != "":
         raise settings.error("default_prompt_name", "no prompt for pairs", default)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -240,6 +238,9 @@ class Pooled(ABC):
 
 def _begin(encoder: Pooled, threads: int) -> None:
     """Make a worker of this process."""
+    import signal  # here, for one process does not need it
+    import threading
+
     global _encoder
     os.environ["UFBERT_NUM_THREADS"] = str(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends the workers

@@ -20,7 +20,7 @@ LEFTOVERS = r"(loss|loss_fct|loss_fn|loss_function|criterion)\..*|class_weights"
 """Tensors of loss functions, which training with class weights leaves behind."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spelling:
     """The names that one checkpoint's tensors have, by our keys."""
 
@@ -42,7 +42,7 @@ class Spelling:
         return self(key, layer)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Family:
     """How one architecture writes its checkpoints.
 

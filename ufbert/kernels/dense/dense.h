@@ -6,18 +6,15 @@
 #define UFBERT_DENSE_H
 
 #include "../fff/fff.h"
-#include "../team.h"
 
 enum {
-    UFBERT_WIDEST_PANEL = 32,     /* of any instruction set */
     UFBERT_ROWS_IN_CHUNK = 96,    /* rows that a panel meets before the next one is read */
     UFBERT_BEHIND_DISTANCES = 16, /* a vector at least: values that must be readable behind a distance bias */
 };
 
 /* How an instruction set lays out packed weights. A layer runs on kernels of the layout that it was packed for. */
 typedef struct {
-    int panel;      /* columns that lie together */
-    int int8_words; /* whether int8 weights of two columns share 16 bits; see VECTORS_INT8_WORDS in vectors.h */
+    int panel; /* columns that lie together */
 } ufbert_layout;
 
 /* y = activation(x W' + b) + residual. Panels are filled up with zeros to whole ones. */
@@ -112,6 +109,17 @@ typedef struct {
     void *scratch; /* of linear, attention and trees */
 } ufbert_layer_buffers;
 
+/* A matrix on its way into panels. */
+typedef struct {
+    ufbert_dtype dtype;
+    const ufbert_stored *weight; /* (width_out, width_in) */
+    ptrdiff_t width_out;
+    void *panels;
+    float *scales, *sums; /* for int8, else NULL; with sums and without scales, weight is int8 already */
+    char *scratch;        /* of all threads; NULL where rows are read in place */
+    size_t for_panel;     /* bytes of it that a thread has */
+} ufbert_packing;
+
 typedef struct {
     ufbert_layout layout;
     /* Rows of x (rows, width_in), panels first to last - 1 of y (rows, width_out). residual is like y, or NULL.
@@ -127,6 +135,7 @@ typedef struct {
                           const ufbert_layer_buffers *buffers, ptrdiff_t shares);
     /* y (rows, width) = activation(gate) * value of x (rows, 2 * width), which has values, then gates. */
     void (*gate)(int activation, const float *x, ptrdiff_t rows, ptrdiff_t width, float *y);
+    ufbert_share_work *pack_panel; /* of a ufbert_packing */
 } ufbert_dense_kernels;
 
 /* Bytes of the packed weights. */
@@ -138,10 +147,11 @@ size_t ufbert_linear_scratch(const ufbert_linear *linear);
 /* Scratch of attention for texts up to that length. */
 size_t ufbert_attention_scratch(ptrdiff_t length, ptrdiff_t head_size);
 
-/* weight (width_out, width_in) float32 into zeroed panels of that dtype: rounded to the nearest bfloat16, or to int8 with a
- * scale for each column. scales and sums: for int8, else NULL. With sums and without scales, weight is int8 already. */
-void ufbert_pack_linear(const ufbert_layout *layout, ufbert_dtype dtype, const void *weight, ptrdiff_t width_in,
-                        ptrdiff_t width_out, void *panels, float *scales, float *sums, ufbert_team *team, int threads);
+/* weight (width_out, width_in) into zeroed panels of that dtype: rounded to the nearest bfloat16, or to int8 with a scale
+ * for each column. scales and sums: for int8, else NULL. With sums and without scales, weight is int8 already.
+ * Scratch is allocated and freed, a panel as float32 for each thread; -1 if there is none. */
+int ufbert_pack_linear(const ufbert_dense_kernels *kernels, ufbert_dtype dtype, const ufbert_stored *weight,
+                       ptrdiff_t width_out, void *panels, float *scales, float *sums, ufbert_team *team, int threads);
 
 /* y from x by that many threads. Scratch is allocated and freed; -1 if there is none. */
 int ufbert_run_layer(const ufbert_dense_kernels *dense, const ufbert_fff_kernels *fff,

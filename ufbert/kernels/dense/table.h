@@ -7,8 +7,9 @@
 #include "gate.h"
 #include "linear.h"
 #include "norm.h"
+#include "panels.h"
 
-static const ufbert_dense_kernels dense_kernels = {{PANEL, INT8_WORDS}, linear,        attention,
-                                                   layer_norm,          encoder_layer, gate};
+static const ufbert_dense_kernels dense_kernels = {{PANEL},       linear, attention, layer_norm,
+                                                   encoder_layer, gate,   pack_panel};
 
 #endif

@@ -5,7 +5,8 @@
 #ifndef UFBERT_FFF_H
 #define UFBERT_FFF_H
 
-#include "../dtypes.h"
+#include "../stored.h"
+#include "../team.h"
 
 /* Packed rows come in blocks of this many elements, the last one filled up with zeros. bfloat16: the low half of 32-bit
  * word j of a block is element j, its high half element j + 16, so that a shift and a mask widen them in order. */
@@ -102,10 +103,18 @@ static inline size_t ufbert_fff_scratch(const ufbert_fff *fff, ptrdiff_t tokens)
 void ufbert_pack_bf16_row(const float *row, ptrdiff_t n, uint16_t *packed);
 /* Rounds to multiples of the row's scale, which it returns. */
 float ufbert_pack_int8_row(const float *row, ptrdiff_t n, int8_t *packed);
-/* The rows of all nodes, `stride` bytes from one to the next; of int8 rows their scales, unless the rows are int8
- * already (`given`). */
-void ufbert_pack_rows(ufbert_dtype dtype, const float *rows, const int8_t *given, ptrdiff_t nodes, ptrdiff_t width,
-                      char *packed, ptrdiff_t stride, float *scales);
+/* Rows of all nodes as they come: (nodes, width), or `transposed` (width, nodes), which int8 may not be. */
+typedef struct {
+    ufbert_stored_dtype dtype;
+    const void *values;
+    ptrdiff_t nodes, width;
+    int transposed;
+} ufbert_node_rows;
+
+/* The rows of all nodes, `stride` bytes from one to the next; of int8 rows their scales, unless the rows come as int8.
+ * Scratch is allocated and freed; -1 if there is none. */
+int ufbert_pack_rows(ufbert_dtype dtype, const ufbert_node_rows *rows, char *packed, ptrdiff_t stride, float *scales,
+                     ufbert_team *team, int threads);
 
 /* One tree's tokens in the order of their leaves; starts (leaves + 1,) tells where each leaf's begin. Those of a leaf come
  * by the level tried: where levels are alike, so are the first nodes of the paths not taken. */
