@@ -10,6 +10,7 @@ Stages that are finished are not run again. Use seconds only of a machine that h
 """
 
 import argparse
+import contextlib
 import gzip
 import hashlib
 import itertools
@@ -17,9 +18,11 @@ import json
 import lzma
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -96,18 +99,40 @@ def command(arguments, name, *more):
 def run(*commands):
     """Run commands at once; seconds, CPU seconds and the largest peak of memory."""
     start = time.monotonic()
-    processes = [subprocess.Popen(list(map(str, words))) for words in commands]
-    return summary(start, [os.wait4(process.pid, 0) for process in processes])
+    processes = [launch(words) for words in commands]
+    return summary(start, [ended(process) for process in processes])
 
 
-def summary(start, ended, **more):
-    codes = [os.waitstatus_to_exitcode(status) for _, status, _ in ended]
+def launch(words):
+    """Start a command, whose `peak_kb` is kept from now on."""
+    process = subprocess.Popen(list(map(str, words)))
+    process.peak_kb = 0
+    threading.Thread(target=watch, args=(process,), daemon=True).start()
+    return process
+
+
+def watch(process):
+    """Read the high-water mark of a process till it ends; `ru_maxrss` has ours too, from before the program began."""
+    place = Path(f"/proc/{process.pid}/status")
+    with contextlib.suppress(OSError):
+        while found := re.search(r"VmHWM:\s*(\d+)", place.read_text()):
+            process.peak_kb = int(found[1])
+            time.sleep(0.01)
+
+
+def ended(process):
+    """Wait for a command; how it ended, what it used, and its peak of memory."""
+    _, status, usage = os.wait4(process.pid, 0)
+    return status, usage, process.peak_kb
+
+
+def summary(start, all_ended, **more):
+    codes = [os.waitstatus_to_exitcode(status) for status, _, _ in all_ended]
     assert set(codes) <= {0, -signal.SIGKILL}, codes
-    usages = [usage for _, _, usage in ended]
     return {
         "seconds": time.monotonic() - start,
-        "cpu": sum(usage.ru_utime + usage.ru_stime for usage in usages),
-        "peak_mb": max(usage.ru_maxrss for usage in usages) / 1024,
+        "cpu": sum(usage.ru_utime + usage.ru_stime for _, usage, _ in all_ended),
+        "peak_mb": max(peak for _, _, peak in all_ended) / 1024,
         **more,
     }
 
@@ -117,14 +142,14 @@ def killed(arguments, inputs):
     chance = random.Random(arguments.seed)
     parts = sum(-(-parquet.read_metadata(path).num_rows // arguments.part_rows) for path in inputs)
     moments = sorted(chance.uniform(0, parts) for _ in range(arguments.kills))
-    start, ended, kills = time.monotonic(), [], []
+    start, all_ended, kills = time.monotonic(), [], []
     for moment in [*moments, None]:
-        process = subprocess.Popen(list(map(str, command(arguments, "killed"))))
+        process = launch(command(arguments, "killed"))
         if moment is not None:
             kill_at(arguments.folder / "killed", process, moment)
             kills.append({"parts": moment, "after": time.monotonic() - start})
-        ended.append(os.wait4(process.pid, 0))
-    return summary(start, ended, kills=kills)
+        all_ended.append(ended(process))
+    return summary(start, all_ended, kills=kills)
 
 
 def kill_at(folder, process, moment):

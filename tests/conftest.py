@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from ufbert.checkpoint.tensors import write_tensors
 
 os.environ["PYTHONSAFEPATH"] = "1"  # subprocesses import what is installed, not the folder they start in
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network; those of the hub have one of their own
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the programs that tests start inherit it
 settings.register_profile("ci", derandomize=True, deadline=None)  # the same examples in every run
 settings.register_profile("few", max_examples=20, derandomize=True, deadline=None)  # where all is slow: an emulator
 settings.register_profile("nightly", max_examples=1_000, deadline=None)  # and `lab.examples` ten times as many

@@ -151,7 +151,7 @@ def test_pickles_are_never_read(bert_folder):
         ({"weight_map": {"a": []}}, "inside the model folder"),
         ({"weight_map": {"a": {}}}, "inside the model folder"),
         ({"weight_map": {"a": "x" * 300 + ".safetensors"}}, "no such safetensors file"),
-        ({"weight_map": {"a": "\ud800.safetensors"}}, "no such safetensors file"),
+        ({"weight_map": {"a": "\ud800.safetensors"}}, "surrogates not allowed"),
     ],
 )
 def test_index_files(bert_folder, index, message):
@@ -352,6 +352,7 @@ def test_tokenizers_that_fail_when_they_are_used(tmp_path, change):
         ("single", [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "?", "type_id": 0}}], "found '?'"),
         ("pair", [{"Sequence": {"id": "A", "type_id": 0}}], "expected the texts A and B, found A"),
         ("single", [], "expected the texts A, found none"),
+        ("single", [{"Sequence": {"id": "A", "type_id": 2**31}}], "a type_id of at most 2147483647, found 2147483648"),
         ("special_tokens", {"[SEP]": {"id": "[SEP]", "ids": [3], "tokens": []}}, "ids as tokens, found 1 and 0"),
         ("special_tokens", {"[SEP]": {"id": "[SEP]", "ids": [3, 3], "tokens": ["[SEP]"]}}, "found 2 and 1"),
     ],
@@ -364,6 +365,22 @@ def test_templates_are_checked_before_the_library_panics(tmp_path, capfd, part, 
     (folder / "tokenizer.json").write_text(json.dumps(content))
     refused(folder, "tokenizer.json", message, load=ufbert.SentenceEncoder)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "modules.json", "tokenizer_config.json", "config_sentence_transformers.json"]
+)
+def test_half_a_surrogate_pair_in_settings(tmp_path, name):
+    folder = write_sentence_model(tmp_path / "model")
+    content = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+    if isinstance(content, list):
+        content[0]["added"] = "\ud83d\ude00 \ud800"
+    else:
+        content["added"] = {"\udfff": 0}
+    (folder / name).write_text(json.dumps(content))
+    refused(folder, f"{name}: expected JSON", "surrogates not allowed", load=ufbert.SentenceEncoder)
+    (folder / name).write_text(json.dumps(content).replace("\\ud800", "").replace("\\udfff", "more"))
+    ufbert.SentenceEncoder(folder)
 
 
 @pytest.mark.parametrize("factor", [-1.0, np.nan, np.inf])

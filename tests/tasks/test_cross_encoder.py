@@ -144,6 +144,15 @@ def test_the_lengths_that_a_folder_says(folder):
     assert CrossEncoder(folder, max_length=64).max_length == 64
 
 
+@pytest.mark.parametrize(
+    ("file", "key"), [("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")]
+)
+def test_a_folder_without_room_for_a_pair_is_refused(folder, file, key):
+    (folder / file).write_text(json.dumps({key: 3}))  # room for one text, not for two
+    with pytest.raises(CheckpointError, match=rf"{folder}.*from 4|{folder}.* the 4 tokens of the shortest pair"):
+        CrossEncoder(folder)
+
+
 def test_it_needs_a_classifier(tmp_path):
     with pytest.raises(CheckpointError, match="architecture for sequence-classification"):
         CrossEncoder(write_task(tmp_path, "BertForTokenClassification"))

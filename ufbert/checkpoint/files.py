@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from ..errors import CheckpointError, shown
@@ -13,6 +14,7 @@ __all__ = [
     "SENTENCE_TRANSFORMERS", "TOKENIZER", "TRANSFORMER_SETTINGS", "WEIGHTS", "inside", "parse_json", "read_text",
 ]  # fmt: skip
 
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 MAX_TEXT_FILE = 256 * 2**20  # bytes; the largest tokenizer.json in use has some 35 MB
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -69,8 +71,11 @@ def parse_json(file: Path) -> object:
     CheckpointError
         If it is none.
     """
+    text = read_text(file)
     try:
-        value: object = json.loads(read_text(file))
+        value: object = json.loads(text)
+        if _ESCAPED_SURROGATE.search(text):  # half a pair is no text, and no library takes it
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: expected JSON, found a fault: {error}; copy it anew") from None
     return value

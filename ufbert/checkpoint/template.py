@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_template"]
 
+MOST = 2**31 - 1  # type ids are int32
+
 
 def check_template(file: Path, processor: PostProcessor) -> None:
     """Raise CheckpointError if a template names a special token, or a text, that is not there, or half a token.
@@ -32,6 +34,13 @@ def check_template(file: Path, processor: PostProcessor) -> None:
         for name, texts in (("single", {"A"}), ("pair", {"A", "B"})):
             pieces = [(kind, piece["id"]) for found in part[name] for kind, piece in found.items()]
             special = {piece for kind, piece in pieces if kind == "SpecialToken"}
+            if (
+                largest := max((piece["type_id"] for found in part[name] for piece in found.values()), default=0)
+            ) > MOST:
+                raise CheckpointError(
+                    f"{file}: post_processor: {name}: expected a type_id of at most {MOST}, found {largest}; copy the "
+                    "file anew"
+                )
             sequences = [piece for kind, piece in pieces if kind == "Sequence"]
             if missing := special - set(part["special_tokens"]):
                 raise CheckpointError(

@@ -100,7 +100,8 @@ class CrossEncoder:
         transformer = root.transformer()
         texts = load_texts(transformer, "sequence-classification", dtype)
         config = texts.model.config
-        own_length = _max_length(transformer, texts.max_length, config.max_length)
+        least = texts.tokenizer.min_length(pair=True)
+        own_length = _max_length(transformer, least, texts.max_length, config.max_length)
         # What the tokenizer says is a default only.
         texts = replace(texts, tokenizer=replace(texts.tokenizer, max_length=config.max_length))
         self._texts = texts.with_max_length(own_length if max_length is None else max_length)
@@ -279,13 +280,16 @@ def _function(activation_fn: ActivationFn) -> Callable[[NDArray[np.float32]], ND
     return TABLE[checks.choice(activation_fn, "activation_fn", TABLE)]
 
 
-def _max_length(root: ModelFolder, default: int, longest: int) -> int:
-    """Tokens of a pair as the folder's settings say, but at most the model's `longest`; `default` if they do not."""
+def _max_length(root: ModelFolder, least: int, default: int, longest: int) -> int:
+    """Tokens of a pair, `least` or more, as the folder's settings say, up to the model's `longest`; else `default`."""
     name = next((name for name in TRANSFORMER_SETTINGS if root.has(name)), TRANSFORMER_SETTINGS[0])
     settings = Options(root.read_optional_json(name), root.path / name)
     settings.refuse_unless("transformer_task", ("sequence-classification", None), "sequence-classification")
-    limit = settings.integer("max_seq_length", 1)
-    return default if limit is None else min(limit, longest)
+    limit = settings.integer("max_seq_length", least)
+    found = default if limit is None else min(limit, longest)
+    if found < least:
+        raise CheckpointError(f"{root.path}: expected room for the {least} tokens of the shortest pair, found {found}")
+    return found
 
 
 def _activation(root: ModelFolder) -> str | None:
