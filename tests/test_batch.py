@@ -125,3 +125,11 @@ def test_parts_are_the_batch():
     assert [start for start, _ in parts] == [0, 3, 5, 6, 7, 8]
     np.testing.assert_array_equal(np.concatenate([part.input_ids for _, part in parts]), batch.input_ids)
     assert [part for _, part in batch.parts(10**6)] == [batch]
+
+
+@pytest.mark.parametrize(
+    ("ids", "types", "name"), [([[1, 2**31]], [[0, 0]], "input_ids"), ([[1]], [[2**31]], "token_type_ids")]
+)
+def test_ids_that_no_vocabulary_has(ids, types, name):
+    with pytest.raises(InputError, match=f"^{name}: expected ids of 32 bits"):
+        Batch.from_sequences(ids, types)

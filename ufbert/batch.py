@@ -82,11 +82,16 @@ class Batch:
     def from_sequences(
         cls, ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]], first_position: int = 0
     ) -> Batch:
-        """Join token sequences, as a tokenizer gives them; see `from_padded` for `first_position`."""
+        """Join token sequences, as a tokenizer gives them; see `from_padded` for `first_position`.
+
+        Raises
+        ------
+        InputError
+            If an id needs more than 32 bits.
+        """
         cu_seqlens = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         total = cu_seqlens[-1]
-        input_ids = np.fromiter(chain.from_iterable(ids), np.int32, total)
-        types = np.fromiter(chain.from_iterable(type_ids), np.int32, total)
+        input_ids, types = _joined(ids, "input_ids", total), _joined(type_ids, "token_type_ids", total)
         return cls(input_ids, types, _positions(input_ids, cu_seqlens, first_position), cu_seqlens)
 
     def __len__(self) -> int:
@@ -303,3 +308,12 @@ def _integers(array: ArrayLike, name: str, shape: tuple[int, ...] | None) -> np.
     if shape is not None and array.shape != shape:
         raise InputError(f"{name}: expected the shape of input_ids, {shape}, got {array.shape}")
     return array
+
+
+def _joined(sequences: Sequence[Sequence[int]], name: str, total: int) -> np.ndarray:
+    try:
+        return np.fromiter(chain.from_iterable(sequences), np.int32, total)
+    except OverflowError as error:
+        raise InputError(
+            f"{name}: expected ids of 32 bits: {error}; are tokenizer and weights of the same model?"
+        ) from None

@@ -355,6 +355,7 @@ def test_tokenizers_that_fail_when_they_are_used(tmp_path, change):
         ("single", [{"Sequence": {"id": "A", "type_id": 2**31}}], "a type_id of at most 2147483647, found 2147483648"),
         ("special_tokens", {"[SEP]": {"id": "[SEP]", "ids": [3], "tokens": []}}, "ids as tokens, found 1 and 0"),
         ("special_tokens", {"[SEP]": {"id": "[SEP]", "ids": [3, 3], "tokens": ["[SEP]"]}}, "found 2 and 1"),
+        ("special_tokens", {"[SEP]": {"id": "[SEP]", "ids": [2**31], "tokens": ["[SEP]"]}}, "found 2147483648"),
     ],
 )
 def test_templates_are_checked_before_the_library_panics(tmp_path, capfd, part, pieces, message):

@@ -196,10 +196,16 @@ static void check_tree(lab *l, const ufbert_fff *f, const float *x, const float 
     }
 }
 
+static void one_thread(int threads, ufbert_work *work, void *argument) {
+    (void)threads;
+    work(argument, 0);
+}
+
 static char *packed(lab *l, ufbert_dtype dtype, const float *rows, ptrdiff_t count, ptrdiff_t width, float *scales) {
     const ptrdiff_t stride = ufbert_row_stride(width, dtype);
     char *memory = piece(l, (size_t)(count * stride), UFBERT_CACHE_LINE);
-    ufbert_pack_rows(dtype, rows, NULL, count, width, memory, stride, scales);
+    const ufbert_node_rows stored = {UFBERT_STORED_F32, rows, count, width, 0};
+    ufbert_pack_rows(dtype, &stored, memory, stride, scales, one_thread, 1);
     return memory;
 }
 
@@ -252,11 +258,6 @@ static void check_trees(lab *l, const ufbert_isa *isa, int kind) {
     }
 }
 
-static void one_thread(int threads, ufbert_work *work, void *argument) {
-    (void)threads;
-    work(argument, 0);
-}
-
 static void check_linear(lab *l, const ufbert_isa *isa, int kind) {
     const ufbert_layout *layout = &isa->dense->layout;
     const ptrdiff_t in = some_width(l), out = some_width(l), rows = some_tokens(l);
@@ -271,7 +272,9 @@ static void check_linear(lab *l, const ufbert_isa *isa, int kind) {
     float *scales = dtype == UFBERT_INT8 ? bias + columns : NULL,
           *sums = dtype == UFBERT_INT8 ? bias + 2 * columns : NULL;
     void *memory = piece(l, ufbert_linear_bytes(layout, in, out, dtype), UFBERT_CACHE_LINE);
-    ufbert_pack_linear(layout, dtype, weight, in, out, memory, scales, sums, one_thread, 1);
+    const ufbert_piece pieces[] = {{weight, out}};
+    const ufbert_stored stored = {UFBERT_STORED_F32, pieces, 1, in};
+    ufbert_pack_linear(isa->dense, dtype, &stored, out, memory, scales, sums, one_thread, 1);
     const ufbert_linear linear = {in, out, activation, dtype, memory, bias, scales, sums};
     const float *w = rounded(l, dtype, weight, out, in, 0), *x = inputs(l, kind, rows, in);
     const float *residual = below(l, 2) ? filled(l, kind, rows, out, 1.0) : NULL;

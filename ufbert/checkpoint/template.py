@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_template"]
 
-MOST = 2**31 - 1  # type ids are int32
+MOST = 2**31 - 1  # ids and type ids are int32
 
 
 def check_template(file: Path, processor: PostProcessor) -> None:
@@ -30,6 +30,11 @@ def check_template(file: Path, processor: PostProcessor) -> None:
                 raise CheckpointError(
                     f"{file}: post_processor: special_tokens: {shown(token)}: expected as many ids as tokens, found "
                     f"{len(entry['ids'])} and {len(entry['tokens'])}; copy the file anew"
+                )
+            if max(entry["ids"], default=0) > MOST:
+                raise CheckpointError(
+                    f"{file}: post_processor: special_tokens: {shown(token)}: expected ids of at most {MOST}, found "
+                    f"{max(entry['ids'])}; copy the file anew"
                 )
         for name, texts in (("single", {"A"}), ("pair", {"A", "B"})):
             pieces = [(kind, piece["id"]) for found in part[name] for kind, piece in found.items()]
