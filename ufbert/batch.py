@@ -311,9 +311,9 @@ def _integers(array: ArrayLike, name: str, shape: tuple[int, ...] | None) -> np.
 
 
 def _joined(sequences: Sequence[Sequence[int]], name: str, total: int) -> np.ndarray:
-    try:
-        return np.fromiter(chain.from_iterable(sequences), np.int32, total)
-    except OverflowError as error:
+    values = np.fromiter(chain.from_iterable(sequences), np.int64, total)  # before NumPy 2, int32 would wrap around
+    if total and (largest := int(values.max())) > np.iinfo(np.int32).max:
         raise InputError(
-            f"{name}: expected ids of 32 bits: {error}; are tokenizer and weights of the same model?"
-        ) from None
+            f"{name}: expected ids of 32 bits, found {largest}; are tokenizer and weights of the same model?"
+        )
+    return values.astype(np.int32)
