@@ -20,7 +20,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 BASE = "ufbert_base_model"
-OLD_BASE = "base_model"  # as versions before 0.1 wrote it; other programs use the key for other things
+OLD_BASE = "base_model"  # as 0.1.0 wrote it; other programs use the key for other things
 SENTENCE_TRANSFORMERS = "sentence_transformers."  # where the module classes of that library are
 # What a model folder and its module folders are made of; pickles, code and other formats are not copied.
 TOKENIZER = (
